@@ -1,0 +1,223 @@
+"""Every error of the lab: one base, one small class per cause.
+
+A message is one sentence that names the thing, the place and what to do about it. The same classes travel over the
+supervisor's API as ``{"type", "message", "details"}`` and are raised again in the client by :func:`from_payload`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AgentFailed",
+    "AgentNotFound",
+    "ClusterExists",
+    "ClusterNotFound",
+    "ClusterStopped",
+    "ConfigError",
+    "DeliveryFailed",
+    "DeliveryUncertain",
+    "DiskFull",
+    "EnvironmentProblem",
+    "ExchangeTimeout",
+    "GatewayError",
+    "JournalError",
+    "MessageExpired",
+    "MessageRefused",
+    "ModelNotAvailable",
+    "OrchestratorLabError",
+    "ProgramNotFound",
+    "RunNotFound",
+    "SupervisorLost",
+    "TmuxError",
+    "TmuxMissing",
+    "TmuxTimeout",
+    "TmuxTooOld",
+    "VersionMismatch",
+    "from_payload",
+    "to_payload",
+]
+
+
+class OrchestratorLabError(Exception):
+    """Base of every error that the lab raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        One sentence for the user.
+    **details
+        Facts that a program may read back, kept in :attr:`details`.
+
+    Examples
+    --------
+    >>> error = AgentNotFound("no agent 'bos' in cluster 'duo'; it has: boss, worker", agent="bos")
+    >>> error.details["agent"]
+    'bos'
+    """
+
+    #: Exit status of the command line when this error ends it.
+    exit_code = 2
+
+    def __init__(self, message: str, **details: Any) -> None:  # noqa: ANN401 - facts of any JSON type
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with the details (exceptions forget keyword arguments otherwise)."""
+        return (_rebuild, (type(self).__name__, self.message, self.details))
+
+
+class ConfigError(OrchestratorLabError):
+    """A configuration file, an override or an argument is wrong."""
+
+
+class EnvironmentProblem(OrchestratorLabError):
+    """The machine lacks something: a UTF-8 locale, a short enough path, a free folder."""
+
+
+class TmuxError(OrchestratorLabError):
+    """A tmux command failed."""
+
+
+class TmuxMissing(TmuxError):
+    """There is no tmux on the PATH."""
+
+
+class TmuxTooOld(TmuxError):
+    """The tmux found is older than the oldest one supported."""
+
+
+class TmuxTimeout(TmuxError):
+    """A tmux command missed its deadline."""
+
+
+class ClusterExists(OrchestratorLabError):
+    """A cluster of this name is running already."""
+
+
+class ClusterNotFound(OrchestratorLabError):
+    """No running cluster has this name."""
+
+
+class ClusterStopped(OrchestratorLabError):
+    """The cluster, or the agent, is stopped and takes no messages."""
+
+
+class SupervisorLost(OrchestratorLabError):
+    """The supervisor did not answer and could not be brought back."""
+
+
+class VersionMismatch(OrchestratorLabError):
+    """Client and supervisor are of versions that do not understand each other."""
+
+
+class AgentNotFound(OrchestratorLabError):
+    """The cluster has no agent of this name."""
+
+
+class AgentFailed(OrchestratorLabError):
+    """An agent's program ended before it was ready, or never became ready."""
+
+
+class ProgramNotFound(OrchestratorLabError):
+    """An agent's program is not installed."""
+
+
+class MessageRefused(OrchestratorLabError):
+    """The topology, or the recipient's state, forbids this message."""
+
+
+class MessageExpired(OrchestratorLabError):
+    """A message was not delivered before its deadline; nothing was typed."""
+
+
+class DeliveryFailed(OrchestratorLabError):
+    """A message certainly did not reach its recipient."""
+
+
+class DeliveryUncertain(OrchestratorLabError):
+    """Bytes may have reached the pane, but no evidence says what became of them."""
+
+
+class ExchangeTimeout(OrchestratorLabError, TimeoutError):
+    """No answer within the time the caller was ready to wait; the exchange goes on."""
+
+
+class JournalError(OrchestratorLabError):
+    """The journal cannot be written or read."""
+
+
+class DiskFull(JournalError):
+    """The journal cannot be written because the disk is full; delivery has stopped."""
+
+
+class RunNotFound(OrchestratorLabError):
+    """There is no run at this place."""
+
+
+class GatewayError(OrchestratorLabError):
+    """A model endpoint could not be reached or is set up wrongly."""
+
+
+class ModelNotAvailable(OrchestratorLabError):
+    """A local model is not on this machine or failed its checksum."""
+
+
+_BY_NAME = {
+    name: value
+    for name, value in list(globals().items())
+    if isinstance(value, type) and issubclass(value, OrchestratorLabError)
+}
+
+
+def _rebuild(name: str, message: str, details: dict[str, Any]) -> OrchestratorLabError:
+    return _BY_NAME.get(name, OrchestratorLabError)(message, **details)
+
+
+def to_payload(error: OrchestratorLabError) -> dict[str, Any]:
+    """Return an error as the JSON object that the supervisor's API sends.
+
+    Parameters
+    ----------
+    error : OrchestratorLabError
+        The error to send.
+
+    Returns
+    -------
+    dict
+        ``{"type": class name, "message": sentence, "details": {...}}``.
+
+    Examples
+    --------
+    >>> to_payload(ConfigError("cluster.yaml: unknown key 'agent'"))["type"]
+    'ConfigError'
+    """
+    return {"type": type(error).__name__, "message": error.message, "details": error.details}
+
+
+def from_payload(payload: dict[str, Any]) -> OrchestratorLabError:
+    """Return the error that :func:`to_payload` described.
+
+    Parameters
+    ----------
+    payload : dict
+        What the API sent.
+
+    Returns
+    -------
+    OrchestratorLabError
+        An instance of the named class; the base class when this version does not know the name.
+
+    Examples
+    --------
+    >>> from_payload({"type": "AgentNotFound", "message": "no agent 'x'", "details": {}})
+    AgentNotFound("no agent 'x'")
+    """
+    details = payload.get("details")
+    return _rebuild(
+        str(payload.get("type", "")),
+        str(payload.get("message", "the supervisor reported an error without a sentence")),
+        details if isinstance(details, dict) else {},
+    )

@@ -1,0 +1,3 @@
+"""The interactive programs that the lab ships and runs in panes; they import nothing heavy."""
+
+from __future__ import annotations

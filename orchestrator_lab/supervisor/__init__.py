@@ -1,0 +1,3 @@
+"""The process that decides for a cluster: lifecycle, delivery, states, its API."""
+
+from __future__ import annotations
