@@ -1,0 +1,772 @@
+"""The one source of every table and event: names, dtypes, units, meanings, OpenTelemetry names.
+
+Empty frames, casting and the documentation pages are made from here, so a column that is not in
+:data:`TABLES` does not exist. The schema only grows: a change that would break a reader raises
+:data:`SCHEMA_VERSION`.
+
+Notes
+-----
+OpenTelemetry names are those of the GenAI semantic conventions (still *Development*), kept in
+:attr:`Column.otel` and never in a frame, so that their renaming breaks nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+__all__ = [
+    "EVENTS",
+    "SCHEMA_VERSION",
+    "TABLES",
+    "Column",
+    "EventType",
+    "build_frame",
+    "columns_of",
+    "conform",
+    "empty_frame",
+    "new_id",
+]
+
+logger = logging.getLogger(__name__)
+
+#: Version of tables and envelope, kept in manifests and in every frame's ``.attrs``.
+SCHEMA_VERSION = 1
+
+INSTANT = "datetime64[us, UTC]"
+STATES = ("starting", "idle", "busy", "waiting", "limited", "exited", "failed", "unknown")
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of one table.
+
+    Parameters
+    ----------
+    name : str
+        Name in the frame.
+    dtype : str
+        The pandas dtype: ``string``, ``category``, ``Int64``, ``float64``, ``boolean`` or
+        ``datetime64[us, UTC]``.
+    unit : str or None
+        Unit of the values: ``s``, ``USD``, ``tokens``, ``bytes``, ``percent``, ``JSON`` …
+    meaning : str
+        What the value says, and when it is NA.
+    otel : str or None
+        The attribute of the OpenTelemetry GenAI conventions with the same meaning.
+    categories : tuple of str or None
+        The closed set of a ``category`` column, in order.
+    """
+
+    name: str
+    dtype: str
+    unit: str | None = None
+    meaning: str = ""
+    otel: str | None = None
+    categories: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One kind of journal event.
+
+    Parameters
+    ----------
+    name : str
+        Dotted name, subject first.
+    meaning : str
+        What was observed or done.
+    attributes : tuple of str
+        Names that its ``attributes`` may hold, beside the envelope.
+    """
+
+    name: str
+    meaning: str
+    attributes: tuple[str, ...] = ()
+
+
+def _text(name: str, meaning: str, *, unit: str | None = None, otel: str | None = None) -> Column:
+    return Column(name, "string", unit, meaning, otel)
+
+
+def _at(name: str, meaning: str) -> Column:
+    return Column(name, INSTANT, "UTC", meaning)
+
+
+def _seconds(name: str, meaning: str, *, otel: str | None = None) -> Column:
+    return Column(name, "float64", "s", meaning, otel)
+
+
+def _count(name: str, meaning: str, *, unit: str | None = None, otel: str | None = None) -> Column:
+    return Column(name, "Int64", unit, meaning, otel)
+
+
+def _tokens(name: str, meaning: str, otel: str) -> Column:
+    return Column(name, "Int64", "tokens", meaning, otel)
+
+
+def _one_of(name: str, categories: tuple[str, ...], meaning: str) -> Column:
+    return Column(name, "category", None, meaning, None, categories)
+
+
+_RUN_ID = _text("run_id", "The run that the row belongs to.")
+_SEQ = _count("seq", "Sequence number of the event that opened the row; orders a run's rows.")
+_COST = Column("cost_usd", "float64", "USD", "Cost by the price table in use; NA without a price.")
+_ERROR = (
+    _text("error_type", "Class of the error; NA when there was none.", otel="error.type"),
+    _text("error_message", "One sentence about the error."),
+)
+_INPUT = _tokens("input_tokens", "Input tokens, cached ones included.", "gen_ai.usage.input_tokens")
+_OUTPUT = _tokens("output_tokens", "Output tokens.", "gen_ai.usage.output_tokens")
+_AGENT = _text("agent", "Name of the agent.", otel="gen_ai.agent.name")
+_TURN_ID = _text("turn_id", "The turn; NA when it is not known.")
+
+#: Every table: its columns in order.
+TABLES: dict[str, tuple[Column, ...]] = {
+    "runs": (
+        _RUN_ID,
+        _text("parent_run_id", "The run that this one replays or continues."),
+        _text("experiment", "Name of the experiment.", otel="gen_ai.workflow.name"),
+        _one_of("mode", ("live", "record", "replay", "replay_strict"), "Where replies came from."),
+        _one_of(
+            "status",
+            ("running", "completed", "failed", "cancelled"),
+            "How the run stands; NA when it has no end and nobody is running it any more.",
+        ),
+        _at("started_at", "Start of the run."),
+        _at("ended_at", "End of the run; NA while it has none."),
+        _seconds("duration_s", "From start to end."),
+        _text("params", "Parameters of the run.", unit="JSON object"),
+        _text("tags", "Tags of the run.", unit="JSON array"),
+        _count("seed", "Seed given to the run."),
+        _count("agent_count", "Agents that were ever part of the run."),
+        _count("message_count", "Messages of the run, whatever became of them."),
+        _count("event_count", "Events in the journal."),
+        _INPUT,
+        _OUTPUT,
+        _COST,
+        *_ERROR,
+        _text("git_commit", "Commit of the work folder at the start."),
+        Column("git_dirty", "boolean", None, "Whether the work folder had uncommitted changes."),
+        _text("package_version", "Version of orchestrator-lab."),
+        _text("python_version", "Version of Python."),
+        _text("tmux_version", "Version of tmux."),
+        _text("platform", "Operating system and architecture."),
+    ),
+    "agents": (
+        _RUN_ID,
+        _text("agent_id", "Unique id of the agent.", otel="gen_ai.agent.id"),
+        _text("name", "Name of the agent in its cluster.", otel="gen_ai.agent.name"),
+        _text("role", "What the agent is for.", otel="gen_ai.agent.description"),
+        _text("kind", "Adapter: claude, codex, chat, program, replay …"),
+        _text("program", "Program that runs in the pane."),
+        _text("program_version", "Its version.", otel="gen_ai.agent.version"),
+        _text("provider", "Provider of the model.", otel="gen_ai.provider.name"),
+        _text("model", "Model asked for or reported.", otel="gen_ai.request.model"),
+        _text("session_id", "The program's newest session.", otel="gen_ai.conversation.id"),
+        _one_of("state", STATES, "The last state published."),
+        _at("started_at", "First start of the program."),
+        _at("ready_at", "First time that it was ready."),
+        _at("ended_at", "End of the program; NA while it lives."),
+        _seconds("busy_s", "Time in the state busy, over intervals that have ended."),
+        _count("restarts", "Starts after the first."),
+        _count("exit_code", "Exit status; negative: the signal that ended it."),
+        _count("pid", "Process id, the newest."),
+        _text("pane_id", "Pane of tmux, such as %3."),
+        _count("cols", "Width of the pane.", unit="characters"),
+        _count("rows", "Height of the pane.", unit="lines"),
+        _text("cwd", "Work folder of the program."),
+        _text("instructions_sha256", "SHA-256 of its instructions."),
+        _count("message_count", "Messages that it sent or was sent."),
+        _INPUT,
+        _OUTPUT,
+        _COST,
+    ),
+    "messages": (
+        _RUN_ID,
+        _SEQ,
+        _text("message_id", "Unique id, sorts by time."),
+        _text("conversation_id", "The conversation it belongs to."),
+        _text("in_reply_to", "The message that it answers."),
+        _count("hop", "Steps from the message that began the chain, which has 0."),
+        _text("sender", "Name of the sender; user for people and programs outside."),
+        _text("recipient", "Name of the recipient."),
+        _one_of("kind", ("direct", "broadcast", "reply"), "What kind of message."),
+        _one_of("source", ("human", "program", "agent"), "Who made the text."),
+        _text("content", "The text, without the sender line.", otel="gen_ai.input.messages"),
+        _text("content_sha256", "SHA-256 of the text as UTF-8."),
+        _at("queued_at", "Taken into the recipient's queue."),
+        _at("claimed_at", "Taken out of the queue, before any byte was written."),
+        _at("written_at", "Written to the pane."),
+        _at("accepted_at", "The program took it as its prompt."),
+        _at("started_at", "The turn that answers it began."),
+        _at("answered_at", "The turn that answers it ended."),
+        _one_of(
+            "acceptance_source",
+            ("hook", "transcript", "screen", "echo"),
+            "The evidence of acceptance, exact first.",
+        ),
+        _one_of(
+            "status",
+            (
+                "queued",
+                "claimed",
+                "written",
+                "accepted",
+                "started",
+                "answered",
+                "refused",
+                "expired",
+                "failed",
+                "uncertain",
+            ),
+            "Furthest rung of the ladder, or how it ended.",
+        ),
+        _seconds("queue_s", "From queued to claimed."),
+        _seconds("delivery_s", "From claimed to accepted."),
+        _seconds("response_s", "From accepted to answered."),
+        _text("turn_id", "The turn that answers it."),
+        *_ERROR,
+    ),
+    "turns": (
+        _RUN_ID,
+        _SEQ,
+        _text("turn_id", "Unique id, sorts by time."),
+        _AGENT,
+        _text("message_ids", "Messages that the turn answers.", unit="JSON array"),
+        _at("started_at", "Start of the turn."),
+        _at("first_output_at", "First output of the turn."),
+        _at("ended_at", "End of the turn; NA while it runs."),
+        _seconds(
+            "time_to_first_output_s",
+            "From start to first output.",
+            otel="gen_ai.response.time_to_first_chunk",
+        ),
+        _seconds("duration_s", "From start to end."),
+        _text("reply", "Final text of the turn.", otel="gen_ai.output.messages"),
+        _one_of(
+            "end_reason",
+            (
+                "completed",
+                "interrupted",
+                "error",
+                "limit",
+                "exited",
+                "quiet",
+                "marker",
+                "prompt",
+                "unknown",
+            ),
+            "Why the turn ended.",
+        ),
+        _text("model", "Model that answered.", otel="gen_ai.response.model"),
+        _INPUT,
+        _OUTPUT,
+        _tokens(
+            "cache_read_input_tokens",
+            "Input tokens read from the cache.",
+            "gen_ai.usage.cache_read.input_tokens",
+        ),
+        _tokens(
+            "cache_creation_input_tokens",
+            "Input tokens written to the cache.",
+            "gen_ai.usage.cache_creation.input_tokens",
+        ),
+        _one_of("tokens_source", ("reported",), "Where the tokens come from; never estimated."),
+        _COST,
+        _count("tool_call_count", "Tool calls of the turn."),
+        _seconds("cast_offset_s", "Start of the turn in the agent's recording."),
+    ),
+    "tool_calls": (
+        _RUN_ID,
+        _SEQ,
+        _text("tool_call_id", "The program's id of the call.", otel="gen_ai.tool.call.id"),
+        _TURN_ID,
+        _AGENT,
+        _text("name", "Name of the tool.", otel="gen_ai.tool.name"),
+        _text("input", "Arguments.", unit="JSON or text", otel="gen_ai.tool.call.arguments"),
+        _text("output", "Result.", unit="JSON or text", otel="gen_ai.tool.call.result"),
+        _at("started_at", "Start of the call."),
+        _seconds("duration_s", "From start to end."),
+        _one_of("status", ("ok", "error", "denied"), "How it ended; NA while it runs."),
+        _text("error_message", "One sentence about the error."),
+    ),
+    "dialogs": (
+        _RUN_ID,
+        _SEQ,
+        _text("dialog_id", "Unique id, sorts by time."),
+        _AGENT,
+        _TURN_ID,
+        _one_of(
+            "kind",
+            ("permission", "trust", "choice", "login", "update", "limit", "unknown"),
+            "What the program asks about.",
+        ),
+        _text("subject", "What it asks, in its own words."),
+        _text("options", "The answers it offers.", unit="JSON array"),
+        _at("opened_at", "When the question was seen."),
+        _at("answered_at", "When it was answered or went away."),
+        _seconds("wait_s", "From opened to answered."),
+        _one_of("answered_by", ("human", "policy"), "Who answered."),
+        _text("decision", "The answer."),
+    ),
+    "states": (
+        _RUN_ID,
+        _AGENT,
+        _one_of("state", STATES, "State during the interval."),
+        _at("started_at", "Start of the interval."),
+        _at("ended_at", "End of the interval; NA while it lasts."),
+        _seconds("duration_s", "Length of the interval."),
+        _text("source", "The evidence for it: hook, transcript, terminal, screen, process …"),
+    ),
+    "alerts": (
+        _RUN_ID,
+        _text("alert_id", "Unique id, sorts by time."),
+        _one_of("level", LEVELS, "How serious it is."),
+        _AGENT,
+        _text("rule", "The rule that raised it."),
+        _text("message", "One sentence for people."),
+        _at("opened_at", "When it was raised."),
+        _at("acknowledged_at", "When somebody saw it."),
+        _at("resolved_at", "When it went away."),
+    ),
+    "processes": (
+        _RUN_ID,
+        _AGENT,
+        _at("at", "When the sample was taken."),
+        Column("cpu_percent", "float64", "percent", "Share of one core, with children."),
+        _count("rss_bytes", "Resident memory, with children.", unit="bytes"),
+        _count("children", "Descendant processes."),
+    ),
+    "events": (
+        _RUN_ID,
+        _SEQ,
+        _text("event", "Name of the event."),
+        _at("at", "Wall-clock instant."),
+        _seconds("monotonic_s", "Since the start of the run, by a clock that never jumps."),
+        _AGENT,
+        _text("message_id", "The message concerned."),
+        _TURN_ID,
+        _text("source", "Where the fact comes from."),
+        _one_of("level", LEVELS, "How serious it is."),
+        _text("attributes", "Everything else about it.", unit="JSON object"),
+        _seconds("cast_offset_s", "The instant in the agent's recording."),
+    ),
+}
+
+_USAGE = (
+    "model",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
+_FAILURE = ("error_type", "error_message")
+
+#: Every event that this version writes. Readers pass unknown events through.
+EVENTS: dict[str, EventType] = {
+    event.name: event
+    for event in (
+        EventType(
+            "run.started",
+            "The run began.",
+            ("name", "experiment", "params", "tags", "seed", "mode", "parent_run_id"),
+        ),
+        EventType("run.ended", "The run is over.", ("status", *_FAILURE)),
+        EventType("cluster.stopped", "All agents were stopped; the session stays."),
+        EventType("cluster.restarted", "The agents were started again in the same run."),
+        EventType(
+            "supervisor.started", "A supervisor took over.", ("pid", "restart", "package_version")
+        ),
+        EventType("supervisor.gap", "Nobody watched the cluster.", ("gap_s", "reason")),
+        EventType("keeper.started", "A keeper took over.", ("pid",)),
+        EventType("keeper.gap", "Nobody drained the panes.", ("gap_s",)),
+        EventType("journal.repaired", "A torn last line was cut off.", ("bytes",)),
+        EventType(
+            "agent.added",
+            "An agent became part of the cluster.",
+            (
+                "agent_id",
+                "name",
+                "role",
+                "kind",
+                "program",
+                "program_version",
+                "provider",
+                "model",
+                "cwd",
+                "cols",
+                "rows",
+                "instructions_sha256",
+            ),
+        ),
+        EventType(
+            "agent.started", "Its program was started.", ("pid", "pane_id", "session_id", "restart")
+        ),
+        EventType("agent.ready", "It takes messages now."),
+        EventType("agent.state", "Its published state changed.", ("state", "previous", "votes")),
+        EventType("agent.exited", "Its program ended.", ("exit_code", "signal")),
+        EventType("agent.failed", "It could not be started or kept.", (*_FAILURE, "screen")),
+        EventType("agent.removed", "It is no longer part of the cluster."),
+        EventType("agent.session", "Its program began another session.", ("session_id",)),
+        EventType("agent.model", "Its program told its model.", ("model", "program_version")),
+        EventType(
+            "message.queued",
+            "A message was taken in; the envelope's source says who made the text.",
+            (
+                "conversation_id",
+                "in_reply_to",
+                "hop",
+                "sender",
+                "recipient",
+                "kind",
+                "content",
+                "content_sha256",
+                "when",
+                "header",
+                "removed_controls",
+                "expires_s",
+            ),
+        ),
+        EventType("message.claimed", "It left the queue; nothing was written yet."),
+        EventType("message.written", "It was written to the pane.", ("bytes",)),
+        EventType("message.submitted", "Enter was pressed.", ("attempt",)),
+        EventType("message.accepted", "The program took it; the envelope's source is the proof."),
+        EventType("message.started", "The turn that answers it began."),
+        EventType("message.answered", "The turn that answers it ended.", ("reply_message_id",)),
+        EventType("message.refused", "It may not be sent; nothing was written.", _FAILURE),
+        EventType("message.expired", "Its time ran out; nothing was written.", _FAILURE),
+        EventType("message.failed", "It certainly did not arrive.", _FAILURE),
+        EventType("message.uncertain", "It may have arrived; nothing proves it.", _FAILURE),
+        EventType("turn.started", "An agent began a turn.", ("message_ids",)),
+        EventType("turn.first_output", "The first output of the turn was seen."),
+        EventType("turn.ended", "The turn ended.", ("reply", "end_reason")),
+        EventType(
+            "turn.usage",
+            "Tokens of a turn (input includes cached tokens); the last one of a turn counts.",
+            (*_USAGE, "final"),
+        ),
+        EventType("tool.started", "A tool was called.", ("tool_call_id", "name", "input")),
+        EventType(
+            "tool.ended",
+            "A tool call ended.",
+            ("tool_call_id", "output", "status", "error_message"),
+        ),
+        EventType(
+            "dialog.opened",
+            "A program asks its user.",
+            ("dialog_id", "kind", "subject", "options"),
+        ),
+        EventType(
+            "dialog.answered",
+            "Its question was answered.",
+            ("dialog_id", "answered_by", "decision"),
+        ),
+        EventType("gateway.request", "A model was asked.", ("request_id", "path", "model", "mode")),
+        EventType(
+            "gateway.response",
+            "A model answered.",
+            ("request_id", "status", "duration_s", "first_byte_s", *_USAGE, "error"),
+        ),
+        EventType("recording.started", "A pane is recorded.", ("path", "started_at")),
+        EventType("recording.gap", "A pane was not recorded.", ("gap_s", "reason")),
+        EventType(
+            "conversation.started",
+            "A conversation between agents began.",
+            ("conversation_id", "agents", "rounds", "reason"),
+        ),
+        EventType(
+            "conversation.ended",
+            "A conversation between agents ended.",
+            ("conversation_id", "agents", "rounds", "reason"),
+        ),
+        EventType("note", "A remark for people.", ("text",)),
+    )
+}
+
+
+def new_id(prefix: str) -> str:
+    """Return a new id that sorts by the time it was made.
+
+    Parameters
+    ----------
+    prefix : str
+        ``run_``, ``agt_``, ``msg_``, ``trn_``, ``cnv_``, ``dlg_`` or ``tcl_``; the underscore may
+        be left out.
+
+    Returns
+    -------
+    str
+        The prefix and a ULID in lower case.
+
+    Examples
+    --------
+    >>> new_id("msg_")[:4], len(new_id("msg"))
+    ('msg_', 30)
+    """
+    from ulid import ULID
+
+    return f"{prefix.rstrip('_')}_{str(ULID()).lower()}"
+
+
+def columns_of(table: str) -> tuple[Column, ...]:
+    """Return the columns of a table.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table, such as ``messages``.
+
+    Returns
+    -------
+    tuple of Column
+        In the order of the frame.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such table.
+    """
+    try:
+        return TABLES[table]
+    except KeyError:
+        raise ConfigError(
+            f"there is no table {table!r}; the tables are: {', '.join(TABLES)}"
+        ) from None
+
+
+def empty_frame(table: str) -> pd.DataFrame:
+    """Return a table without rows, with all its columns and dtypes.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        No rows.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such table.
+
+    Examples
+    --------
+    >>> str(empty_frame("messages")["queue_s"].dtype)
+    'float64'
+    """
+    return build_frame(table, {})
+
+
+def build_frame(
+    table: str,
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    only: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Make a frame from plain lists, one a column.
+
+    Parameters
+    ----------
+    table : str
+        Name of the table.
+    columns : mapping of str to sequence
+        Values by column name, all of one length; None is NA. Columns that are absent become NA.
+    only : sequence of str, optional
+        Columns wanted, in this order; all of the table otherwise.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the declared dtypes and ``.attrs["schema_version"]``.
+
+    Raises
+    ------
+    ConfigError
+        When the table or one of the columns does not exist.
+
+    Examples
+    --------
+    >>> build_frame("states", {"agent": ["boss"]}, only=["agent", "duration_s"]).shape
+    (1, 2)
+    """
+    import pandas as pd
+
+    length = max((len(values) for values in columns.values()), default=0)
+    wanted = _wanted(table, only)
+    data = {column.name: _to_array(columns.get(column.name), column, length) for column in wanted}
+    frame = pd.DataFrame(data, index=pd.RangeIndex(length), copy=False)
+    frame.attrs["schema_version"] = SCHEMA_VERSION
+    return frame
+
+
+def conform(df: pd.DataFrame, table: str) -> pd.DataFrame:
+    """Return a frame with exactly the columns, order and dtypes of a table.
+
+    Parameters
+    ----------
+    df : pandas.DataFrame
+        Any frame; columns that the table does not have are dropped, missing ones become NA.
+    table : str
+        Name of the table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A new frame with the same rows and ``.attrs``.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such table.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> str(conform(pd.DataFrame({"hop": [1.0]}), "messages")["hop"].dtype)
+    'Int64'
+    """
+    import pandas as pd
+
+    data: dict[str, Any] = {}
+    for column in columns_of(table):
+        series = df.get(column.name)
+        if series is not None and _has_dtype(series, column):
+            data[column.name] = series.array
+            continue
+        values = None
+        if series is not None:
+            objects = series.astype(object)
+            values = objects.where(series.notna(), None).tolist()
+        data[column.name] = _to_array(values, column, len(df))
+    frame = pd.DataFrame(data, index=df.index)
+    frame.attrs = {**df.attrs, "schema_version": SCHEMA_VERSION}
+    return frame
+
+
+def _wanted(table: str, only: Sequence[str] | None) -> list[Column]:
+    declared = columns_of(table)
+    if only is None:
+        return list(declared)
+    by_name = {column.name: column for column in declared}
+    names = [only] if isinstance(only, str) else list(only)
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise ConfigError(
+            f"the table {table!r} has no column {', '.join(map(repr, missing))}; "
+            f"it has: {', '.join(by_name)}"
+        )
+    return [by_name[name] for name in dict.fromkeys(names)]
+
+
+def _has_dtype(series: pd.Series[Any], column: Column) -> bool:
+    import pandas as pd
+
+    if column.dtype == "category":
+        return bool(series.dtype == pd.CategoricalDtype(list(column.categories or ())))
+    return str(series.dtype) == column.dtype
+
+
+def _to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any:  # noqa: ANN401
+    """Cast one list to the array of a column, by Arrow where that is faster than pandas."""
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    if values is None:
+        values = [None] * length
+    if column.dtype == "category":
+        dtype = pd.CategoricalDtype(list(column.categories or ()))
+        codes = {name: code for code, name in enumerate(column.categories or ())}
+        strange = {value for value in set(values) if value is not None and value not in codes}
+        if strange:
+            logger.warning(
+                "column %s has values that this version does not know and shows as NA: %s",
+                column.name,
+                ", ".join(sorted(map(repr, strange))),
+            )
+        found = np.fromiter((codes.get(value, -1) for value in values), np.int8, length)
+        return pd.Categorical.from_codes(found.tolist(), dtype=dtype)
+    if column.dtype == "string":
+        return _from_arrow(pd.StringDtype("pyarrow"), _strings(values))
+    if column.dtype == "Int64":
+        return _from_arrow(pd.Int64Dtype(), _numbers(values, pa.int64(), _integer))
+    if column.dtype == "boolean":
+        return _from_arrow(pd.BooleanDtype(), _numbers(values, pa.bool_(), bool))
+    if column.dtype == "float64":
+        floats = _numbers(values, pa.float64(), _float)
+        return floats.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    return _instants(values)
+
+
+def _from_arrow(dtype: Any, array: Any) -> Any:  # noqa: ANN401 - the stubs lack the method
+    return dtype.__from_arrow__(array)
+
+
+def _strings(values: Sequence[Any]) -> Any:  # noqa: ANN401 - a pyarrow array
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, pa.large_string())
+    except (pa.ArrowException, UnicodeError, TypeError):
+        return pa.array([_string(value) for value in values], pa.large_string())
+
+
+def _string(value: object) -> str | None:
+    """Text of any JSON value; bytes that were no UTF-8 become replacement characters."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+
+
+def _numbers(values: Sequence[Any], kind: Any, cast: Any) -> Any:  # noqa: ANN401 - pyarrow types
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return pa.array([None if value is None else cast(value) for value in values], kind)
+
+
+def _integer(value: object) -> int | None:
+    """Return an int64, or None for what is none: unknown is NA, never a guess."""
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == value and -(2**63) <= number < 2**63 else None
+
+
+def _float(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _instants(values: Sequence[Any]) -> Any:  # noqa: ANN401 - a pandas array
+    import pandas as pd
+    import pyarrow as pa
+
+    dtype = pd.DatetimeTZDtype("us", "UTC")
+    try:
+        array = pa.array(values, pa.string()).cast(pa.timestamp("us", tz="UTC"))
+    except (pa.ArrowException, TypeError):
+        parsed = pd.to_datetime(pd.Series(values, dtype=object), utc=True, errors="coerce")
+        return parsed.astype(dtype).array
+    return pd.Series(array.to_pandas()).astype(dtype).array
