@@ -1,0 +1,75 @@
+"""Configuration: ``cluster.yaml`` to typed values, with the environment's overrides.
+
+A configuration is data: nothing in it is executed but the agents' own commands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.config._dump import json_schema, to_dict, to_yaml
+from orchestrator_lab.config._load import (
+    FILE_NAMES,
+    instructions_text,
+    load_agent,
+    load_config,
+)
+from orchestrator_lab.config._models import (
+    KINDS,
+    RESERVED_NAMES,
+    Agent,
+    AgentConfig,
+    ChatAgent,
+    ClaudeAgent,
+    ClusterConfig,
+    GatewayConfig,
+    ProgramAgent,
+    Stop,
+    TurnEnd,
+)
+from orchestrator_lab.config._templates import template_files, template_names, template_text
+from orchestrator_lab.config._topology import USER, Edge, Topology
+
+if TYPE_CHECKING:
+    from orchestrator_lab.config._settings import ClusterOverrides, Settings, load_settings
+
+__all__ = [
+    "FILE_NAMES",
+    "KINDS",
+    "RESERVED_NAMES",
+    "USER",
+    "Agent",
+    "AgentConfig",
+    "ChatAgent",
+    "ClaudeAgent",
+    "ClusterConfig",
+    "ClusterOverrides",
+    "Edge",
+    "GatewayConfig",
+    "ProgramAgent",
+    "Settings",
+    "Stop",
+    "Topology",
+    "TurnEnd",
+    "instructions_text",
+    "json_schema",
+    "load_agent",
+    "load_config",
+    "load_settings",
+    "template_files",
+    "template_names",
+    "template_text",
+    "to_dict",
+    "to_yaml",
+]
+
+_SETTINGS = {"ClusterOverrides", "Settings", "load_settings"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+    # pydantic-settings costs more than the rest of this package: loaded when first used.
+    if name in _SETTINGS:
+        from orchestrator_lab.config import _settings
+
+        return getattr(_settings, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,167 @@
+"""From a configuration back to a file's form, and the schema for editors."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.config._load import CLUSTER_KEYS, is_secret_name
+from orchestrator_lab.config._models import ClusterConfig
+
+if TYPE_CHECKING:
+    from orchestrator_lab.config._models import AgentConfig
+
+__all__ = ["json_schema", "to_dict", "to_yaml"]
+
+MASK = "***"
+_SECRET_IN_TEXT = re.compile(r"\b(?:sk-|gh[pousr]_|github_pat_|xox[abprs]-|glpat-|hf_)[\w-]{12,}")
+
+
+def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
+    """Return a configuration in the form of a file.
+
+    Parameters
+    ----------
+    config : ClusterConfig
+        The configuration.
+    masked : bool
+        Replace what looks like a secret by ``***``: values of variables with KEY, TOKEN, SECRET or PASSWORD in their
+        name, and known forms of keys in variables and arguments.
+
+    Returns
+    -------
+    dict
+        ``{"cluster": {...}, "agents": [...]}``; what has its default value is left out of agents.
+    """
+    dumped = config.model_dump(mode="json", by_alias=True)
+    cluster = {key: dumped[key] for key in CLUSTER_KEYS if key not in {"topology", "gateway"}}
+    cluster["gateway"] = config.gateway.model_dump(mode="json", exclude_defaults=True) or {
+        "mode": "none"
+    }
+    if config.topology.edges is not None:
+        cluster["topology"] = [
+            edge.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+            for edge in config.topology.edges
+        ]
+    return {"cluster": cluster, "agents": [_agent(agent, masked=masked) for agent in config.agents]}
+
+
+def _agent(agent: AgentConfig, *, masked: bool) -> dict[str, Any]:
+    values = agent.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    values = {"name": agent.name, "role": agent.role, "kind": agent.kind} | values
+    if masked:
+        if "env" in values:
+            values["env"] = {
+                name: MASK if is_secret_name(name) else _SECRET_IN_TEXT.sub(MASK, text)
+                for name, text in agent.env.items()
+            }
+        for key in ("args", "command"):
+            if key in values:
+                values[key] = [_SECRET_IN_TEXT.sub(MASK, word) for word in values[key]]
+    return values
+
+
+def to_yaml(config: ClusterConfig, *, masked: bool = True) -> str:
+    """Return a configuration as YAML, paths absolute, secrets masked; for the run folder and for people.
+
+    Parameters
+    ----------
+    config : ClusterConfig
+        The configuration.
+    masked : bool
+        See :func:`to_dict`.
+
+    Returns
+    -------
+    str
+        A document that :func:`load_config` reads.
+    """
+    import yaml
+
+    class _Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - yaml's signature
+            return True
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    _Dumper.add_representer(str, text)
+    return yaml.dump(
+        to_dict(config, masked=masked),
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=100,
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``cluster.yaml``, for editors.
+
+    Returns
+    -------
+    dict
+        JSON Schema, draft 2020-12.
+
+    Examples
+    --------
+    >>> sorted(json_schema()["properties"])
+    ['agents', 'cluster']
+    """
+    schema = ClusterConfig.model_json_schema(by_alias=True)
+    definitions = schema["$defs"]
+    properties = schema["properties"]
+    definitions["TopologyEdge"] = definitions.pop("Edge")
+    _allow_shorthands(definitions)
+    cluster = {key: properties[key] for key in CLUSTER_KEYS if key != "topology"}
+    cluster["session_name"] = {**properties["session_name"], "default": None}
+    for key in ("work_dir", "runs_dir"):
+        cluster[key] = {**properties[key], "type": "string"}
+    cluster["topology"] = {
+        "description": "who may write to whom; every agent to every other when omitted",
+        "anyOf": [
+            {"const": "all"},
+            {"type": "string", "pattern": "->"},
+            {"type": "array", "items": {"$ref": "#/$defs/TopologyEdge"}},
+            {"type": "null"},
+        ],
+    }
+    definitions.pop("Topology", None)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "cluster.yaml of Orchestrator Lab",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["cluster", "agents"],
+        "properties": {
+            "cluster": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name"],
+                "properties": cluster,
+            },
+            "agents": properties["agents"],
+        },
+        "$defs": definitions,
+    }
+
+
+def _allow_shorthands(definitions: dict[str, Any]) -> None:
+    """Tell the schema of the short forms that validators accept."""
+    edge = definitions["TopologyEdge"]
+    for key in ("from", "to"):
+        edge["properties"][key] = {"anyOf": [edge["properties"][key], {"type": "string"}]}
+    definitions["TopologyEdge"] = {"anyOf": [{"type": "string", "pattern": "->"}, edge]}
+    gateway = definitions["GatewayConfig"]
+    definitions["GatewayConfig"] = {"anyOf": [gateway, gateway["properties"]["mode"]]}
+    definitions["Stop"] = {"anyOf": [{"type": "string"}, definitions["Stop"]]}
+    number_or_text = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]}
+    for definition in definitions.values():
+        for key, value in definition.get("properties", {}).items():
+            if key in {"command", "args"}:
+                definition["properties"][key] = {"anyOf": [value, {"type": "string"}]}
+            elif key == "env":
+                value["additionalProperties"] = number_or_text
+            elif key == "kind":
+                definition["required"] = sorted({*definition.get("required", []), "kind"})

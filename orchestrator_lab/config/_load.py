@@ -1,0 +1,543 @@
+"""From a file, a mapping or a template to a checked configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestrator_lab.config import _legacy
+from orchestrator_lab.config._models import (
+    KINDS,
+    Agent,
+    AgentConfig,
+    ClusterConfig,
+    GatewayConfig,
+    Stop,
+    TurnEnd,
+)
+from orchestrator_lab.config._problems import Problems, translate
+from orchestrator_lab.config._topology import USER, Edge, Topology
+from orchestrator_lab.config._yaml import Document, KeyPath, display_path, read_text, read_yaml
+from orchestrator_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["FILE_NAMES", "from_json", "instructions_text", "load_agent", "load_config"]
+
+#: Where ``load_config(None)`` looks, in this order.
+FILE_NAMES = ("cluster.yaml", "cluster.yml", "cc-cluster.yaml", "config/cc-cluster.yaml")
+
+TEMPLATE_PREFIX = "template:"
+_NOT_IN_FILE = {"agents", "source", "notes"}
+CLUSTER_KEYS = [name for name in ClusterConfig.model_fields if name not in _NOT_IN_FILE]
+_AGENT_MODELS: dict[str, type[AgentConfig]] = {
+    model.model_fields["kind"].default: model for model in get_args(get_args(Agent)[0])
+}
+_MAX_DEPTH = 50
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:API_?)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"^(?:sk-|sk_|gh[pousr]_|github_pat_|xox[abprs]-|AKIA|AIza|glpat-|hf_|eyJ)[\w.\-]{12,}$"
+)
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | ClusterConfig | None = None,
+    *,
+    base_dir: str | Path | None = None,
+    overrides: bool = True,
+) -> ClusterConfig:
+    """Read, check and resolve the configuration of a cluster.
+
+    Parameters
+    ----------
+    source : path, mapping or None
+        A file (or the folder that holds it), the same as a mapping, ``template:NAME``, or None for the
+        ``cluster.yaml`` of the current folder. orchestrator-cc's ``cc-cluster.yaml`` is read too. A ClusterConfig is
+        returned as it is.
+    base_dir : path, optional
+        What relative paths of a mapping or a template are relative to; the current folder when omitted. Those of
+        a file are relative to the file.
+    overrides : bool
+        Whether ``ORCHESTRATOR_*`` variables and the ``.env`` beside the file override what it says.
+
+    Returns
+    -------
+    ClusterConfig
+        Paths absolute; :attr:`ClusterConfig.notes` says what has no effect or needs attention.
+
+    Raises
+    ------
+    ConfigError
+        With one sentence per problem: file, line, key, what was expected.
+
+    Examples
+    --------
+    >>> config = load_config({"cluster": {"name": "duo"}, "agents": [{"name": "a", "kind": "chat"}]})
+    >>> config.names, config.topology.all_to_all
+    (['a'], True)
+    """
+    if isinstance(source, ClusterConfig):
+        return source
+    base = Path.cwd() if base_dir is None else _absolute(Path(base_dir), Path.cwd())
+    notes: list[str] = []
+    path: Path | None = None
+    text_base: Path | None = None
+    if isinstance(source, str) and source.startswith(TEMPLATE_PREFIX):
+        from orchestrator_lab.config._templates import template_document
+
+        document, text_base = template_document(source.removeprefix(TEMPLATE_PREFIX))
+    elif source is None or isinstance(source, str | Path):
+        path = _find(None if source is None else Path(source), base)
+        document = read_yaml(path)
+        base = path.parent
+    elif isinstance(source, dict) or hasattr(source, "keys"):
+        document = Document(_plain(dict(source)), "configuration")
+    else:
+        raise ConfigError(
+            f"a configuration is a file, a mapping or 'template:NAME', not {type(source).__name__}"
+        )
+    env_file = base / ".env"
+    if _legacy.is_legacy(document.data):
+        document, notes = _legacy.convert(document)
+        # orchestrator-cc kept the file in config/ and its paths relative to the project.
+        if path is not None and base.name == "config":
+            base = base.parent
+    return _build(
+        document,
+        base,
+        text_base or base,
+        path,
+        notes,
+        env_file if overrides else None,
+        overrides=overrides,
+    )
+
+
+def load_agent(
+    data: Mapping[str, Any] | AgentConfig,
+    config: ClusterConfig,
+    *,
+    base_dir: str | Path | None = None,
+) -> ClusterConfig:
+    """Return `config` with one more agent, checked like a file.
+
+    Parameters
+    ----------
+    data : mapping or AgentConfig
+        The agent, with the keys of an entry of ``agents:``.
+    config : ClusterConfig
+        The cluster that it joins.
+    base_dir : path, optional
+        What relative paths are relative to; the current folder when omitted.
+
+    Returns
+    -------
+    ClusterConfig
+        A new configuration; the agent is its last.
+
+    Raises
+    ------
+    ConfigError
+        When a key is wrong or the name is taken.
+    """
+    base = Path.cwd() if base_dir is None else _absolute(Path(base_dir), Path.cwd())
+    plain = _plain(data)
+    document = Document({"agents": [plain]}, "agent")
+    problems = Problems(
+        document, lambda path: ".".join(map(str, path[2:])) if path[:1] == ("agents",) else ""
+    )
+    try:
+        agent = TypeAdapter[Any](Agent).validate_python(plain)
+    except ValidationError as error:
+        translate(error, problems, place=lambda loc: _place(("agents", 0, *loc)), known=_known)
+        problems.raise_any()
+        raise
+    if agent.name.lower() in {name.lower() for name in config.names}:
+        problems.add(
+            ("agents", 0, "name"), f"there is an agent {agent.name!r} already; names must differ"
+        )
+    agent = _resolve_agent(agent, ("agents", 0), base, base, problems)
+    problems.raise_any()
+    return config.model_copy(
+        update={
+            "agents": [*config.agents, agent],
+            "notes": [*config.notes, *_secret_notes([agent], document)],
+        }
+    )
+
+
+def from_json(text: str | bytes) -> ClusterConfig:
+    """Return the configuration that :meth:`ClusterConfig.to_json` wrote; see there."""
+    try:
+        return ClusterConfig.model_validate_json(text)
+    except ValidationError as error:
+        problems = Problems(Document(None, "config.json"))
+        translate(error, problems, place=_untag, known=_known)
+        problems.raise_any()
+        raise
+
+
+def instructions_text(agent: AgentConfig, config: ClusterConfig | None = None) -> str | None:
+    """Return the personality of an agent.
+
+    Parameters
+    ----------
+    agent : AgentConfig
+        The agent.
+    config : ClusterConfig, optional
+        Its cluster; a relative ``instructions_file`` is looked up beside the cluster's file.
+
+    Returns
+    -------
+    str or None
+        Its instructions, None when it has none.
+
+    Raises
+    ------
+    ConfigError
+        When the file is gone or is not text.
+    """
+    if agent.instructions is not None:
+        return agent.instructions
+    if agent.instructions_file is None:
+        return None
+    path = agent.instructions_file
+    if not path.is_absolute() and config is not None and config.source is not None:
+        path = config.source.parent / path
+    return read_text(path, f"the instructions file of agent '{agent.name}',")
+
+
+def _find(path: Path | None, base: Path) -> Path:
+    folder = base if path is None else _absolute(path, base)
+    try:
+        if folder.is_file() or (path is not None and not folder.is_dir()):
+            return folder  # reading it says what is wrong
+        for name in FILE_NAMES:
+            if (folder / name).is_file():
+                return folder / name
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"the configuration {str(path)[:200]!r} cannot be read: {error}"
+        ) from None
+    raise ConfigError(
+        f"no cluster.yaml in {display_path(folder) if folder != Path.cwd() else folder}; write one with "
+        "'orchestrator-lab init', or name a file",
+        path=str(folder),
+    )
+
+
+def _absolute(path: Path, base: Path) -> Path:
+    try:
+        # normpath, not resolve(): a link stays the name that its owner chose.
+        import os
+
+        return Path(os.path.normpath(base / path.expanduser()))
+    except RuntimeError as error:
+        raise ConfigError(f"the path {str(path)!r} cannot be expanded: {error}") from None
+
+
+def _plain(value: Any, path: KeyPath = ()) -> Any:  # noqa: ANN401 - data of any shape, from Python
+    """Return Python data as the plain data that a file would give."""
+    from orchestrator_lab.config._problems import key_text
+
+    where = f"configuration: {key_text(path)}: " if path else "configuration: "
+    if len(path) > _MAX_DEPTH:
+        raise ConfigError(f"configuration: nested more than {_MAX_DEPTH} levels deep")
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        if value != value or value in {float("inf"), float("-inf")}:  # noqa: PLR0124 - NaN
+            raise ConfigError(f"{where}{value} is not a number that a file can hold")
+        return value
+    if isinstance(value, str | Path):
+        text = str(value)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ConfigError(f"{where}half of a surrogate pair; write the character itself")
+        return text
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(by_alias=True, mode="json"), path)
+    if isinstance(value, list | tuple):
+        return [_plain(item, (*path, place)) for place, item in enumerate(value)]
+    if isinstance(value, dict) or hasattr(value, "keys"):
+        return {str(key): _plain(value[key], (*path, str(key))) for key in value.keys()}  # noqa: SIM118
+    raise ConfigError(
+        f"{where}text, numbers, lists and mappings only; found {type(value).__name__}"
+    )
+
+
+def _build(
+    document: Document,
+    base: Path,
+    text_base: Path,
+    path: Path | None,
+    notes: list[str],
+    env_file: Path | None,
+    *,
+    overrides: bool,
+) -> ClusterConfig:
+    problems = Problems(document)
+    flat = _flatten(document, problems)
+    if overrides:
+        from orchestrator_lab.config._settings import load_settings, unknown_variables
+
+        flat |= load_settings(env_file).cluster_values()
+        notes += unknown_variables()
+    try:
+        config = ClusterConfig.model_validate(flat)
+    except ValidationError as error:
+        translate(error, problems, place=_place, known=_known)
+        _check_names(document, problems)
+        problems.raise_any()
+        raise
+    _check_names(document, problems)
+    _check_topology(config, problems)
+    agents = [
+        _resolve_agent(agent, ("agents", place), base, text_base, problems)
+        for place, agent in enumerate(config.agents)
+    ]
+    changes: dict[str, Any] = {
+        "agents": agents,
+        "source": path,
+        "work_dir": _resolve_folder(
+            config.work_dir, base, ("cluster", "work_dir"), problems, create=config.create_work_dir
+        ),
+        "runs_dir": _resolve_folder(
+            config.runs_dir, base, ("cluster", "runs_dir"), problems, create=True
+        ),
+        "gateway": _resolve_gateway(config.gateway, ("cluster", "gateway"), base, problems),
+    }
+    problems.raise_any()
+    changes["notes"] = notes + _secret_notes(agents, document) + _power_notes(agents, document)
+    return config.model_copy(update=changes)
+
+
+def _flatten(document: Document, problems: Problems) -> dict[str, Any]:
+    data = document.data
+    if not isinstance(data, dict):
+        found = (
+            "is empty"
+            if data is None
+            else f"holds a {'list' if isinstance(data, list) else 'single value'}"
+        )
+        raise ConfigError(
+            f"{document.source} {found}; a mapping with the keys 'cluster' and 'agents' is expected"
+        )
+    for key in data:
+        if key in {"cluster", "agents"}:
+            continue
+        if key in CLUSTER_KEYS:
+            problems.add((key,), "unknown key at the top; it belongs under 'cluster:'")
+        else:
+            from orchestrator_lab.config._problems import suggestion
+
+            problems.add(
+                (key,),
+                "unknown key" + suggestion(str(key), ["cluster", "agents"], what="known keys"),
+            )
+    cluster = data.get("cluster")
+    if not isinstance(cluster, dict):
+        if "cluster" in data:
+            problems.add(("cluster",), "a mapping of keys is expected, at least 'name'")
+        elif not problems:
+            problems.add((), "the key 'cluster' is missing; it holds at least 'name'")
+        cluster = {"name": "unnamed"}
+    flat = {
+        key: value for key, value in cluster.items() if key in CLUSTER_KEYS and value is not None
+    }
+    for key in cluster:
+        if key not in CLUSTER_KEYS:
+            from orchestrator_lab.config._problems import suggestion
+
+            problems.add(
+                ("cluster", key),
+                "unknown key" + suggestion(str(key), CLUSTER_KEYS, what="known keys"),
+            )
+    if data.get("agents") is not None:
+        flat["agents"] = data["agents"]
+    elif "agents" in data or not problems:
+        problems.add(("agents",), "at least one agent is needed")
+        problems.raise_any()
+    return flat
+
+
+def _untag(loc: KeyPath) -> KeyPath:
+    # pydantic puts the kind into the location of an agent's keys
+    return (
+        (*loc[:2], *loc[3:]) if loc[:1] == ("agents",) and len(loc) > 2 and loc[2] in KINDS else loc
+    )
+
+
+def _place(loc: KeyPath) -> KeyPath:
+    path = _untag(loc)
+    if path[:2] == ("topology", "edges"):
+        path = ("topology", *path[2:])
+    return path if path[:1] == ("agents",) else ("cluster", *path)
+
+
+def _known(path: KeyPath, _: Any = None) -> list[str]:  # noqa: ANN401
+    last = path[-1] if path else ""
+    if last == "kind":
+        return list(KINDS)
+    if last == "gateway":
+        return list(GatewayConfig.model_fields)
+    if last in {"turn_end", "ready"}:
+        return list(TurnEnd.model_fields)
+    if last == "stop":
+        return list(Stop.model_fields)
+    if "topology" in path:
+        return ["from", *(name for name in Edge.model_fields if name != "from_")]
+    if path[:1] == ("agents",):
+        return sorted({name for model in _AGENT_MODELS.values() for name in model.model_fields})
+    return CLUSTER_KEYS
+
+
+def _check_names(document: Document, problems: Problems) -> None:
+    seen: dict[str, tuple[int, str]] = {}
+    agents = document.data.get("agents")
+    for place, agent in enumerate(agents if isinstance(agents, list) else []):
+        name = agent.get("name") if isinstance(agent, dict) else None
+        if not isinstance(name, str):
+            continue
+        # Folders carry these names, and some file systems do not tell case apart.
+        first = seen.setdefault(name.lower(), (place, name))
+        if first[0] != place:
+            line = document.line(("agents", first[0], "name"))
+            where = f" (line {line})" if line else ""
+            same = "" if first[1] == name else f" ({first[1]!r}; only the case differs)"
+            problems.add(
+                ("agents", place, "name"),
+                f"{name[:60]!r} is also the name of agents[{first[0]}]{where}{same}; names must differ",
+            )
+
+
+def _check_topology(config: ClusterConfig, problems: Problems) -> None:
+    for place, edge in enumerate(config.topology.edges or []):
+        for name in (*edge.from_, *edge.to):
+            if name != "*" and name != USER and name not in config.names:
+                problems.add(
+                    ("cluster", "topology", place),
+                    f"unknown agent {name[:60]!r}; the agents are: {', '.join(config.names)}",
+                )
+
+
+def _resolve_folder(
+    path: Path, base: Path, at: KeyPath, problems: Problems, *, create: bool
+) -> Path:
+    try:
+        folder = _absolute(path, base)
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            problems.add(at, f"{display_path(folder)} is not a folder")
+        elif not create:
+            problems.add(
+                at,
+                f"the work folder {display_path(folder)} does not exist; make it, or set create_work_dir: true",
+            )
+    except ConfigError as error:
+        problems.add(at, error.message)
+    except (OSError, ValueError) as error:
+        problems.add(
+            at, f"{str(path)[:200]!r} cannot be used: {getattr(error, 'strerror', None) or error}"
+        )
+    else:
+        return folder
+    return path
+
+
+def _resolve_gateway(
+    gateway: GatewayConfig, at: KeyPath, base: Path, problems: Problems
+) -> GatewayConfig:
+    changes: dict[str, Any] = {}
+    try:
+        if isinstance(gateway.script, str):
+            script = _absolute(Path(gateway.script), base)
+            if not script.is_file():
+                problems.add((*at, "script"), f"the script {display_path(script)} does not exist")
+            changes["script"] = str(script)
+        if (
+            gateway.mode == "local"
+            and gateway.model is not None
+            and gateway.model.endswith(".gguf")
+        ):
+            changes["model"] = str(_absolute(Path(gateway.model), base))
+    except ConfigError as error:
+        problems.add(at, error.message)
+    except (OSError, ValueError) as error:
+        problems.add(
+            (*at, "script"), f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        )
+    return gateway.model_copy(update=changes) if changes else gateway
+
+
+def _resolve_agent(agent: Any, at: KeyPath, base: Path, text_base: Path, problems: Problems) -> Any:  # noqa: ANN401 - one of the kinds, returned as the same kind
+    changes: dict[str, Any] = {}
+    if agent.work_dir is not None:
+        changes["work_dir"] = _resolve_folder(
+            agent.work_dir, base, (*at, "work_dir"), problems, create=agent.create_work_dir
+        )
+    if agent.gateway is not None:
+        changes["gateway"] = _resolve_gateway(agent.gateway, (*at, "gateway"), base, problems)
+    if agent.instructions_file is not None:
+        try:
+            path = _absolute(agent.instructions_file, text_base)
+            read_text(path, "the instructions file")
+            changes["instructions_file"] = path
+        except ConfigError as error:
+            problems.add((*at, "instructions_file"), error.message)
+    command = getattr(agent, "command", None)
+    if command and "/" in command[0]:
+        try:
+            changes["command"] = [str(_absolute(Path(command[0]), base)), *command[1:]]
+        except ConfigError as error:
+            problems.add((*at, "command"), error.message)
+    return agent.model_copy(update=changes)
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether a variable of this name usually holds a secret."""
+    return bool(_SECRET_NAME.search(name))
+
+
+def _secret_notes(agents: list[Any], document: Document) -> list[str]:
+    notes = []
+    for place, name, value in _variables(agents):
+        if value and (is_secret_name(name) or _SECRET_VALUE.match(value)):
+            line = document.line(("agents", place, "env", name))
+            where = f"{document.source}, line {line}" if line else document.source
+            notes.append(
+                f"{where}: agents[{place}].env.{name} looks like a secret written into the file; agents inherit "
+                f"your environment, so export {name} there and take it out here"
+            )
+    return notes
+
+
+def _variables(agents: list[Any]) -> Iterator[tuple[int, str, str]]:
+    for place, agent in enumerate(agents):
+        for name, value in agent.env.items():
+            yield place, name, value
+
+
+def _power_notes(agents: list[Any], document: Document) -> list[str]:
+    return [
+        f"{document.source}: agent {agent.name!r} may do everything without asking"
+        for agent in agents
+        if agent.permission_mode == "bypassPermissions"
+        or "--dangerously-skip-permissions" in getattr(agent, "args", [])
+    ]
+
+
+def _topology_text(topology: Topology) -> list[dict[str, Any]] | None:
+    """Return the topology as a file says it."""
+    if topology.edges is None:
+        return None
+    return [
+        edge.model_dump(by_alias=True, mode="json", exclude_defaults=True)
+        for edge in topology.edges
+    ]

@@ -1,0 +1,147 @@
+"""What the environment and ``.env`` say: ``ORCHESTRATOR_*``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from orchestrator_lab.config._models import (
+    Columns,
+    FilePath,
+    GatewayConfig,
+    Layout,
+    Lifetime,
+    Name,
+    Rows,
+    Seconds,
+)
+from orchestrator_lab.config._problems import Problems, translate
+from orchestrator_lab.config._yaml import Document, KeyPath
+from orchestrator_lab.errors import ConfigError
+
+__all__ = ["ClusterOverrides", "Settings", "load_settings"]
+
+_PREFIX = "ORCHESTRATOR_"
+
+
+class ClusterOverrides(BaseModel):
+    """Keys of ``cluster:`` that a variable may override, as ``ORCHESTRATOR_CLUSTER__<KEY>``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name | None = None
+    session_name: Name | None = None
+    work_dir: FilePath | None = None
+    create_work_dir: bool | None = None
+    runs_dir: FilePath | None = None
+    layout: Layout | None = None
+    cols: Columns | None = None
+    rows: Rows | None = None
+    lifetime: Lifetime | None = None
+    gateway: GatewayConfig | None = None
+    start_timeout_s: Seconds | None = None
+
+
+class Settings(BaseSettings):
+    """Overrides from ``ORCHESTRATOR_*`` variables, and from ``.env`` where no variable is set.
+
+    Parameters
+    ----------
+    runtime_dir : Path, optional
+        Folder of running clusters (``ORCHESTRATOR_RUNTIME_DIR``).
+    runs_dir : Path, optional
+        Folder of runs (``ORCHESTRATOR_RUNS_DIR``), relative to the current folder.
+    mode : {"live", "record", "replay", "replay_strict"}
+        How runs are made (``ORCHESTRATOR_MODE``).
+    cluster : ClusterOverrides
+        Keys of ``cluster:``, for example ``ORCHESTRATOR_CLUSTER__COLS=120`` or
+        ``ORCHESTRATOR_CLUSTER__GATEWAY__MODE=local``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+    )
+
+    runtime_dir: FilePath | None = None
+    runs_dir: FilePath | None = None
+    mode: Literal["live", "record", "replay", "replay_strict"] = "live"
+    cluster: ClusterOverrides = Field(default_factory=ClusterOverrides)
+
+    def cluster_values(self) -> dict[str, Any]:
+        """Return what overrides keys of ``cluster:``, paths relative to the current folder made absolute."""
+        values = self.cluster.model_dump(exclude_none=True, exclude_unset=True)
+        if "runs_dir" not in values and self.runs_dir is not None:
+            values["runs_dir"] = self.runs_dir
+        for key in ("work_dir", "runs_dir"):
+            if key in values:
+                values[key] = str(Path.cwd() / Path(values[key]).expanduser())
+        return values
+
+
+def load_settings(env_file: Path | str | None = ".env") -> Settings:
+    """Read the environment and an env file.
+
+    Parameters
+    ----------
+    env_file : Path or str, optional
+        The file, which need not exist; None reads the environment only.
+
+    Returns
+    -------
+    Settings
+        What they say.
+
+    Raises
+    ------
+    ConfigError
+        With a sentence that names each variable that is wrong.
+    """
+    source = (
+        f"environment (or {env_file})" if env_file and Path(env_file).is_file() else "environment"
+    )
+    try:
+        return Settings(_env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems = Problems(Document(None, source), _variable)
+        translate(error, problems, place=lambda loc: loc, known=_known)
+        problems.raise_any()
+        raise
+    except (SettingsError, OSError, ValueError) as error:
+        cause = error.__cause__
+        reason = f"{error}: {cause}" if cause else str(error)
+        raise ConfigError(f"{source}: {_PREFIX}* cannot be read: {reason}") from None
+
+
+def _variable(path: KeyPath) -> str:
+    return _PREFIX + "__".join(str(part).upper() for part in path)
+
+
+def _known(path: KeyPath, _: Any = None) -> list[str]:  # noqa: ANN401
+    if path[:2] == ("cluster", "gateway"):
+        return list(GatewayConfig.model_fields)
+    return list(ClusterOverrides.model_fields)
+
+
+def unknown_variables() -> list[str]:
+    """Return a note for each ``ORCHESTRATOR_*`` variable that is a near miss of a known one."""
+    import difflib
+
+    known = [_variable((name,)) for name in Settings.model_fields]
+    notes = []
+    for name in sorted(os.environ):
+        if not name.upper().startswith(_PREFIX) or name.upper().startswith(_PREFIX + "LAB_"):
+            continue
+        if name.upper() in known or name.upper().startswith(_PREFIX + "CLUSTER__"):
+            continue
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+        if close:
+            notes.append(f"environment: {name} has no effect; did you mean {close[0]}?")
+    return notes
