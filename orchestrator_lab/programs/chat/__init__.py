@@ -1,0 +1,7 @@
+"""A small interactive chat program for a terminal: the agent that runs where no agent CLI is installed.
+
+``python -m orchestrator_lab.programs.chat --settings FILE`` is how the lab starts it;
+``python -m orchestrator_lab.programs.chat --base-url URL --model NAME`` is how a person does.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,239 @@
+"""The terminal's two ends: input that takes a megabyte paste in one piece, output that never blinks.
+
+prompt_toolkit does the rest; what is changed here is what the lab depends on: a paste is never split, the terminal
+is never for an instant without bracketed-paste mode, and a redraw is one write.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from prompt_toolkit.input.vt100 import Vt100Input
+from prompt_toolkit.input.vt100_parser import Vt100Parser
+from prompt_toolkit.key_binding.key_processor import KeyPress
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.output.vt100 import Vt100_Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["PASTE_END", "PASTE_START", "PasteInput", "PasteParser", "SteadyOutput"]
+
+PASTE_START = "\x1b[200~"
+PASTE_END = "\x1b[201~"
+#: Most bytes taken before the screen gets its turn.
+_READ_AT_ONCE = 1 << 20
+#: An unended paste is given up by Ctrl-C after this silence, in seconds.
+_STUCK_PASTE_S = 1.0
+
+_NEWLINES = re.compile("\r\n?")
+
+
+class PasteParser(Vt100Parser):
+    """prompt_toolkit's key parser, with bracketed pastes gathered in linear time.
+
+    Parameters
+    ----------
+    feed_key_callback : callable
+        Called with each key press.
+
+    Examples
+    --------
+    >>> keys = []
+    >>> PasteParser(keys.append).feed(PASTE_START + "a\\rb" + PASTE_END + "\\r")
+    >>> [(key.key.value, key.data) for key in keys]
+    [('<bracketed-paste>', 'a\\nb'), ('c-m', '\\r')]
+    """
+
+    def reset(self, request: bool = False) -> None:  # noqa: FBT001, FBT002 - inherited
+        """Forget everything that is half read."""
+        super().reset(request)
+        self._pieces: list[str] = []
+        self._last_piece_at = 0.0
+        self._held = ""
+
+    def feed(self, data: str) -> None:
+        """Take more input.
+
+        Parameters
+        ----------
+        data : str
+            Decoded bytes of the terminal.
+        """
+        data = self._held + data
+        self._held = ""
+        while data:
+            if self._in_bracketed_paste:
+                data = self._feed_paste(data)
+                continue
+            start = data.find(PASTE_START)
+            if start < 0:
+                # A paste's beginning that is cut in two at the end of a read waits for its other half,
+                # but not a lone ESC or ESC [, which prompt_toolkit's own time-out must see.
+                for size in range(len(PASTE_START) - 1, 2, -1):
+                    if data.endswith(PASTE_START[:size]):
+                        self._held = data[-size:]
+                        data = data[:-size]
+                        break
+                super().feed(data)
+                return
+            super().feed(data[: start + len(PASTE_START)])
+            if (
+                not self._in_bracketed_paste
+            ):  # the parser read it otherwise (after a lone ESC): make it a paste
+                self._in_bracketed_paste = True
+            self._pieces = []
+            data = data[start + len(PASTE_START) :]
+
+    def flush(self) -> None:
+        """Take what is half read as it stands."""
+        held, self._held = self._held, ""
+        if held:
+            super().feed(held)
+        super().flush()
+
+    def _feed_paste(self, data: str) -> str:
+        now = time.monotonic()
+        if data == "\x03" and now - self._last_piece_at > _STUCK_PASTE_S:
+            self._emit("".join(self._pieces))
+            return ""
+        self._last_piece_at = now
+        # The end mark may straddle two pieces: look at the seam, then at the new piece only.
+        before = self._pieces[-1] if self._pieces else ""
+        seam = before[-(len(PASTE_END) - 1) :]
+        end = (seam + data).find(PASTE_END)
+        if end < 0:
+            if len(before) < len(PASTE_END) and self._pieces:
+                self._pieces[-1] = before + data  # keeps a seam long enough for single-byte reads
+            else:
+                self._pieces.append(data)
+            return ""
+        whole = "".join(self._pieces) + data
+        end += len(whole) - len(data) - len(seam)
+        rest = whole[end + len(PASTE_END) :]
+        self._emit(whole[:end])
+        return rest
+
+    def _emit(self, text: str) -> None:
+        self._in_bracketed_paste = False
+        self._pieces = []
+        # A terminal sends a pasted newline as CR, as the Enter key would.
+        self.feed_key_callback(KeyPress(Keys.BracketedPaste, _NEWLINES.sub("\n", text)))
+
+
+class PasteInput(Vt100Input):
+    """A terminal's input, read in large pieces.
+
+    Parameters
+    ----------
+    stdin : TextIO
+        A terminal.
+    """
+
+    def __init__(self, stdin: TextIO) -> None:
+        super().__init__(stdin)
+        self.vt100_parser = PasteParser(self._take)
+
+    def _take(self, key: KeyPress) -> None:
+        self._buffer.append(key)
+
+    def read_keys(self) -> list[KeyPress]:
+        """Read everything that is there.
+
+        Returns
+        -------
+        list of KeyPress
+            Keys in order.
+        """
+        size = 0
+        fd = self.fileno()
+        while size < _READ_AT_ONCE:
+            data = self.stdin_reader.read(65536)
+            size += len(data)
+            self.vt100_parser.feed(data)
+            if self.stdin_reader.closed or not select.select([fd], [], [], 0)[0]:
+                break
+        keys, self._buffer = self._buffer, []
+        return keys
+
+
+class SteadyOutput(Vt100_Output):
+    """A terminal's output that keeps its modes through redraws and groups writes.
+
+    Parameters
+    ----------
+    stdout : TextIO
+        A terminal.
+    get_size : callable
+        Returns the terminal's size.
+    term : str, optional
+        ``TERM``.
+    """
+
+    def __init__(
+        self, stdout: TextIO, get_size: Callable[[], object], term: str | None = None
+    ) -> None:
+        # No cursor position requests: their answers would come in between a paste and its Enter.
+        super().__init__(stdout, get_size, term=term, enable_cpr=False)  # type: ignore[arg-type]
+        self._grouped = False
+        self._paste_mode = False
+
+    @classmethod
+    def for_terminal(cls, stdout: TextIO) -> SteadyOutput:
+        """Return the output for a terminal.
+
+        Parameters
+        ----------
+        stdout : TextIO
+            A terminal.
+
+        Returns
+        -------
+        SteadyOutput
+            Ready to use.
+        """
+        from prompt_toolkit.data_structures import Size
+
+        def size() -> Size:
+            try:
+                columns, rows = os.get_terminal_size(stdout.fileno())
+            except OSError:
+                columns, rows = 80, 24
+            return Size(rows=rows or 24, columns=columns or 80)
+
+        return cls(stdout, size, term=os.environ.get("TERM"))
+
+    def enable_bracketed_paste(self) -> None:
+        """Ask for bracketed paste, once."""
+        if not self._paste_mode:
+            self._paste_mode = True
+            super().enable_bracketed_paste()
+
+    def disable_bracketed_paste(self) -> None:
+        """Do nothing: prompt_toolkit ends the mode at every redraw, and a paste in that instant would come bare."""
+
+    def leave(self) -> None:
+        """End bracketed paste for good."""
+        super().disable_bracketed_paste()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write, unless a group is open."""
+        if not self._grouped:
+            super().flush()
+
+    def group(self, open_: bool) -> None:  # noqa: FBT001 - reads well
+        """Open or close a group of writes that reach the terminal as one.
+
+        Parameters
+        ----------
+        open_ : bool
+            True holds writes back, False lets them go.
+        """
+        self._grouped = open_
+        if not open_:
+            super().flush()
