@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.config._dump import json_schema, to_dict, to_yaml
 from orchestrator_lab.config._load import (
     FILE_NAMES,
+    add_agent,
     instructions_text,
-    load_agent,
     load_config,
 )
 from orchestrator_lab.config._models import (
@@ -51,9 +51,9 @@ __all__ = [
     "Stop",
     "Topology",
     "TurnEnd",
+    "add_agent",
     "instructions_text",
     "json_schema",
-    "load_agent",
     "load_config",
     "load_settings",
     "template_files",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.config._load import CLUSTER_KEYS, is_secret_name
+from orchestrator_lab.config._load import CLUSTER_KEYS
 from orchestrator_lab.config._models import ClusterConfig
+from orchestrator_lab.config._notes import MASK, is_secret_name, mask_text
 
 if TYPE_CHECKING:
     from orchestrator_lab.config._models import AgentConfig
 
 __all__ = ["json_schema", "to_dict", "to_yaml"]
-
-MASK = "***"
-_SECRET_IN_TEXT = re.compile(r"\b(?:sk-|gh[pousr]_|github_pat_|xox[abprs]-|glpat-|hf_)[\w-]{12,}")
 
 
 def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
@@ -25,8 +22,8 @@ def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
     config : ClusterConfig
         The configuration.
     masked : bool
-        Replace what looks like a secret by ``***``: values of variables with KEY, TOKEN, SECRET or PASSWORD in their
-        name, and known forms of keys in variables and arguments.
+        Replace what looks like a secret by ``***``: values of variables with KEY, TOKEN, SECRET or
+        PASSWORD in their name, and known forms of keys in variables and arguments.
 
     Returns
     -------
@@ -52,17 +49,17 @@ def _agent(agent: AgentConfig, *, masked: bool) -> dict[str, Any]:
     if masked:
         if "env" in values:
             values["env"] = {
-                name: MASK if is_secret_name(name) else _SECRET_IN_TEXT.sub(MASK, text)
+                name: MASK if is_secret_name(name) else mask_text(text)
                 for name, text in agent.env.items()
             }
         for key in ("args", "command"):
             if key in values:
-                values[key] = [_SECRET_IN_TEXT.sub(MASK, word) for word in values[key]]
+                values[key] = [mask_text(word) for word in values[key]]
     return values
 
 
 def to_yaml(config: ClusterConfig, *, masked: bool = True) -> str:
-    """Return a configuration as YAML, paths absolute, secrets masked; for the run folder and for people.
+    """Return a configuration as YAML: paths absolute, secrets masked.
 
     Parameters
     ----------
@@ -115,7 +112,6 @@ def json_schema() -> dict[str, Any]:
     definitions["TopologyEdge"] = definitions.pop("Edge")
     _allow_shorthands(definitions)
     cluster = {key: properties[key] for key in CLUSTER_KEYS if key != "topology"}
-    cluster["session_name"] = {**properties["session_name"], "default": None}
     for key in ("work_dir", "runs_dir"):
         cluster[key] = {**properties[key], "type": "string"}
     cluster["topology"] = {

@@ -16,6 +16,15 @@ _WITHOUT_EFFECT = {
     "wait_time": "readiness is known from evidence, not from a fixed wait",
     "poll_interval": "events are pushed, nothing is polled",
 }
+_READ_AS = (
+    "read as orchestrator-cc's form; every agent is of kind 'claude' with your own login and "
+    "settings (config: inherit)"
+)
+_ASKS_FIRST = (
+    "orchestrator-cc always passed --dangerously-skip-permissions; here agents ask before they "
+    "act. "
+    "Set 'permission_mode: bypassPermissions' per agent if you want the old behaviour"
+)
 _PATH_KEY = "personality_prompt_path"
 
 
@@ -61,12 +70,7 @@ def convert(document: Document) -> tuple[Document, list[str]]:
             else:
                 new[key] = value
         agents.append(new)
-    notes = [
-        f"{document.source}: read as orchestrator-cc's form; every agent is of kind 'claude' with your own "
-        "login and settings (config: inherit)",
-        f"{document.source}: orchestrator-cc always passed --dangerously-skip-permissions; here agents ask "
-        "before they act. Set 'permission_mode: bypassPermissions' per agent if you want the old behaviour",
-    ]
+    notes = [f"{document.source}: {what}" for what in (_READ_AS, _ASKS_FIRST)]
     notes += [
         f"{document.source}: '{key}' has no effect any more ({', '.join(ignored[key])}): {why}"
         for key, why in _WITHOUT_EFFECT.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,15 +17,29 @@ from orchestrator_lab.config._models import (
     Stop,
     TurnEnd,
 )
-from orchestrator_lab.config._problems import Problems, translate
-from orchestrator_lab.config._topology import USER, Edge, Topology
+from orchestrator_lab.config._notes import notes_for, secret_notes
+from orchestrator_lab.config._problems import Problems, key_text, suggestion, translate
+from orchestrator_lab.config._resolve import (
+    absolute,
+    resolve_agent,
+    resolve_folder,
+    resolve_gateway,
+)
+from orchestrator_lab.config._topology import USER, Edge
 from orchestrator_lab.config._yaml import Document, KeyPath, display_path, read_text, read_yaml
 from orchestrator_lab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-__all__ = ["FILE_NAMES", "from_json", "instructions_text", "load_agent", "load_config"]
+__all__ = [
+    "CLUSTER_KEYS",
+    "FILE_NAMES",
+    "add_agent",
+    "from_json",
+    "instructions_text",
+    "load_config",
+]
 
 #: Where ``load_config(None)`` looks, in this order.
 FILE_NAMES = ("cluster.yaml", "cluster.yml", "cc-cluster.yaml", "config/cc-cluster.yaml")
@@ -38,12 +51,6 @@ _AGENT_MODELS: dict[str, type[AgentConfig]] = {
     model.model_fields["kind"].default: model for model in get_args(get_args(Agent)[0])
 }
 _MAX_DEPTH = 50
-_SECRET_NAME = re.compile(
-    r"(?:^|_)(?:API_?)?(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.IGNORECASE
-)
-_SECRET_VALUE = re.compile(
-    r"^(?:sk-|sk_|gh[pousr]_|github_pat_|xox[abprs]-|AKIA|AIza|glpat-|hf_|eyJ)[\w.\-]{12,}$"
-)
 
 
 def load_config(
@@ -57,12 +64,12 @@ def load_config(
     Parameters
     ----------
     source : path, mapping or None
-        A file (or the folder that holds it), the same as a mapping, ``template:NAME``, or None for the
-        ``cluster.yaml`` of the current folder. orchestrator-cc's ``cc-cluster.yaml`` is read too. A ClusterConfig is
-        returned as it is.
+        A file (or the folder that holds it), the same as a mapping, ``template:NAME``, or None for
+        the ``cluster.yaml`` of the current folder. orchestrator-cc's ``cc-cluster.yaml`` is read
+        too. A ClusterConfig is returned as it is.
     base_dir : path, optional
-        What relative paths of a mapping or a template are relative to; the current folder when omitted. Those of
-        a file are relative to the file.
+        What relative paths of a mapping or a template are relative to; the current folder when
+        omitted. Those of a file are relative to the file.
     overrides : bool
         Whether ``ORCHESTRATOR_*`` variables and the ``.env`` beside the file override what it says.
 
@@ -78,13 +85,14 @@ def load_config(
 
     Examples
     --------
-    >>> config = load_config({"cluster": {"name": "duo"}, "agents": [{"name": "a", "kind": "chat"}]})
+    >>> agents = [{"name": "a", "kind": "chat"}]
+    >>> config = load_config({"cluster": {"name": "duo"}, "agents": agents})
     >>> config.names, config.topology.all_to_all
     (['a'], True)
     """
     if isinstance(source, ClusterConfig):
         return source
-    base = Path.cwd() if base_dir is None else _absolute(Path(base_dir), Path.cwd())
+    base = Path.cwd() if base_dir is None else absolute(Path(base_dir), Path.cwd())
     notes: list[str] = []
     path: Path | None = None
     text_base: Path | None = None
@@ -114,14 +122,14 @@ def load_config(
         text_base or base,
         path,
         notes,
-        env_file if overrides else None,
+        env_file=env_file if overrides else None,
         overrides=overrides,
     )
 
 
-def load_agent(
-    data: Mapping[str, Any] | AgentConfig,
+def add_agent(
     config: ClusterConfig,
+    agent: Mapping[str, Any] | AgentConfig,
     *,
     base_dir: str | Path | None = None,
 ) -> ClusterConfig:
@@ -129,10 +137,10 @@ def load_agent(
 
     Parameters
     ----------
-    data : mapping or AgentConfig
-        The agent, with the keys of an entry of ``agents:``.
     config : ClusterConfig
-        The cluster that it joins.
+        The cluster.
+    agent : mapping or AgentConfig
+        Who joins it, with the keys of an entry of ``agents:``.
     base_dir : path, optional
         What relative paths are relative to; the current folder when omitted.
 
@@ -146,30 +154,24 @@ def load_agent(
     ConfigError
         When a key is wrong or the name is taken.
     """
-    base = Path.cwd() if base_dir is None else _absolute(Path(base_dir), Path.cwd())
-    plain = _plain(data)
-    document = Document({"agents": [plain]}, "agent")
-    problems = Problems(
-        document, lambda path: ".".join(map(str, path[2:])) if path[:1] == ("agents",) else ""
-    )
+    base = Path.cwd() if base_dir is None else absolute(Path(base_dir), Path.cwd())
+    plain = _plain(agent)
+    document = Document({"agents": [plain]}, "the new agent")
+    problems = Problems(document, lambda path: key_text(path[2:]))
     try:
-        agent = TypeAdapter[Any](Agent).validate_python(plain)
+        new = TypeAdapter[Any](Agent).validate_python(plain)
     except ValidationError as error:
-        translate(error, problems, place=lambda loc: _place(("agents", 0, *loc)), known=_known)
+        translate(error, problems, place=lambda loc: _untag(("agents", 0, *loc)), known=_known)
         problems.raise_any()
         raise
-    if agent.name.lower() in {name.lower() for name in config.names}:
+    if new.name.lower() in {name.lower() for name in config.names}:
         problems.add(
-            ("agents", 0, "name"), f"there is an agent {agent.name!r} already; names must differ"
+            ("agents", 0, "name"), f"there is an agent {new.name!r} already; names must differ"
         )
-    agent = _resolve_agent(agent, ("agents", 0), base, base, problems)
+    new = resolve_agent(new, ("agents", 0), base, base, problems)
     problems.raise_any()
-    return config.model_copy(
-        update={
-            "agents": [*config.agents, agent],
-            "notes": [*config.notes, *_secret_notes([agent], document)],
-        }
-    )
+    notes = [*config.notes, *secret_notes([new], document)]
+    return config.model_copy(update={"agents": [*config.agents, new], "notes": notes})
 
 
 def from_json(text: str | bytes) -> ClusterConfig:
@@ -214,7 +216,7 @@ def instructions_text(agent: AgentConfig, config: ClusterConfig | None = None) -
 
 
 def _find(path: Path | None, base: Path) -> Path:
-    folder = base if path is None else _absolute(path, base)
+    folder = base if path is None else absolute(path, base)
     try:
         if folder.is_file() or (path is not None and not folder.is_dir()):
             return folder  # reading it says what is wrong
@@ -226,26 +228,15 @@ def _find(path: Path | None, base: Path) -> Path:
             f"the configuration {str(path)[:200]!r} cannot be read: {error}"
         ) from None
     raise ConfigError(
-        f"no cluster.yaml in {display_path(folder) if folder != Path.cwd() else folder}; write one with "
+        f"no cluster.yaml in {display_path(folder) if folder != Path.cwd() else folder}; write "
+        f"one with "
         "'orchestrator-lab init', or name a file",
         path=str(folder),
     )
 
 
-def _absolute(path: Path, base: Path) -> Path:
-    try:
-        # normpath, not resolve(): a link stays the name that its owner chose.
-        import os
-
-        return Path(os.path.normpath(base / path.expanduser()))
-    except RuntimeError as error:
-        raise ConfigError(f"the path {str(path)!r} cannot be expanded: {error}") from None
-
-
 def _plain(value: Any, path: KeyPath = ()) -> Any:  # noqa: ANN401 - data of any shape, from Python
     """Return Python data as the plain data that a file would give."""
-    from orchestrator_lab.config._problems import key_text
-
     where = f"configuration: {key_text(path)}: " if path else "configuration: "
     if len(path) > _MAX_DEPTH:
         raise ConfigError(f"configuration: nested more than {_MAX_DEPTH} levels deep")
@@ -265,7 +256,7 @@ def _plain(value: Any, path: KeyPath = ()) -> Any:  # noqa: ANN401 - data of any
     if isinstance(value, list | tuple):
         return [_plain(item, (*path, place)) for place, item in enumerate(value)]
     if isinstance(value, dict) or hasattr(value, "keys"):
-        return {str(key): _plain(value[key], (*path, str(key))) for key in value.keys()}  # noqa: SIM118
+        return {str(key): _plain(value[key], (*path, str(key))) for key in dict(value)}
     raise ConfigError(
         f"{where}text, numbers, lists and mappings only; found {type(value).__name__}"
     )
@@ -277,8 +268,8 @@ def _build(
     text_base: Path,
     path: Path | None,
     notes: list[str],
-    env_file: Path | None,
     *,
+    env_file: Path | None,
     overrides: bool,
 ) -> ClusterConfig:
     problems = Problems(document)
@@ -298,23 +289,23 @@ def _build(
     _check_names(document, problems)
     _check_topology(config, problems)
     agents = [
-        _resolve_agent(agent, ("agents", place), base, text_base, problems)
+        resolve_agent(agent, ("agents", place), base, text_base, problems)
         for place, agent in enumerate(config.agents)
     ]
     changes: dict[str, Any] = {
         "agents": agents,
         "source": path,
-        "work_dir": _resolve_folder(
+        "work_dir": resolve_folder(
             config.work_dir, base, ("cluster", "work_dir"), problems, create=config.create_work_dir
         ),
-        "runs_dir": _resolve_folder(
+        "runs_dir": resolve_folder(
             config.runs_dir, base, ("cluster", "runs_dir"), problems, create=True
         ),
-        "gateway": _resolve_gateway(config.gateway, ("cluster", "gateway"), base, problems),
+        "gateway": resolve_gateway(config.gateway, ("cluster", "gateway"), base, problems),
     }
     problems.raise_any()
-    changes["notes"] = notes + _secret_notes(agents, document) + _power_notes(agents, document)
-    return config.model_copy(update=changes)
+    config = config.model_copy(update=changes)
+    return config.model_copy(update={"notes": notes + notes_for(config, document)})
 
 
 def _flatten(document: Document, problems: Problems) -> dict[str, Any]:
@@ -334,8 +325,6 @@ def _flatten(document: Document, problems: Problems) -> dict[str, Any]:
         if key in CLUSTER_KEYS:
             problems.add((key,), "unknown key at the top; it belongs under 'cluster:'")
         else:
-            from orchestrator_lab.config._problems import suggestion
-
             problems.add(
                 (key,),
                 "unknown key" + suggestion(str(key), ["cluster", "agents"], what="known keys"),
@@ -352,18 +341,29 @@ def _flatten(document: Document, problems: Problems) -> dict[str, Any]:
     }
     for key in cluster:
         if key not in CLUSTER_KEYS:
-            from orchestrator_lab.config._problems import suggestion
-
             problems.add(
                 ("cluster", key),
                 "unknown key" + suggestion(str(key), CLUSTER_KEYS, what="known keys"),
             )
     if data.get("agents") is not None:
-        flat["agents"] = data["agents"]
+        flat["agents"] = _without_empty(data["agents"])
     elif "agents" in data or not problems:
         problems.add(("agents",), "at least one agent is needed")
         problems.raise_any()
     return flat
+
+
+def _without_empty(agents: Any) -> Any:  # noqa: ANN401 - whatever the file says
+    # a key with nothing behind it (all lines below it commented out) counts as left out
+    if not isinstance(agents, list):
+        return agents
+    known = {*_known(("agents",)), "kind"}
+    return [
+        {key: value for key, value in agent.items() if value is not None or key not in known}
+        if isinstance(agent, dict)
+        else agent
+        for agent in agents
+    ]
 
 
 def _untag(loc: KeyPath) -> KeyPath:
@@ -380,7 +380,7 @@ def _place(loc: KeyPath) -> KeyPath:
     return path if path[:1] == ("agents",) else ("cluster", *path)
 
 
-def _known(path: KeyPath, _: Any = None) -> list[str]:  # noqa: ANN401
+def _known(path: KeyPath) -> list[str]:
     last = path[-1] if path else ""
     if last == "kind":
         return list(KINDS)
@@ -412,132 +412,16 @@ def _check_names(document: Document, problems: Problems) -> None:
             same = "" if first[1] == name else f" ({first[1]!r}; only the case differs)"
             problems.add(
                 ("agents", place, "name"),
-                f"{name[:60]!r} is also the name of agents[{first[0]}]{where}{same}; names must differ",
+                f"{name[:60]!r} is also the name of agents[{first[0]}]{where}{same}; names "
+                f"must differ",
             )
 
 
 def _check_topology(config: ClusterConfig, problems: Problems) -> None:
     for place, edge in enumerate(config.topology.edges or []):
         for name in (*edge.from_, *edge.to):
-            if name != "*" and name != USER and name not in config.names:
+            if name not in {"*", USER, *config.names}:
                 problems.add(
                     ("cluster", "topology", place),
                     f"unknown agent {name[:60]!r}; the agents are: {', '.join(config.names)}",
                 )
-
-
-def _resolve_folder(
-    path: Path, base: Path, at: KeyPath, problems: Problems, *, create: bool
-) -> Path:
-    try:
-        folder = _absolute(path, base)
-        if folder.is_dir():
-            return folder
-        if folder.exists():
-            problems.add(at, f"{display_path(folder)} is not a folder")
-        elif not create:
-            problems.add(
-                at,
-                f"the work folder {display_path(folder)} does not exist; make it, or set create_work_dir: true",
-            )
-    except ConfigError as error:
-        problems.add(at, error.message)
-    except (OSError, ValueError) as error:
-        problems.add(
-            at, f"{str(path)[:200]!r} cannot be used: {getattr(error, 'strerror', None) or error}"
-        )
-    else:
-        return folder
-    return path
-
-
-def _resolve_gateway(
-    gateway: GatewayConfig, at: KeyPath, base: Path, problems: Problems
-) -> GatewayConfig:
-    changes: dict[str, Any] = {}
-    try:
-        if isinstance(gateway.script, str):
-            script = _absolute(Path(gateway.script), base)
-            if not script.is_file():
-                problems.add((*at, "script"), f"the script {display_path(script)} does not exist")
-            changes["script"] = str(script)
-        if (
-            gateway.mode == "local"
-            and gateway.model is not None
-            and gateway.model.endswith(".gguf")
-        ):
-            changes["model"] = str(_absolute(Path(gateway.model), base))
-    except ConfigError as error:
-        problems.add(at, error.message)
-    except (OSError, ValueError) as error:
-        problems.add(
-            (*at, "script"), f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        )
-    return gateway.model_copy(update=changes) if changes else gateway
-
-
-def _resolve_agent(agent: Any, at: KeyPath, base: Path, text_base: Path, problems: Problems) -> Any:  # noqa: ANN401 - one of the kinds, returned as the same kind
-    changes: dict[str, Any] = {}
-    if agent.work_dir is not None:
-        changes["work_dir"] = _resolve_folder(
-            agent.work_dir, base, (*at, "work_dir"), problems, create=agent.create_work_dir
-        )
-    if agent.gateway is not None:
-        changes["gateway"] = _resolve_gateway(agent.gateway, (*at, "gateway"), base, problems)
-    if agent.instructions_file is not None:
-        try:
-            path = _absolute(agent.instructions_file, text_base)
-            read_text(path, "the instructions file")
-            changes["instructions_file"] = path
-        except ConfigError as error:
-            problems.add((*at, "instructions_file"), error.message)
-    command = getattr(agent, "command", None)
-    if command and "/" in command[0]:
-        try:
-            changes["command"] = [str(_absolute(Path(command[0]), base)), *command[1:]]
-        except ConfigError as error:
-            problems.add((*at, "command"), error.message)
-    return agent.model_copy(update=changes)
-
-
-def is_secret_name(name: str) -> bool:
-    """Tell whether a variable of this name usually holds a secret."""
-    return bool(_SECRET_NAME.search(name))
-
-
-def _secret_notes(agents: list[Any], document: Document) -> list[str]:
-    notes = []
-    for place, name, value in _variables(agents):
-        if value and (is_secret_name(name) or _SECRET_VALUE.match(value)):
-            line = document.line(("agents", place, "env", name))
-            where = f"{document.source}, line {line}" if line else document.source
-            notes.append(
-                f"{where}: agents[{place}].env.{name} looks like a secret written into the file; agents inherit "
-                f"your environment, so export {name} there and take it out here"
-            )
-    return notes
-
-
-def _variables(agents: list[Any]) -> Iterator[tuple[int, str, str]]:
-    for place, agent in enumerate(agents):
-        for name, value in agent.env.items():
-            yield place, name, value
-
-
-def _power_notes(agents: list[Any], document: Document) -> list[str]:
-    return [
-        f"{document.source}: agent {agent.name!r} may do everything without asking"
-        for agent in agents
-        if agent.permission_mode == "bypassPermissions"
-        or "--dangerously-skip-permissions" in getattr(agent, "args", [])
-    ]
-
-
-def _topology_text(topology: Topology) -> list[dict[str, Any]] | None:
-    """Return the topology as a file says it."""
-    if topology.edges is None:
-        return None
-    return [
-        edge.model_dump(by_alias=True, mode="json", exclude_defaults=True)
-        for edge in topology.edges
-    ]

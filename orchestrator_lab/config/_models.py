@@ -47,7 +47,8 @@ _OWN_VARIABLES = re.compile(r"TMUX(?:_.*)?|ORCHESTRATOR_LAB_.*")
 def _check_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError(
-            f"{value[:60]!r} is not a name; use a letter, then up to 31 letters, digits, '-' or '_' "
+            f"{value[:60]!r} is not a name; use a letter, then up to 31 letters, digits, '-' "
+            f"or '_' "
             "(no spaces, ':' or '.')"
         )
     if value.lower() in RESERVED_NAMES:
@@ -178,9 +179,9 @@ class GatewayConfig(_Model):
     Parameters
     ----------
     mode : {"none", "upstream", "script", "local"}
-        ``none``: the program finds its own endpoint; ``upstream``: pass through to a real API and record usage;
-        ``script``: rules decide the replies, no key needed; ``local``: a small language model on this machine.
-        ``script`` when only `script` is given.
+        ``none``: the program finds its own endpoint; ``upstream``: pass through to a real API and
+        record usage; ``script``: rules decide the replies, no key needed; ``local``: a small
+        language model on this machine. ``script`` when only `script` is given.
     base_url : str, optional
         Where ``upstream`` passes requests on; the API's own address when omitted.
     api : {"anthropic", "openai"}
@@ -195,7 +196,7 @@ class GatewayConfig(_Model):
 
     mode: Literal["none", "upstream", "script", "local"] = Field(
         default="none",
-        description="none: the program's own endpoint; upstream, script or local: the lab's gateway",
+        description="none: the program's own endpoint; others: through the lab's gateway",
     )
     base_url: Url | None = Field(default=None, description="where 'upstream' passes requests on")
     api: Literal["anthropic", "openai"] = Field(
@@ -385,7 +386,8 @@ class ClaudeAgent(AgentConfig):
     Parameters
     ----------
     config : {"inherit", "isolated"}
-        ``inherit``: the user's own login, settings and MCP servers; ``isolated``: a folder of the cluster's own.
+        ``inherit``: the user's own login, settings and MCP servers; ``isolated``: a folder of the
+        cluster's own.
     command : list of str
         The program; a single text is split into words.
     args : list of str
@@ -515,7 +517,8 @@ class ClusterConfig(_Model):
 
     name: Name = Field(description="name under which the cluster is found again")
     session_name: Name = Field(
-        default="", validate_default=False, description="tmux session; the name when omitted"
+        default_factory=lambda values: str(values.get("name", "")),
+        description="tmux session; the name when omitted",
     )
     work_dir: FilePath = Field(default=Path(), description="folder in which the agents work")
     create_work_dir: bool = Field(
@@ -544,13 +547,6 @@ class ClusterConfig(_Model):
     agents: list[Agent] = Field(min_length=1)
     source: Path | None = None
     notes: list[str] = Field(default_factory=list)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_session(cls, value: Any) -> Any:  # noqa: ANN401
-        if isinstance(value, dict) and not value.get("session_name") and "name" in value:
-            return {**value, "session_name": value["name"]}
-        return value
 
     @property
     def names(self) -> list[str]:
@@ -586,7 +582,7 @@ class ClusterConfig(_Model):
         return agent.cols or self.cols, agent.rows or self.rows
 
     def to_json(self) -> str:
-        """Return everything, secrets included, as JSON for :meth:`from_json`; for private files only."""
+        """Return everything as JSON for :meth:`from_json`; with secrets, for private files only."""
         return self.model_dump_json(by_alias=True)
 
     @classmethod

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config._yaml import Document, KeyPath
 
+    Known = Callable[[KeyPath], list[str]]
+
 __all__ = ["Problems", "key_text", "suggestion", "translate"]
 
 _SHOWN = 60
@@ -94,27 +96,25 @@ def translate(
         From a key path to the keys allowed there.
     """
     for item in error.errors(include_url=False):
+        if item["type"] == "default_factory_not_called":
+            continue  # it depends on a value that has its own problem
         path = place(tuple(item["loc"]))
         problems.add(*_sentence(path, dict(item), known))
-
-
-if TYPE_CHECKING:
-    Known = Callable[[KeyPath, Any], list[str]]
 
 
 def _sentence(path: KeyPath, item: dict[str, Any], known: Known) -> tuple[KeyPath, str]:
     kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
     if kind == "extra_forbidden":
-        allowed = known(path[:-1], None)
+        allowed = known(path[:-1])
         return path, "unknown key" + suggestion(str(path[-1]), allowed, what="known keys")
     if kind == "union_tag_not_found":
-        kinds = known((*path, "kind"), None)
+        kinds = known((*path, "kind"))
         near = difflib.get_close_matches("kind", [str(key) for key in given or {}], n=1, cutoff=0.6)
         if near:
             return (*path, near[0]), "unknown key; did you mean 'kind'?"
         return path, f"the key 'kind' is missing; known kinds: {', '.join(kinds)}"
     if kind == "union_tag_invalid":
-        kinds = known((*path, "kind"), None)
+        kinds = known((*path, "kind"))
         word = str(context.get("tag", ""))
         return (*path, "kind"), f"unknown kind {word[:_SHOWN]!r}" + suggestion(
             word, kinds, what="known kinds"
@@ -142,6 +142,12 @@ def _sentence(path: KeyPath, item: dict[str, Any], known: Known) -> tuple[KeyPat
         wanted = "a mapping of keys is expected"
     elif kind == "list_type":
         wanted = "a list is expected"
+    elif kind.startswith("int_"):
+        wanted = "a whole number is expected"
+    elif kind.startswith("float_"):
+        wanted = "a number is expected"
+    elif kind.startswith("bool_"):
+        wanted = "true or false is expected"
     elif kind == "too_short":
         wanted = "at least one is needed"
     elif given is None and kind.endswith(("_type", "_parsing")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from orchestrator_lab.config._problems import Problems, translate
 from orchestrator_lab.config._yaml import Document, KeyPath
 from orchestrator_lab.errors import ConfigError
 
-__all__ = ["ClusterOverrides", "Settings", "load_settings"]
+__all__ = ["ClusterOverrides", "Settings", "load_settings", "unknown_variables"]
 
 _PREFIX = "ORCHESTRATOR_"
 
@@ -76,7 +77,7 @@ class Settings(BaseSettings):
     cluster: ClusterOverrides = Field(default_factory=ClusterOverrides)
 
     def cluster_values(self) -> dict[str, Any]:
-        """Return what overrides keys of ``cluster:``, paths relative to the current folder made absolute."""
+        """Return what overrides keys of ``cluster:``; paths are relative to the current folder."""
         values = self.cluster.model_dump(exclude_none=True, exclude_unset=True)
         if "runs_dir" not in values and self.runs_dir is not None:
             values["runs_dir"] = self.runs_dir
@@ -108,7 +109,7 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
         f"environment (or {env_file})" if env_file and Path(env_file).is_file() else "environment"
     )
     try:
-        return Settings(_env_file=env_file)  # type: ignore[call-arg]
+        return Settings(_env_file=env_file)
     except ValidationError as error:
         problems = Problems(Document(None, source), _variable)
         translate(error, problems, place=lambda loc: loc, known=_known)
@@ -124,7 +125,7 @@ def _variable(path: KeyPath) -> str:
     return _PREFIX + "__".join(str(part).upper() for part in path)
 
 
-def _known(path: KeyPath, _: Any = None) -> list[str]:  # noqa: ANN401
+def _known(path: KeyPath) -> list[str]:
     if path[:2] == ("cluster", "gateway"):
         return list(GatewayConfig.model_fields)
     return list(ClusterOverrides.model_fields)
@@ -132,8 +133,6 @@ def _known(path: KeyPath, _: Any = None) -> list[str]:  # noqa: ANN401
 
 def unknown_variables() -> list[str]:
     """Return a note for each ``ORCHESTRATOR_*`` variable that is a near miss of a known one."""
-    import difflib
-
     known = [_variable((name,)) for name in Settings.model_fields]
     notes = []
     for name in sorted(os.environ):

@@ -47,8 +47,8 @@ def template_text(name: str, kind: str | None = None) -> str:
     name : str
         One of :func:`template_names`.
     kind : {"claude", "chat"}, optional
-        Kind of its agents; the template's own when omitted. ``chat`` agents have no tools and no login: they get
-        the local model, and edges on which the lab forwards replies.
+        Kind of its agents; the template's own when omitted. ``chat`` agents have no tools and no
+        login: they get the local model, and edges on which the lab forwards replies.
 
     Returns
     -------
@@ -96,6 +96,6 @@ def template_files(name: str, kind: str | None = None) -> dict[str, str]:
 
 
 def template_document(name: str) -> tuple[Document, Path]:
-    """Return a template's data, and the folder of its instruction files; ``NAME`` or ``NAME/KIND``."""
+    """Return the data of ``NAME`` or ``NAME/KIND``, and the folder of its instruction files."""
     name, _, kind = name.partition("/")
     return parse_yaml(template_text(name, kind or None), f"template {name}"), _existing(name)

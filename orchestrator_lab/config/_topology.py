@@ -35,8 +35,8 @@ class Edge(BaseModel):
     both : bool
         The other direction too.
     replies : {"tool", "forward"}
-        ``tool``: the recipient answers by writing back itself; ``forward``: the lab types the final text of its turn to
-        the sender, once.
+        ``tool``: the recipient answers by writing back itself; ``forward``: the lab types the final
+        text of its turn to the sender, once.
 
     Examples
     --------
@@ -53,7 +53,7 @@ class Edge(BaseModel):
     both: bool = Field(default=False, description="the other direction too")
     replies: Replies = Field(
         default="tool",
-        description="tool: the recipient writes back itself; forward: the lab types its final text to the sender",
+        description="tool: the recipient writes back itself; forward: the lab types its final text",
     )
 
     @model_validator(mode="before")
@@ -101,13 +101,14 @@ class Topology(BaseModel):
     Parameters
     ----------
     edges : list of Edge or None
-        None lets every agent write to every other and to the user; an empty list lets no agent write to any.
+        None lets every agent write to every other and to the user; an empty list lets no agent
+        write to any.
 
     Examples
     --------
     >>> topology = Topology.model_validate(["boss <-> manager", "manager -> coder"])
-    >>> topology.allows("boss", "manager"), topology.allows("boss", "coder"), topology.allows("user", "coder")
-    (True, False, True)
+    >>> topology.allows("boss", "manager"), topology.allows("boss", "coder")
+    (True, False)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

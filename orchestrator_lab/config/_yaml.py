@@ -1,7 +1,8 @@
 """YAML as plain data with line numbers: safe, bounded, and strict where YAML is treacherous.
 
-Only text, numbers, true/false, null, lists and mappings come out (the YAML 1.2 core schema, so ``no`` and ``12:30``
-stay text). Duplicate keys, tags, recursive aliases and alias bombs are refused with their line.
+Only text, numbers, true/false, null, lists and mappings come out (the YAML 1.2 core schema, so
+``no`` and ``12:30`` stay text). Duplicate keys, tags, recursive aliases and alias bombs are refused
+with their line.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -38,9 +39,10 @@ _TAG = "tag:yaml.org,2002:"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that resolves the YAML 1.2 core schema (1.1 reads `no` as false and `12:30` as 750)."""
+    """SafeLoader with the YAML 1.2 core schema (1.1 reads `no` as false, `12:30` as 750)."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - yaml's own protocol
+    # yaml's own protocol: an attribute of the class
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
 
 for _name, _pattern, _first in (
@@ -82,7 +84,7 @@ class Document:
 
 
 def display_path(path: Path) -> str:
-    """Return `path` as a person would name it here: relative when it is inside the current folder."""
+    """Return `path` as a person would name it here: relative when inside this folder."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
@@ -142,7 +144,7 @@ def read_yaml(path: Path) -> Document:
 
 
 def parse_yaml(text: str, source: str) -> Document:
-    """Parse YAML into plain data with line numbers.
+    r"""Parse YAML into plain data with line numbers.
 
     Parameters
     ----------
@@ -154,7 +156,8 @@ def parse_yaml(text: str, source: str) -> Document:
     Returns
     -------
     Document
-        Data and lines; values below a key ``env`` keep their spelling as text (``1.10`` stays ``"1.10"``).
+        Data and lines; values below a key ``env`` keep their spelling as text (``1.10`` stays
+        ``"1.10"``).
 
     Raises
     ------
@@ -163,7 +166,7 @@ def parse_yaml(text: str, source: str) -> Document:
 
     Examples
     --------
-    >>> document = parse_yaml("cluster:\\n  name: duo\\n", "cluster.yaml")
+    >>> document = parse_yaml("cluster:\n  name: duo\n", "cluster.yaml")
     >>> document.data, document.line(("cluster", "name"))
     ({'cluster': {'name': 'duo'}}, 2)
     """
@@ -179,7 +182,8 @@ def parse_yaml(text: str, source: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise ConfigError(
-            f"{source}, line {line}: not valid YAML: the character U+{error.character:04X} is not allowed"
+            f"{source}, line {line}: not valid YAML: the character U+{error.character:04X} is "
+            f"not allowed"
             if isinstance(error.character, int)
             else f"{source}, line {line}: not valid YAML: {error.reason}"
         ) from None
@@ -219,7 +223,7 @@ class _Walk:
             f"{self.source}, line {mark.line + 1}, column {mark.column + 1}: {sentence}"
         )
 
-    def value(self, node: yaml.Node, path: KeyPath) -> Any:  # noqa: ANN401 - plain data of any shape
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:  # noqa: ANN401
         self._nodes += 1
         if self._nodes > _MAX_NODES:
             raise self.fail(

@@ -1,0 +1,97 @@
+"""What is allowed but needs attention: secrets in a file, agents that ask nobody."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator_lab.config._topology import USER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator_lab.config._models import AgentConfig, ClusterConfig
+    from orchestrator_lab.config._yaml import Document
+
+__all__ = ["MASK", "is_secret_name", "mask_text", "notes_for", "secret_notes"]
+
+#: What stands in place of a secret.
+MASK = "***"
+
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+# These hold one of those words and yet no secret: masked all the same, but no warning.
+_HARMLESS_NAME = re.compile(r"MAX_.*TOKENS?$|TOKEN_?LIMIT|KEYBOARD|KEYMAP|_ENV$", re.IGNORECASE)
+_SECRET_TEXT = re.compile(
+    r"(?<![\w-])(?:(?:sk-|sk_|gh[pousr]_|github_pat_|xox[abprs]-|AKIA|AIza|glpat-|hf_)[\w-]{12,}"
+    r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
+)
+_ASK_NOTHING = "--dangerously-skip-permissions"
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether a variable of this name usually holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def mask_text(text: str) -> str:
+    """Return `text` with every known form of an API key replaced.
+
+    Examples
+    --------
+    >>> mask_text("--key sk-ant-0123456789abcdef now")
+    '--key *** now'
+    """
+    return _SECRET_TEXT.sub(MASK, text)
+
+
+def secret_notes(agents: Sequence[AgentConfig], document: Document) -> list[str]:
+    """Return a note for each variable of an agent that looks like a secret written down."""
+    notes = []
+    for place, agent in enumerate(agents):
+        for name, value in agent.env.items():
+            named = is_secret_name(name) and not _HARMLESS_NAME.search(name)
+            if value and (named or _SECRET_TEXT.search(value)):
+                line = document.line(("agents", place, "env", name))
+                where = f"{document.source}, line {line}" if line else document.source
+                notes.append(
+                    f"{where}: agents[{place}].env.{name} looks like a secret written into the "
+                    f"file; agents "
+                    f"inherit your environment, so export {name} there and take it out here"
+                )
+    return notes
+
+
+def notes_for(config: ClusterConfig, document: Document) -> list[str]:
+    """Return the notes about a whole configuration."""
+    notes = secret_notes(config.agents, document)
+    notes += [
+        f"{document.source}: agent {agent.name!r} acts without asking, whatever it does"
+        for agent in config.agents
+        if agent.permission_mode == "bypassPermissions"
+        or _ASK_NOTHING in getattr(agent, "args", [])
+    ]
+    return notes + _silent_notes(config, document)
+
+
+def _silent_notes(config: ClusterConfig, document: Document) -> list[str]:
+    """Point out agents that have no tool to answer with, on edges that expect one."""
+    if config.topology.edges is None:
+        return []
+    silent = [
+        agent.name
+        for agent in config.agents
+        if agent.kind == "chat"
+        and any(
+            config.topology.allows(other, agent.name)
+            and config.topology.replies(other, agent.name) == "tool"
+            for other in config.names
+            if other not in {agent.name, USER}
+        )
+    ]
+    if not silent:
+        return []
+    note = (
+        f"{document.source}: {', '.join(silent)} (kind 'chat') cannot write back by itself; "
+        "set 'replies: forward' on the edges to it"
+    )
+    return [note]
