@@ -1,0 +1,393 @@
+"""The adapter protocol: what the lab must know about one kind of program.
+
+An adapter turns the lab's wishes into what its program understands (launch files, the text to type, the key that
+interrupts) and the program's reports into :class:`Evidence`. It holds no lab state and touches no tmux: the supervisor
+feeds it hooks, screens and transcripts and acts on what comes back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator_lab.config import AgentConfig
+
+__all__ = [
+    "Accepted",
+    "Adapter",
+    "Composer",
+    "DialogClosed",
+    "DialogSeen",
+    "Evidence",
+    "FirstOutput",
+    "Launch",
+    "LaunchContext",
+    "ModelSeen",
+    "Program",
+    "Ready",
+    "SessionEnded",
+    "ToolEnded",
+    "ToolStarted",
+    "TurnEnded",
+    "Typed",
+    "Usage",
+    "clean_environment",
+    "find_program",
+]
+
+#: Variables that tell a program that it runs inside another agent or inside tmux; never the user's provider settings.
+_NESTING = re.compile(
+    r"^(TMUX.*|CLAUDECODE|CLAUDE_CODE_ENTRYPOINT|CLAUDE_CODE_SSE_PORT|CLAUDE_CODE_SESSION_ID|CLAUDE_CODE_CHILD_SESSION"
+    r"|CLAUDE_CODE_REMOTE.*|CLAUDE_PROJECT_DIR|CODEX_SANDBOX.*|CODEX_THREAD_ID|ORCHESTRATOR_LAB_AGENT.*)$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program found on this machine.
+
+    Parameters
+    ----------
+    argv : tuple of str
+        How to call it, absolute path first.
+    name : str
+        What it is called in tables (``claude-code``, ``chat``).
+    version : str or None
+        Its own version, None when it was not asked.
+    provider : str or None
+        Who makes its model, by OpenTelemetry's names (``anthropic``).
+    """
+
+    argv: tuple[str, ...]
+    name: str
+    version: str | None = None
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchContext:
+    """All that an adapter needs to write its launch files.
+
+    Parameters
+    ----------
+    cluster : str
+        Name of the cluster.
+    folder : Path
+        The agent's own private folder (0700), for generated files.
+    work_dir : Path
+        Where the program runs.
+    work_dir_is_ours : bool
+        True when the lab itself created the work folder.
+    transcripts : Path
+        Folder of the run for transcripts.
+    environ : Mapping
+        The owner's environment, nesting variables removed.
+    url : str
+        Base of the loopback application, ``http://127.0.0.1:PORT``.
+    token : str
+        The agent's secret.
+    gateway_url : str or None
+        Base URL of the agent's gateway (Anthropic's form, no ``/v1``), None without one.
+    instructions : str or None
+        The role text.
+    roster : str
+        One line that says who else is in the cluster, for the role text.
+    session_id : str
+        Assigned before the launch.
+    resume : bool
+        True when the session exists and is to be continued.
+    """
+
+    cluster: str
+    folder: Path
+    work_dir: Path
+    work_dir_is_ours: bool
+    transcripts: Path
+    environ: Mapping[str, str]
+    url: str
+    token: str
+    gateway_url: str | None
+    instructions: str | None
+    roster: str
+    session_id: str
+    resume: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start an agent's program.
+
+    Parameters
+    ----------
+    argv : tuple of str
+        The command; holds no secret.
+    environ : dict
+        Its whole environment, written to a private file and never to a command line.
+    transcript : Path or None
+        Where the program will keep its own record.
+    model : str or None
+        The model asked for, if known before the start.
+    """
+
+    argv: tuple[str, ...]
+    environ: dict[str, str]
+    transcript: Path | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A body as it will be typed, and as the program will report it.
+
+    Parameters
+    ----------
+    text : str
+        What is pasted.
+    expected : str
+        What the program's own record of the prompt will hold.
+    notes : tuple of str
+        What was changed and why, for the journal.
+    """
+
+    text: str
+    expected: str
+    notes: tuple[str, ...] = ()
+
+
+Composer = Literal["empty", "holds_text", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Something a program reported or showed.
+
+    Parameters
+    ----------
+    source : str
+        ``hook``, ``transcript``, ``terminal``, ``screen``, ``echo`` or ``process``, best first.
+    """
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Evidence):
+    """The program is up and its input line takes text."""
+
+    session_id: str | None = None
+    transcript: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(Evidence):
+    """The program took a prompt; ``prompt`` is exactly what it took."""
+
+    prompt: str
+    prompt_id: str | None = None
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOutput(Evidence):
+    """The answer began to appear."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted(Evidence):
+    """A tool call began."""
+
+    tool_call_id: str
+    name: str
+    input: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnded(Evidence):
+    """A tool call ended."""
+
+    tool_call_id: str
+    output: Any = None
+    status: Literal["ok", "error", "denied"] = "ok"
+    error_message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded(Evidence):
+    """A turn came to its end."""
+
+    reply: str | None
+    reason: str = "completed"
+    prompt_id: str | None = None
+    error_message: str | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one turn as the program reported them.
+
+    ``input_tokens`` counts cached tokens too (OpenTelemetry's rule).
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    model: str | None = None
+    final: bool = True
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what a ``turn.usage`` event holds, unknown figures left out."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class DialogSeen(Evidence):
+    """The program asks its user something.
+
+    ``answer`` is the label to choose when the lab may answer by itself, None when a person must.
+    """
+
+    kind: str
+    subject: str
+    options: tuple[str, ...] = ()
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DialogClosed(Evidence):
+    """The question is gone from the screen."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSeen(Evidence):
+    """The program said which model it uses."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded(Evidence):
+    """The program says that its session is over."""
+
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Watch:
+    """How the end of a turn is found on a screen, for programs that report nothing.
+
+    Exactly one of the three is set.
+    """
+
+    prompt: re.Pattern[str] | None = None
+    marker: str | None = None
+    quiet_s: float | None = None
+    #: Text of a ready prompt; used to know that the program is up.
+    ready: re.Pattern[str] | None = None
+
+
+class Adapter(Protocol):
+    """One kind of program. See the module's docstring."""
+
+    kind: str
+    #: True when the program reports accepted prompts and ended turns by itself.
+    reports: bool
+    #: True when a turn takes input that is typed while it runs.
+    queues_input: bool
+    #: Key that interrupts a turn.
+    interrupt_key: str
+    #: Longest wait for the screen to echo a paste before the separate Enter, in seconds.
+    echo_timeout_s: float
+    #: How long acceptance may take before the screen is read, in seconds.
+    accept_timeout_s: float
+
+    def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
+        """Find the program; raise ProgramNotFound with what to install."""
+        ...
+
+    def prepare(self, config: AgentConfig, program: Program, context: LaunchContext) -> Launch:
+        """Write the launch files and say how to start."""
+        ...
+
+    def typed(self, text: str) -> Typed:
+        """Return the body as it is typed and as it will be reported."""
+        ...
+
+    def hook(self, payload: Mapping[str, Any]) -> list[Evidence]:
+        """Return what one hook call says."""
+        ...
+
+    def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
+        """Return what the screen of a program that is not ready yet says."""
+        ...
+
+    def composer(self, screen: str, typed: Typed) -> Composer:
+        """Say whether the input line still holds the text that was typed."""
+        ...
+
+    def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
+        """Return what the program's own record says of a prompt typed after ``since`` (epoch seconds)."""
+        ...
+
+    def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:
+        """Return the tokens of the turn that answered a prompt, None when the record does not say."""
+        ...
+
+    def watch(self, config: AgentConfig) -> Watch | None:
+        """Return how to find turns on the screen, None for programs that report."""
+        ...
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables that mark nesting.
+
+    Parameters
+    ----------
+    environ : Mapping of str to str
+        The owner's environment.
+
+    Returns
+    -------
+    dict
+        The same without ``TMUX*``, ``CLAUDECODE`` and their like. Provider settings and keys stay.
+
+    Examples
+    --------
+    >>> clean_environment({"TMUX": "/tmp/x,1,0", "ANTHROPIC_BASE_URL": "http://x"})
+    {'ANTHROPIC_BASE_URL': 'http://x'}
+    """
+    return {key: value for key, value in environ.items() if not _NESTING.match(key)}
+
+
+def find_program(command: str, environ: Mapping[str, str]) -> str | None:
+    """Return the absolute path of a command as its agent would find it.
+
+    Parameters
+    ----------
+    command : str
+        A name or a path.
+    environ : Mapping of str to str
+        The agent's environment; its ``PATH`` decides.
+
+    Returns
+    -------
+    str or None
+        None when there is no such program.
+
+    Examples
+    --------
+    >>> find_program("no-such-program-here", {"PATH": "/usr/bin"}) is None
+    True
+    """
+    import shutil
+
+    found = shutil.which(str(Path(command).expanduser()), path=environ.get("PATH"))
+    return str(Path(found).absolute()) if found else None

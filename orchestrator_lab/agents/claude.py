@@ -1,0 +1,387 @@
+"""Claude Code: driven by its hooks, its MCP client and its transcript.
+
+Facts measured with 2.1.197 (pinned in ``tests/agents``): a paste in brackets reaches the prompt whole, at any length,
+with or without ``-r``; tabs become four spaces; white space at the end is cut; a backslash right before Enter makes a
+newline instead of submitting; a leading ``/`` opens commands and a leading ``!`` the shell, which a space before them
+prevents; ``exit`` and its like end the program. ``UserPromptSubmit`` reports the prompt as it was taken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.agents.base import (
+    Accepted,
+    Composer,
+    DialogClosed,
+    DialogSeen,
+    Evidence,
+    FirstOutput,
+    Launch,
+    LaunchContext,
+    Program,
+    Ready,
+    SessionEnded,
+    ToolEnded,
+    ToolStarted,
+    TurnEnded,
+    Typed,
+    Usage,
+    Watch,
+    find_program,
+)
+from orchestrator_lab.agents.claude_transcript import TranscriptTail
+from orchestrator_lab.agents.menu import read_menu
+from orchestrator_lab.errors import ProgramNotFound
+from orchestrator_lab.runtime import private_dir, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator_lab.config import AgentConfig
+
+__all__ = ["MCP_SERVER", "ClaudeAdapter", "project_folder"]
+
+#: Name under which Claude Code knows the lab's tools (``mcp__orchestrator-lab__send_message``).
+MCP_SERVER = "orchestrator-lab"
+
+_HTTP_EVENTS = (
+    "UserPromptSubmit",
+    "MessageDisplay",
+    "PreToolUse",
+    "PostToolUse",
+    "PostToolUseFailure",
+    "PermissionRequest",
+    "Notification",
+    "Stop",
+    "StopFailure",
+    "SessionEnd",
+)
+#: Whole bodies that end the program when they are submitted.
+_EXIT_WORDS = frozenset({"exit", "quit", ":q", ":q!", ":wq", ":wq!"})
+_RULE = re.compile(r"^[─━╌═]{10,}")
+_PASTED = re.compile(r"\[Pasted text #\d+")
+_TRUST = re.compile(r"trust this folder|trust the files in this folder", re.IGNORECASE)
+_STARTUP_DIALOGS = (
+    (re.compile(r"Bypass Permissions mode", re.IGNORECASE), "choice", "bypass permissions mode"),
+    (
+        re.compile(r"Select login method|Browser didn.t open|Paste code here", re.IGNORECASE),
+        "login",
+        "login",
+    ),
+    (re.compile(r"Choose the text style|Let.s get started", re.IGNORECASE), "choice", "onboarding"),
+    (re.compile(r"custom API key", re.IGNORECASE), "choice", "API key found in the environment"),
+    (re.compile(r"new MCP server", re.IGNORECASE), "choice", "project MCP server"),
+)
+_DUMMY_KEY = "sk-ant-orchestrator-lab-script-gateway-0000000000"
+#: Settings that would lead an agent of a lab gateway to another endpoint.
+_OTHER_ENDPOINTS = (
+    "ANTHROPIC_AUTH_TOKEN",
+    "ANTHROPIC_MODEL",
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+)
+
+
+class ClaudeAdapter:
+    """The adapter of one Claude Code agent."""
+
+    kind = "claude"
+    reports = True
+    queues_input = True
+    interrupt_key = "Escape"
+    echo_timeout_s = 0.4
+    accept_timeout_s = 3.0
+
+    def __init__(self) -> None:
+        self._tails: dict[Path, TranscriptTail] = {}
+
+    def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
+        """Find Claude Code on the agent's PATH."""
+        command = getattr(config, "command", ["claude"])
+        path = find_program(command[0], environ)
+        if path is None:
+            raise ProgramNotFound(
+                f"agent {config.name!r}: there is no program {command[0]!r} on the PATH; install it with "
+                "'npm install -g @anthropic-ai/claude-code' or name its path under 'command'",
+                agent=config.name,
+                program=command[0],
+            )
+        return Program((path, *command[1:]), "claude-code", None, "anthropic")
+
+    def prepare(self, config: AgentConfig, program: Program, context: LaunchContext) -> Launch:
+        """Write settings, hooks, MCP configuration and the role; seed an isolated folder."""
+        environ = dict(context.environ)
+        isolated = self.isolated(config, context)
+        scripted = context.gateway_url is not None and self._gateway_is_keyless(config)
+        if context.gateway_url is not None:
+            environ["ANTHROPIC_BASE_URL"] = context.gateway_url
+        if scripted:
+            for name in _OTHER_ENDPOINTS:
+                environ.pop(name, None)
+            environ["ANTHROPIC_API_KEY"] = _DUMMY_KEY
+            environ["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] = "1"
+        environ["DISABLE_AUTOUPDATER"] = "1"
+        config_dir = Path(environ.get("CLAUDE_CONFIG_DIR") or Path(environ.get("HOME", "~")).expanduser() / ".claude")
+        if isolated:
+            config_dir = private_dir(context.folder / "claude")
+            environ["CLAUDE_CONFIG_DIR"] = str(config_dir)
+            self._seed(config_dir, context.work_dir, environ.get("ANTHROPIC_API_KEY"), config)
+        write_private(context.folder / "settings.json", json.dumps(self._settings(context), indent=1))
+        argv = [*program.argv, "--settings", str(context.folder / "settings.json")]
+        argv += ["--resume" if context.resume else "--session-id", context.session_id]
+        write_private(context.folder / "role.md", self._role(config, context))
+        argv += ["--append-system-prompt-file", str(context.folder / "role.md")]
+        allowed = list(getattr(config, "allowed_tools", ()))
+        if getattr(config, "mcp", True):
+            write_private(context.folder / "mcp.json", json.dumps(self._mcp(context), indent=1))
+            argv += ["--mcp-config", str(context.folder / "mcp.json")]
+            allowed.append(f"mcp__{MCP_SERVER}")
+        if config.model:
+            argv += ["--model", config.model]
+        if config.permission_mode and config.permission_mode != "ask":
+            argv += ["--permission-mode", config.permission_mode]
+        argv += list(getattr(config, "args", ()))
+        if allowed:
+            argv += ["--allowedTools", ",".join(allowed)]
+        transcript = config_dir / "projects" / project_folder(context.work_dir) / f"{context.session_id}.jsonl"
+        return Launch(tuple(argv), environ, transcript, config.model)
+
+    @staticmethod
+    def isolated(config: AgentConfig, context: LaunchContext) -> bool:
+        """Tell whether the agent gets a seeded configuration folder of its own.
+
+        A gateway that needs no key implies it unless the configuration says ``inherit`` itself: the user's login has
+        no business there.
+        """
+        if "config" in config.model_fields_set:
+            return getattr(config, "config", "inherit") == "isolated"
+        return context.gateway_url is not None and ClaudeAdapter._gateway_is_keyless(config)
+
+    @staticmethod
+    def _gateway_is_keyless(config: AgentConfig) -> bool:
+        return config.gateway is not None and config.gateway.mode in {"script", "local"}
+
+    @staticmethod
+    def _settings(context: LaunchContext) -> dict[str, Any]:
+        http = {
+            "type": "http",
+            "url": f"{context.url}/hooks",
+            "headers": {"Authorization": "Bearer $ORCHESTRATOR_LAB_AGENT_TOKEN"},
+            "allowedEnvVars": ["ORCHESTRATOR_LAB_AGENT_TOKEN"],
+            "timeout": 10,
+        }
+        hooks: dict[str, Any] = {name: [{"hooks": [http]}] for name in _HTTP_EVENTS}
+        # SessionStart takes command hooks only. The file is what counts; the byte in the pipe wakes the supervisor,
+        # and opening it for both directions never blocks, even while nobody reads.
+        folder = str(context.folder)
+        command = (
+            f"cat >'{folder}/session.tmp' && mv -f '{folder}/session.tmp' '{folder}/session.json' "
+            f"&& printf x 1<>'{folder}/ready.fifo'"
+        )
+        hooks["SessionStart"] = [{"hooks": [{"type": "command", "command": command, "timeout": 10}]}]
+        return {"hooks": hooks}
+
+    @staticmethod
+    def _mcp(context: LaunchContext) -> dict[str, Any]:
+        return {
+            "mcpServers": {
+                MCP_SERVER: {
+                    "type": "http",
+                    "url": f"{context.url}/mcp",
+                    "headers": {"Authorization": "Bearer ${ORCHESTRATOR_LAB_AGENT_TOKEN}"},
+                }
+            }
+        }
+
+    @staticmethod
+    def _role(config: AgentConfig, context: LaunchContext) -> str:
+        tools = (
+            f"You write to another agent with the tool mcp__{MCP_SERVER}__send_message(to, text), to all with "
+            f"broadcast(text); list_agents() says who is there, read_messages() shows your messages so far. A message "
+            "from another agent arrives as a prompt whose first line is 'From NAME (MESSAGE_ID):'. To answer it, call "
+            "send_message with in_reply_to set to that id; your final text of a turn is seen only by whoever asked "
+            "through the lab, not by other agents."
+            if getattr(config, "mcp", True)
+            else "A message from another agent arrives as a prompt whose first line is 'From NAME (MESSAGE_ID):'."
+        )
+        role = f" Your role: {config.role}." if config.role else ""
+        about = f"You are the agent '{config.name}' of the cluster '{context.cluster}'.{role} {context.roster} {tools}"
+        return f"{about}\n\n{context.instructions}\n" if context.instructions else f"{about}\n"
+
+    @staticmethod
+    def _seed(folder: Path, work_dir: Path, key: str | None, config: AgentConfig) -> None:
+        place = folder / ".claude.json"
+        try:
+            seeded = json.loads(place.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            seeded = {"theme": "dark", "numStartups": 1}
+        seeded["hasCompletedOnboarding"] = True
+        if key:
+            seeded["customApiKeyResponses"] = {"approved": [key[-20:]], "rejected": []}
+        if config.permission_mode == "bypassPermissions":
+            seeded["bypassPermissionsModeAccepted"] = True
+        project = seeded.setdefault("projects", {}).setdefault(str(work_dir.resolve()), {})
+        project.update(hasTrustDialogAccepted=True, hasCompletedProjectOnboarding=True)
+        write_private(place, json.dumps(seeded, indent=1))
+
+    def typed(self, text: str) -> Typed:
+        """Return the body as Claude Code takes it; see the module's docstring for the reasons."""
+        notes: list[str] = []
+        body = text
+        if "\t" in body:
+            notes.append("tabs become four spaces")
+        if body[:1] in {"/", "!"}:
+            body = f" {body}"
+            notes.append(f"a space before the leading {text[0]!r}")
+        if body.strip().casefold() in _EXIT_WORDS:
+            body = f"From user:\n{body}"
+            notes.append("a first line, since the word alone ends the program")
+        if body.endswith("\\"):
+            body = f"{body} "
+            notes.append("a space after the closing backslash")
+        expected = body.replace("\t", "    ").rstrip()
+        return Typed(body, expected, tuple(notes))
+
+    def hook(self, payload: Mapping[str, Any]) -> list[Evidence]:
+        """Read one hook of Claude Code."""
+        name = payload.get("hook_event_name")
+        prompt_id = payload.get("prompt_id")
+        session = payload.get("session_id")
+        if payload.get("agent_id"):  # a subagent's hook says nothing of the agent's own turn
+            return []
+        if name == "SessionStart":
+            return [Ready("hook", session, payload.get("transcript_path"), payload.get("model"))]
+        if name == "UserPromptSubmit":
+            return [
+                DialogClosed("hook"),
+                Accepted("hook", str(payload.get("prompt", "")), prompt_id, session),
+            ]
+        if name == "MessageDisplay":
+            return [FirstOutput("hook")]
+        if name == "PreToolUse":
+            call = str(payload.get("tool_use_id", ""))
+            return [
+                FirstOutput("hook"),
+                ToolStarted("hook", call, str(payload.get("tool_name", "")), payload.get("tool_input")),
+            ]
+        if name in {"PostToolUse", "PostToolUseFailure"}:
+            failed = name == "PostToolUseFailure"
+            return [
+                DialogClosed("hook"),
+                ToolEnded(
+                    "hook",
+                    str(payload.get("tool_use_id", "")),
+                    payload.get("tool_response"),
+                    "error" if failed else "ok",
+                    str(payload.get("error", "")) or None if failed else None,
+                ),
+            ]
+        if name == "PermissionRequest":
+            tool = str(payload.get("tool_name", "a tool"))
+            subject = f"{tool} {json.dumps(payload.get('tool_input'), ensure_ascii=False)}"
+            return [DialogSeen("hook", "permission", subject)]
+        if name == "Stop":
+            reply = payload.get("last_assistant_message")
+            return [
+                DialogClosed("hook"),
+                TurnEnded("hook", reply if isinstance(reply, str) else None, "completed", prompt_id),
+            ]
+        if name == "StopFailure":
+            error = str(payload.get("error") or payload.get("error_type") or "API error")
+            return [
+                DialogClosed("hook"),
+                TurnEnded("hook", payload.get("last_assistant_message"), "error", prompt_id, error),
+            ]
+        if name == "Notification" and payload.get("notification_type") == "idle_prompt":
+            return [TurnEnded("hook", None, "unknown", prompt_id)]
+        if name == "SessionEnd":
+            return [SessionEnded("hook", str(payload.get("reason", "")))]
+        return []
+
+    def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
+        """Recognise the questions that Claude Code asks before any hook fires."""
+        menu = read_menu(screen)
+        if menu is not None and _TRUST.search(screen):
+            answer = "Yes, I trust this folder" if context.work_dir_is_ours else None
+            if answer is not None and menu.find(answer) is None:
+                answer = None
+            return [DialogSeen("screen", "trust", str(context.work_dir), menu.options, answer)]
+        for pattern, kind, subject in _STARTUP_DIALOGS:
+            if pattern.search(screen) and (menu is not None or kind == "login"):
+                return [DialogSeen("screen", kind, subject, menu.options if menu else ())]
+        return []
+
+    def composer(self, screen: str, typed: Typed) -> Composer:
+        """Read the input box: the lines between the last two horizontal rules."""
+        lines = screen.splitlines()
+        rules = [index for index, line in enumerate(lines) if _RULE.match(line.strip())]
+        if len(rules) < 2:
+            return "unknown"
+        box = [line.strip() for line in lines[rules[-2] + 1 : rules[-1]]]
+        if not box or not box[0].startswith(("❯", ">")):
+            return "unknown"
+        first = box[0][1:].strip()
+        if not first and not any(box[1:]):
+            return "empty"
+        wanted = next((line.strip() for line in typed.text.splitlines() if line.strip()), "")
+        if _PASTED.search(" ".join(box)) or (first and wanted.startswith(first[:40])):
+            return "holds_text"
+        return "unknown"
+
+    def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
+        """Settle a prompt from the session's record."""
+        tail = self._tail(path)
+        turn = tail.find(prompt_id=None, prompt=prompt, since=since - 2.0)
+        if turn is None:
+            return []
+        found: list[Evidence] = [Accepted("transcript", turn.prompt, turn.prompt_id)]
+        if turn.ended:
+            reason = "interrupted" if turn.interrupted else "error" if turn.error else "completed"
+            found.append(TurnEnded("transcript", turn.reply, reason, turn.prompt_id, turn.error, turn.total()))
+        return found
+
+    def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:
+        """Return the tokens of one turn from the session's record."""
+        turn = self._tail(path).find(prompt_id=prompt_id, prompt=prompt, since=time.time() - 86400)
+        return None if turn is None else turn.total()
+
+    def version(self, path: Path) -> str | None:
+        """Return the program's version as its transcript tells it."""
+        return self._tail(path).version
+
+    def watch(self, config: AgentConfig) -> Watch | None:  # noqa: ARG002 - the protocol's signature
+        """Return None: Claude Code reports."""
+        return None
+
+    def _tail(self, path: Path) -> TranscriptTail:
+        tail = self._tails.setdefault(path, TranscriptTail(path))
+        tail.read()
+        return tail
+
+
+def project_folder(work_dir: Path) -> str:
+    """Return the name that Claude Code gives to a work folder's transcripts.
+
+    Parameters
+    ----------
+    work_dir : Path
+        The folder in which the program runs.
+
+    Returns
+    -------
+    str
+        The real path with every character but letters and digits replaced by ``-``.
+
+    Examples
+    --------
+    >>> project_folder(Path("/no/such.place"))
+    '-no-such-place'
+    """
+    return re.sub(r"[^A-Za-z0-9]", "-", str(work_dir.resolve()))

@@ -1,0 +1,208 @@
+"""Claude Code's own record of a session, read as it grows.
+
+The format (``projects/<folder>/<session>.jsonl``) is internal to Claude Code and shifts between versions: records that
+are not known are passed over and counted, never fatal. Seen with 2.1.x: ``user`` records carry ``promptId``, the same
+id that the hooks call ``prompt_id``; ``assistant`` records repeat the usage of one API message on each of its lines;
+a ``system`` record ``turn_duration`` closes a turn, and may come after the Stop hook.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.agents.base import Usage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["RecordedTurn", "TranscriptTail"]
+
+_INTERRUPTED = "[Request interrupted by user"
+
+
+@dataclass(slots=True)
+class RecordedTurn:
+    """One prompt and what followed, as the transcript tells it.
+
+    Parameters
+    ----------
+    prompt : str
+        The prompt as it was taken.
+    prompt_id : str or None
+        Claude Code's id of it.
+    at : float
+        Epoch seconds.
+    reply : str or None
+        Text of the last assistant message that has any.
+    ended : bool
+        True once the turn is closed in the record.
+    interrupted : bool
+        True when the user stopped it.
+    error : str or None
+        Text of an API error that ended it.
+    usage : dict
+        API message id -> its usage.
+    model : str or None
+        Model of the last API message.
+    """
+
+    prompt: str
+    prompt_id: str | None
+    at: float
+    reply: str | None = None
+    ended: bool = False
+    interrupted: bool = False
+    error: str | None = None
+    usage: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model: str | None = None
+
+    def total(self) -> Usage | None:
+        """Return the turn's tokens, each API message counted once; None when none was reported."""
+        if not self.usage:
+            return None
+
+        def add(key: str) -> int | None:
+            known = [figure for one in self.usage.values() if isinstance(figure := one.get(key), int)]
+            return sum(known) if known else None
+
+        read, made, plain = (
+            add("cache_read_input_tokens"),
+            add("cache_creation_input_tokens"),
+            add("input_tokens"),
+        )
+        parts = [part for part in (plain, read, made) if part is not None]
+        return Usage(
+            input_tokens=sum(parts) if parts else None,
+            output_tokens=add("output_tokens"),
+            cache_read_input_tokens=read,
+            cache_creation_input_tokens=made,
+            model=self.model,
+            final=self.ended,
+        )
+
+
+class TranscriptTail:
+    """Reads only what was added to a transcript since the last look.
+
+    Parameters
+    ----------
+    path : Path
+        The JSON lines file; may not exist yet.
+    """
+
+    #: Turns kept in memory; older ones were settled long ago.
+    KEEP = 64
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.turns: list[RecordedTurn] = []
+        self.version: str | None = None
+        #: Records that could not be read or are of an unknown kind.
+        self.unknown = 0
+        self._offset = 0
+
+    def read(self) -> None:
+        """Take in the complete lines that were added."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        end = data.rfind(b"\n") + 1
+        self._offset += end
+        for line in data[:end].splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                self.unknown += 1
+                continue
+            if isinstance(record, dict):
+                self._take(record)
+        del self.turns[: -self.KEEP]
+
+    def find(self, *, prompt_id: str | None, prompt: str | None, since: float = 0.0) -> RecordedTurn | None:
+        """Return the newest turn with this id, or with this prompt typed after `since` (epoch seconds)."""
+        for turn in reversed(self.turns):
+            if prompt_id is not None and turn.prompt_id is not None:
+                if turn.prompt_id == prompt_id:
+                    return turn
+            elif prompt is not None and turn.prompt.strip() == prompt.strip() and turn.at >= since:
+                return turn
+        return None
+
+    def _take(self, record: dict[str, Any]) -> None:
+        kind = record.get("type")
+        version = record.get("version")
+        if isinstance(version, str):
+            self.version = version
+        if record.get("isSidechain"):
+            return
+        if kind == "user":
+            self._user(record)
+        elif kind == "assistant" and self.turns:
+            self._assistant(record, self.turns[-1])
+        elif kind == "system" and record.get("subtype") == "turn_duration" and self.turns:
+            self.turns[-1].ended = True
+
+    def _user(self, record: dict[str, Any]) -> None:
+        message = record.get("message")
+        content = message.get("content") if isinstance(message, dict) else None
+        text, is_result = _text_of(content)
+        if text.startswith(_INTERRUPTED):
+            if self.turns:
+                self.turns[-1].ended = self.turns[-1].interrupted = True
+            return
+        if is_result or record.get("isMeta") or record.get("isCompactSummary"):
+            return
+        prompt_id = record.get("promptId")
+        if self.turns and prompt_id is not None and self.turns[-1].prompt_id == prompt_id:
+            return
+        if self.turns:
+            self.turns[-1].ended = True
+        self.turns.append(
+            RecordedTurn(
+                text,
+                prompt_id if isinstance(prompt_id, str) else None,
+                _epoch(record.get("timestamp")),
+            )
+        )
+
+    @staticmethod
+    def _assistant(record: dict[str, Any], turn: RecordedTurn) -> None:
+        message = record.get("message")
+        if not isinstance(message, dict):
+            return
+        text, _ = _text_of(message.get("content"))
+        if record.get("isApiErrorMessage"):
+            turn.error = text or "API error"
+            turn.ended = True
+            return
+        usage, model = message.get("usage"), message.get("model")
+        if isinstance(usage, dict):
+            turn.usage[str(message.get("id") or record.get("uuid"))] = usage
+        if isinstance(model, str) and not model.startswith("<"):
+            turn.model = model
+        if text:
+            turn.reply = text.strip()
+
+
+def _text_of(content: object) -> tuple[str, bool]:
+    """Return the text of a message's content, and whether it is a tool's result."""
+    if isinstance(content, str):
+        return content, False
+    if not isinstance(content, list):
+        return "", False
+    blocks = [block for block in content if isinstance(block, dict)]
+    text = "\n".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
+    return text, any(block.get("type") == "tool_result" for block in blocks)
+
+
+def _epoch(stamp: object) -> float:
+    try:
+        return datetime.fromisoformat(str(stamp)).timestamp()
+    except ValueError:
+        return 0.0
