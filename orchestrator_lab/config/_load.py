@@ -21,6 +21,7 @@ from orchestrator_lab.config._notes import notes_for, secret_notes
 from orchestrator_lab.config._problems import Problems, key_text, suggestion, translate
 from orchestrator_lab.config._resolve import (
     absolute,
+    here,
     resolve_agent,
     resolve_folder,
     resolve_gateway,
@@ -92,7 +93,7 @@ def load_config(
     """
     if isinstance(source, ClusterConfig):
         return source
-    base = Path.cwd() if base_dir is None else absolute(Path(base_dir), Path.cwd())
+    base = here() if base_dir is None else absolute(Path(base_dir), here())
     notes: list[str] = []
     path: Path | None = None
     text_base: Path | None = None
@@ -154,7 +155,7 @@ def add_agent(
     ConfigError
         When a key is wrong or the name is taken.
     """
-    base = Path.cwd() if base_dir is None else absolute(Path(base_dir), Path.cwd())
+    base = here() if base_dir is None else absolute(Path(base_dir), here())
     plain = _plain(agent)
     document = Document({"agents": [plain]}, "the new agent")
     problems = Problems(document, lambda path: key_text(path[2:]))
@@ -228,7 +229,7 @@ def _find(path: Path | None, base: Path) -> Path:
             f"the configuration {str(path)[:200]!r} cannot be read: {error}"
         ) from None
     raise ConfigError(
-        f"no cluster.yaml in {display_path(folder) if folder != Path.cwd() else folder}; write "
+        f"no cluster.yaml in {display_path(folder) if folder != here() else folder}; write "
         f"one with "
         "'orchestrator-lab init', or name a file",
         path=str(folder),

@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from orchestrator_lab.config._models import AgentConfig, GatewayConfig
     from orchestrator_lab.config._problems import Problems
 
-__all__ = ["absolute", "resolve_agent", "resolve_folder", "resolve_gateway"]
+__all__ = ["absolute", "here", "resolve_agent", "resolve_folder", "resolve_gateway"]
 
 AnyAgent = TypeVar("AnyAgent", bound="AgentConfig")
 
 
+def here() -> Path:
+    """Return the current folder, which a shell or a notebook may have lost."""
+    try:
+        return Path.cwd()
+    except OSError:
+        raise ConfigError("the current folder does not exist any more; change to another") from None
+
+
 def absolute(path: Path, base: Path) -> Path:
+    """Return `path` as an absolute one: relative to `base`, ``~`` expanded, links kept."""
     try:
         # normpath, not resolve(): a link stays the name that its owner chose.
         return Path(os.path.normpath(base / path.expanduser()))
@@ -29,6 +38,7 @@ def absolute(path: Path, base: Path) -> Path:
 def resolve_folder(
     path: Path, base: Path, at: KeyPath, problems: Problems, *, create: bool
 ) -> Path:
+    """Return `path` absolute; when it is no folder and may not be made, `problems` learns of it."""
     try:
         folder = absolute(path, base)
         if folder.is_dir():
@@ -55,6 +65,7 @@ def resolve_folder(
 def resolve_gateway(
     gateway: GatewayConfig, at: KeyPath, base: Path, problems: Problems
 ) -> GatewayConfig:
+    """Return `gateway` with absolute paths; a missing script goes to `problems`."""
     changes: dict[str, Any] = {}
     try:
         if isinstance(gateway.script, str):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader with the YAML 1.2 core schema (1.1 reads `no` as false, `12:30` as 750)."""
 
     # yaml's own protocol: an attribute of the class
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
 for _name, _pattern, _first in (
