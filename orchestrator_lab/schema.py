@@ -12,8 +12,6 @@ OpenTelemetry names are those of the GenAI semantic conventions (still *Developm
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +34,6 @@ __all__ = [
     "empty_frame",
     "new_id",
 ]
-
-logger = logging.getLogger(__name__)
 
 #: Version of tables and envelope, kept in manifests and in every frame's ``.attrs``.
 SCHEMA_VERSION = 1
@@ -385,9 +381,7 @@ EVENTS: dict[str, EventType] = {
         EventType("run.ended", "The run is over.", ("status", *_FAILURE)),
         EventType("cluster.stopped", "All agents were stopped; the session stays."),
         EventType("cluster.restarted", "The agents were started again in the same run."),
-        EventType(
-            "supervisor.started", "A supervisor took over.", ("pid", "restart", "package_version")
-        ),
+        EventType("supervisor.started", "A supervisor took over.", ("pid", "restart", "package_version")),
         EventType("supervisor.gap", "Nobody watched the cluster.", ("gap_s", "reason")),
         EventType("keeper.started", "A keeper took over.", ("pid",)),
         EventType("keeper.gap", "Nobody drained the panes.", ("gap_s",)),
@@ -410,9 +404,7 @@ EVENTS: dict[str, EventType] = {
                 "instructions_sha256",
             ),
         ),
-        EventType(
-            "agent.started", "Its program was started.", ("pid", "pane_id", "session_id", "restart")
-        ),
+        EventType("agent.started", "Its program was started.", ("pid", "pane_id", "session_id", "restart")),
         EventType("agent.ready", "It takes messages now."),
         EventType("agent.state", "Its published state changed.", ("state", "previous", "votes")),
         EventType("agent.exited", "Its program ended.", ("exit_code", "signal")),
@@ -540,9 +532,7 @@ def columns_of(table: str) -> tuple[Column, ...]:
     try:
         return TABLES[table]
     except KeyError:
-        raise ConfigError(
-            f"there is no table {table!r}; the tables are: {', '.join(TABLES)}"
-        ) from None
+        raise ConfigError(f"there is no table {table!r}; the tables are: {', '.join(TABLES)}") from None
 
 
 def empty_frame(table: str) -> pd.DataFrame:
@@ -605,9 +595,11 @@ def build_frame(
     """
     import pandas as pd
 
+    from orchestrator_lab.casting import to_array
+
     length = max((len(values) for values in columns.values()), default=0)
     wanted = _wanted(table, only)
-    data = {column.name: _to_array(columns.get(column.name), column, length) for column in wanted}
+    data = {column.name: to_array(columns.get(column.name), column, length) for column in wanted}
     frame = pd.DataFrame(data, index=pd.RangeIndex(length), copy=False)
     frame.attrs["schema_version"] = SCHEMA_VERSION
     return frame
@@ -641,6 +633,8 @@ def conform(df: pd.DataFrame, table: str) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from orchestrator_lab.casting import to_array
+
     data: dict[str, Any] = {}
     for column in columns_of(table):
         series = df.get(column.name)
@@ -651,7 +645,7 @@ def conform(df: pd.DataFrame, table: str) -> pd.DataFrame:
         if series is not None:
             objects = series.astype(object)
             values = objects.where(series.notna(), None).tolist()
-        data[column.name] = _to_array(values, column, len(df))
+        data[column.name] = to_array(values, column, len(df))
     frame = pd.DataFrame(data, index=df.index)
     frame.attrs = {**df.attrs, "schema_version": SCHEMA_VERSION}
     return frame
@@ -666,8 +660,7 @@ def _wanted(table: str, only: Sequence[str] | None) -> list[Column]:
     missing = [name for name in names if name not in by_name]
     if missing:
         raise ConfigError(
-            f"the table {table!r} has no column {', '.join(map(repr, missing))}; "
-            f"it has: {', '.join(by_name)}"
+            f"the table {table!r} has no column {', '.join(map(repr, missing))}; it has: {', '.join(by_name)}"
         )
     return [by_name[name] for name in dict.fromkeys(names)]
 
@@ -678,95 +671,3 @@ def _has_dtype(series: pd.Series[Any], column: Column) -> bool:
     if column.dtype == "category":
         return bool(series.dtype == pd.CategoricalDtype(list(column.categories or ())))
     return str(series.dtype) == column.dtype
-
-
-def _to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any:  # noqa: ANN401
-    """Cast one list to the array of a column, by Arrow where that is faster than pandas."""
-    import numpy as np
-    import pandas as pd
-    import pyarrow as pa
-
-    if values is None:
-        values = [None] * length
-    if column.dtype == "category":
-        dtype = pd.CategoricalDtype(list(column.categories or ()))
-        codes = {name: code for code, name in enumerate(column.categories or ())}
-        strange = {value for value in set(values) if value is not None and value not in codes}
-        if strange:
-            logger.warning(
-                "column %s has values that this version does not know and shows as NA: %s",
-                column.name,
-                ", ".join(sorted(map(repr, strange))),
-            )
-        found = np.fromiter((codes.get(value, -1) for value in values), np.int8, length)
-        return pd.Categorical.from_codes(found.tolist(), dtype=dtype)
-    if column.dtype == "string":
-        return _from_arrow(pd.StringDtype("pyarrow"), _strings(values))
-    if column.dtype == "Int64":
-        return _from_arrow(pd.Int64Dtype(), _numbers(values, pa.int64(), _integer))
-    if column.dtype == "boolean":
-        return _from_arrow(pd.BooleanDtype(), _numbers(values, pa.bool_(), bool))
-    if column.dtype == "float64":
-        floats = _numbers(values, pa.float64(), _float)
-        return floats.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-    return _instants(values)
-
-
-def _from_arrow(dtype: Any, array: Any) -> Any:  # noqa: ANN401 - the stubs lack the method
-    return dtype.__from_arrow__(array)
-
-
-def _strings(values: Sequence[Any]) -> Any:  # noqa: ANN401 - a pyarrow array
-    import pyarrow as pa
-
-    try:
-        return pa.array(values, pa.large_string())
-    except (pa.ArrowException, UnicodeError, TypeError):
-        return pa.array([_string(value) for value in values], pa.large_string())
-
-
-def _string(value: object) -> str | None:
-    """Text of any JSON value; bytes that were no UTF-8 become replacement characters."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        value = json.dumps(value, ensure_ascii=False, default=str)
-    return value.encode("utf-8", "replace").decode() if not value.isascii() else value
-
-
-def _numbers(values: Sequence[Any], kind: Any, cast: Any) -> Any:  # noqa: ANN401 - pyarrow types
-    import pyarrow as pa
-
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return pa.array([None if value is None else cast(value) for value in values], kind)
-
-
-def _integer(value: object) -> int | None:
-    """Return an int64, or None for what is none: unknown is NA, never a guess."""
-    try:
-        number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number == value and -(2**63) <= number < 2**63 else None
-
-
-def _float(value: object) -> float | None:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-
-
-def _instants(values: Sequence[Any]) -> Any:  # noqa: ANN401 - a pandas array
-    import pandas as pd
-    import pyarrow as pa
-
-    dtype = pd.DatetimeTZDtype("us", "UTC")
-    try:
-        array = pa.array(values, pa.string()).cast(pa.timestamp("us", tz="UTC"))
-    except (pa.ArrowException, TypeError):
-        parsed = pd.to_datetime(pd.Series(values, dtype=object), utc=True, errors="coerce")
-        return parsed.astype(dtype).array
-    return pd.Series(array.to_pandas()).astype(dtype).array

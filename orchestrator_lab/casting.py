@@ -1,0 +1,123 @@
+"""From plain lists to arrays of the schema's dtypes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator_lab.schema import Column
+
+__all__ = ["to_array"]
+
+logger = logging.getLogger(__name__)
+
+
+def to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any:  # noqa: ANN401
+    """Cast one list to the array of a column, by Arrow where that is faster than pandas.
+
+    Parameters
+    ----------
+    values : sequence or None
+        JSON values, ISO 8601 texts or datetimes for instants; None is NA, as is what does not fit.
+    column : Column
+        The column of the schema.
+    length : int
+        Number of rows, for a column without values.
+
+    Returns
+    -------
+    array
+        Of the column's dtype.
+    """
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    if values is None:
+        values = [None] * length
+    if column.dtype == "category":
+        dtype = pd.CategoricalDtype(list(column.categories or ()))
+        codes = {name: code for code, name in enumerate(column.categories or ())}
+        strange = {value for value in set(values) if value is not None and value not in codes}
+        if strange:
+            logger.warning(
+                "column %s has values that this version does not know and shows as NA: %s",
+                column.name,
+                ", ".join(sorted(map(repr, strange))),
+            )
+        found = np.fromiter((codes.get(value, -1) for value in values), np.int8, length)
+        return pd.Categorical.from_codes(found.tolist(), dtype=dtype)
+    if column.dtype == "string":
+        return _from_arrow(pd.StringDtype("pyarrow"), _strings(values))
+    if column.dtype == "Int64":
+        return _from_arrow(pd.Int64Dtype(), _numbers(values, pa.int64(), _integer))
+    if column.dtype == "boolean":
+        return _from_arrow(pd.BooleanDtype(), _numbers(values, pa.bool_(), bool))
+    if column.dtype == "float64":
+        floats = _numbers(values, pa.float64(), _float)
+        return floats.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    return _instants(values)
+
+
+def _from_arrow(dtype: Any, array: Any) -> Any:  # noqa: ANN401 - the stubs lack the method
+    return dtype.__from_arrow__(array)
+
+
+def _strings(values: Sequence[Any]) -> Any:  # noqa: ANN401 - a pyarrow array
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, pa.large_string())
+    except (pa.ArrowException, UnicodeError, TypeError):
+        return pa.array([_string(value) for value in values], pa.large_string())
+
+
+def _string(value: object) -> str | None:
+    """Text of any JSON value; bytes that were no UTF-8 become replacement characters."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+
+
+def _numbers(values: Sequence[Any], kind: Any, cast: Any) -> Any:  # noqa: ANN401 - pyarrow types
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return pa.array([None if value is None else cast(value) for value in values], kind)
+
+
+def _integer(value: object) -> int | None:
+    """Return an int64, or None for what is none: unknown is NA, never a guess."""
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number == value and -(2**63) <= number < 2**63 else None
+
+
+def _float(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _instants(values: Sequence[Any]) -> Any:  # noqa: ANN401 - a pandas array
+    import pandas as pd
+    import pyarrow as pa
+
+    dtype = pd.DatetimeTZDtype("us", "UTC")
+    try:
+        array = pa.array(values, pa.string()).cast(pa.timestamp("us", tz="UTC"))
+    except (pa.ArrowException, TypeError):
+        parsed = pd.to_datetime(pd.Series(values, dtype=object), utc=True, errors="coerce")
+        return parsed.astype(dtype).array
+    return pd.Series(array.to_pandas()).astype(dtype).array

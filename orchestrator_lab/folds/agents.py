@@ -1,0 +1,252 @@
+"""The tables of the agents themselves: agents and their states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.folds.base import Fold, spans
+
+if TYPE_CHECKING:
+    from orchestrator_lab.journal.event import Event
+
+__all__ = ["AgentFold", "StateFold"]
+
+_TOKENS = ("input_tokens", "output_tokens")
+
+
+class StateFold(Fold):
+    """The states table: an agent's published states as intervals without gaps or overlaps."""
+
+    table = "states"
+    derived = ("run_id", "duration_s")
+    hidden = ("_started_s", "_ended_s")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: dict[str, int] = {}
+        self.handlers = {
+            "agent.state": self._state,
+            "agent.started": self._started,
+            "agent.exited": lambda event: self._enter(event, "exited"),
+            "agent.failed": lambda event: self._enter(event, "failed"),
+            "agent.removed": self._close,
+            "run.ended": self._close_all,
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the table so far, durations from the clock that never jumps."""
+        lengths = spans(self._cells["_started_s"], self._cells["_ended_s"])
+        return super().columns() | {"duration_s": lengths}
+
+    def state_of(self, agent: str) -> str | None:
+        """Return the state that an agent is in.
+
+        Parameters
+        ----------
+        agent : str
+            Name of the agent.
+
+        Returns
+        -------
+        str or None
+            None when it has none (yet, or any more).
+        """
+        row = self._open.get(agent)
+        return None if row is None else self._cells["state"][row]
+
+    def _state(self, event: Event) -> None:
+        state = event.attributes.get("state")
+        if state is not None:
+            self._enter(event, state)
+
+    def _started(self, event: Event) -> None:
+        if self.state_of(event.agent or "") in {None, "exited", "failed"}:
+            self._enter(event, "starting")
+
+    def _enter(self, event: Event, state: str) -> None:
+        agent = event.agent
+        if agent is None or self.state_of(agent) == state:
+            return
+        self._close(event)
+        self._open[agent] = self._add(
+            None,
+            {
+                "agent": agent,
+                "state": state,
+                "started_at": event.at,
+                # Starts and exits are seen in the process itself.
+                "source": event.source or (None if event.event == "agent.state" else "process"),
+                "_started_s": event.monotonic_s,
+            },
+        )
+
+    def _close(self, event: Event) -> None:
+        row = self._open.pop(event.agent or "", None)
+        if row is not None:
+            self._cells["ended_at"][row] = event.at
+            self._cells["_ended_s"][row] = event.monotonic_s
+
+    def _close_all(self, event: Event) -> None:
+        for row in self._open.values():
+            self._cells["ended_at"][row] = event.at
+            self._cells["_ended_s"][row] = event.monotonic_s
+        self._open.clear()
+
+
+class AgentFold(Fold):
+    """The agents table. An agent that is added again under its name gets a row of its own."""
+
+    table = "agents"
+    hidden = ("_starts", "_busy_since")
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The states' own rules decide what busy is; only the newest interval matters here.
+        self._states = StateFold()
+        self._usage: dict[str, tuple[int, tuple[int | None, ...], bool]] = {}
+        self.handlers = {
+            "agent.added": self._added,
+            "agent.started": self._started,
+            "agent.ready": self._ready,
+            "agent.state": self._state,
+            "agent.exited": self._exited,
+            "agent.failed": self._failed,
+            "agent.removed": self._removed,
+            "agent.session": self._facts,
+            "agent.model": self._facts,
+            "message.queued": self._message,
+            "turn.usage": self._tokens,
+            "run.ended": self._run_ended,
+        }
+
+    def _row_of(self, event: Event) -> int | None:
+        if event.agent is None:
+            return None
+        row = self._rows.get(event.agent)
+        return self._new(event.agent, {}) if row is None else row
+
+    def _new(self, name: str, facts: dict[str, Any]) -> int:
+        known = {key: facts.get(key) for key in self._cells if key in facts}
+        return self._add(name, {**known, "name": name, "restarts": 0, "message_count": 0, "_starts": 0})
+
+    def _added(self, event: Event) -> None:
+        name = event.agent or event.attributes.get("name")
+        if name is None:
+            return
+        row = self._rows.get(name)
+        agent_id = event.attributes.get("agent_id")
+        if row is None or self._cells["agent_id"][row] not in {None, agent_id}:
+            self._new(name, event.attributes)
+        else:
+            self._facts(event)
+
+    def _facts(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None:
+            return
+        for name, value in event.attributes.items():
+            if name in self._cells and name not in self.hidden and value is not None:
+                self._cells[name][row] = value
+
+    def _started(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None:
+            return
+        cells, facts = self._cells, event.attributes
+        for name in ("pid", "pane_id", "session_id"):
+            if facts.get(name) is not None:
+                cells[name][row] = facts[name]
+        cells["_starts"][row] += 1
+        cells["restarts"][row] = cells["_starts"][row] - 1
+        if cells["started_at"][row] is None:
+            cells["started_at"][row] = event.at
+        cells["ended_at"][row] = cells["exit_code"][row] = None
+        self._follow(event, row)
+
+    def _ready(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is not None and self._cells["ready_at"][row] is None:
+            self._cells["ready_at"][row] = event.at
+
+    def _state(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is not None:
+            self._follow(event, row)
+
+    def _exited(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None:
+            return
+        status, signal = event.attributes.get("exit_code"), event.attributes.get("signal")
+        if status is None and isinstance(signal, int):
+            status = -signal
+        self._cells["exit_code"][row] = status
+        self._cells["ended_at"][row] = event.at
+        self._follow(event, row)
+
+    def _failed(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None:
+            return
+        if self._cells["ended_at"][row] is None:
+            self._cells["ended_at"][row] = event.at
+        self._follow(event, row)
+
+    def _removed(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None:
+            return
+        if self._cells["ended_at"][row] is None:
+            self._cells["ended_at"][row] = event.at
+        self._idle(row, event.monotonic_s)
+        self._states.update((event,))
+
+    def _run_ended(self, event: Event) -> None:
+        for row in self._rows.values():
+            self._idle(row, event.monotonic_s)
+        self._states.update((event,))
+
+    def _follow(self, event: Event, row: int) -> None:
+        """Take the agent's state after an event, and its busy time up to it."""
+        self._states.update((event,))
+        state = self._states.state_of(event.agent or "")
+        cells = self._cells
+        cells["state"][row] = state
+        if state == "busy":
+            if cells["_busy_since"][row] is None:
+                cells["_busy_since"][row] = event.monotonic_s
+        else:
+            self._idle(row, event.monotonic_s)
+        if cells["busy_s"][row] is None:
+            cells["busy_s"][row] = 0.0
+
+    def _idle(self, row: int, now_s: float) -> None:
+        since = self._cells["_busy_since"][row]
+        if since is not None:
+            busy = self._cells["busy_s"][row] or 0.0
+            self._cells["busy_s"][row] = round(busy + now_s - since, 6)
+            self._cells["_busy_since"][row] = None
+
+    def _message(self, event: Event) -> None:
+        recipient = event.attributes.get("recipient") or event.agent
+        for name in {event.attributes.get("sender"), recipient}:
+            row = self._rows.get(name) if name is not None else None
+            if row is not None:
+                self._cells["message_count"][row] += 1
+
+    def _tokens(self, event: Event) -> None:
+        """Add a turn's tokens; a later account of the same turn replaces the earlier."""
+        if event.turn_id is None:
+            return
+        known = self._usage.get(event.turn_id)
+        row = known[0] if known is not None else self._row_of(event)
+        final = bool(event.attributes.get("final"))
+        if row is None or (known is not None and known[2] and not final):
+            return
+        tokens = tuple(event.attributes.get(name) for name in _TOKENS)
+        before = known[1] if known is not None else (None, None)
+        for name, new, old in zip(_TOKENS, tokens, before, strict=True):
+            if new is not None or old is not None:
+                total = self._cells[name][row] or 0
+                self._cells[name][row] = total + (new or 0) - (old or 0)
+        self._usage[event.turn_id] = (row, tokens, final)

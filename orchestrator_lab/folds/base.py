@@ -1,0 +1,128 @@
+"""What all folds share."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from orchestrator_lab.schema import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from orchestrator_lab.journal.event import Event
+
+    Handler = Callable[[Event], None]
+
+__all__ = ["Fold", "as_json", "spans"]
+
+
+class Fold:
+    """Base of all folds: columns of one table, and what to do for each kind of event.
+
+    Attributes
+    ----------
+    table : str
+        Name of the table.
+    handlers : dict of str to callable
+        What takes an event, by event name. Unknown events pass by.
+    """
+
+    table: ClassVar[str]
+    #: Columns kept beside those of the table, such as clock readings for durations.
+    hidden: ClassVar[tuple[str, ...]] = ()
+    #: Columns that are computed when asked for.
+    derived: ClassVar[tuple[str, ...]] = ("run_id", "cost_usd")
+
+    def __init__(self) -> None:
+        names = [column.name for column in TABLES[self.table] if column.name not in self.derived]
+        self._cells: dict[str, list[Any]] = {name: [] for name in (*names, *self.hidden)}
+        self._rows: dict[str, int] = {}
+        self._length = 0
+        self.handlers: dict[str, Handler] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def update(self, events: Iterable[Event]) -> Self:
+        """Take more events, in the order of the journal.
+
+        Parameters
+        ----------
+        events : iterable of Event
+            Those that follow the ones taken before.
+
+        Returns
+        -------
+        Fold
+            Itself.
+        """
+        get = self.handlers.get
+        for event in events:
+            handler = get(event.event)
+            if handler is not None:
+                handler(event)
+        return self
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the table so far, one list a column, without ``run_id`` and ``cost_usd``.
+
+        Returns
+        -------
+        dict of str to list
+            All of one length; None where a value is not known. Not to be changed.
+        """
+        return {name: cells for name, cells in self._cells.items() if name not in self.hidden}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the table so far, one dict a row.
+
+        Returns
+        -------
+        list of dict
+            In the order of the table.
+        """
+        columns = self.columns()
+        names = list(columns)
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def row(self, key: str) -> dict[str, Any] | None:
+        """Return one row by its id.
+
+        Parameters
+        ----------
+        key : str
+            The ``message_id``, ``turn_id``, ``tool_call_id`` or ``dialog_id``.
+
+        Returns
+        -------
+        dict or None
+            Its columns, those derived by :meth:`columns` left out; None when there is no such row.
+        """
+        found = self._rows.get(key)
+        if found is None:
+            return None
+        return {name: cells[found] for name, cells in self._cells.items() if name not in self.hidden}
+
+    def _add(self, key: str | None, values: dict[str, Any]) -> int:
+        row = self._length
+        for name, cells in self._cells.items():
+            cells.append(values.get(name))
+        self._length = row + 1
+        if key is not None:
+            self._rows[key] = row
+        return row
+
+
+def spans(starts: Sequence[float | None], ends: Sequence[float | None]) -> list[float | None]:
+    """Return the seconds from start to end, row by row."""
+    return [
+        None if start is None or end is None else round(end - start, 6) for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def as_json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    """Text stays text; any other value becomes JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,234 @@
+"""The tables of what agents do in a turn: turns, tool calls, dialogs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.folds.base import Fold, as_json, spans
+
+if TYPE_CHECKING:
+    from orchestrator_lab.journal.event import Event
+
+__all__ = ["TOKENS", "DialogFold", "Recordings", "ToolCallFold", "TurnFold"]
+
+TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
+
+
+class Recordings:
+    """Where the recording of each agent begins on the run's clock."""
+
+    def __init__(self) -> None:
+        self._origins: dict[tuple[str | None, str], float] = {}
+        self._current: dict[str, float] = {}
+
+    def started(self, event: Event) -> None:
+        """Take a ``recording.started``."""
+        facts = event.attributes
+        origin = event.monotonic_s
+        try:
+            begun = datetime.fromisoformat(facts["started_at"])
+            # `at` and `monotonic_s` of one event are one instant on two clocks.
+            origin -= (datetime.fromisoformat(event.at) - begun).total_seconds()
+        except (KeyError, TypeError, ValueError):
+            pass  # then the event itself is the best account of the start
+        # A file that is continued after a gap keeps its own time from its first start.
+        key = (event.agent, str(facts.get("path")))
+        if event.agent is not None:
+            self._current[event.agent] = self._origins.setdefault(key, origin)
+
+    def offset(self, event: Event) -> float | None:
+        """Return where an event is in its agent's recording, in seconds; None outside of it."""
+        origin = self._current.get(event.agent or "")
+        if origin is None or event.monotonic_s < origin:
+            return None
+        return round(event.monotonic_s - origin, 6)
+
+
+class TurnFold(Fold):
+    """The turns table; usage that arrives after a turn's end amends its row."""
+
+    table = "turns"
+    derived = ("run_id", "cost_usd", "time_to_first_output_s", "duration_s")
+    hidden = ("_started_s", "_first_s", "_ended_s", "_final")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recordings = Recordings()
+        self.handlers = {
+            "turn.started": self._started,
+            "turn.first_output": self._first_output,
+            "turn.ended": self._ended,
+            "turn.usage": self._usage,
+            "tool.started": self._tool,
+            "recording.started": self._recordings.started,
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the table so far, durations from the clock that never jumps."""
+        cells = self._cells
+        return super().columns() | {
+            "time_to_first_output_s": spans(cells["_started_s"], cells["_first_s"]),
+            "duration_s": spans(cells["_started_s"], cells["_ended_s"]),
+        }
+
+    def _row_of(self, event: Event) -> int | None:
+        if event.turn_id is None:
+            return None
+        row = self._rows.get(event.turn_id)
+        if row is None:
+            row = self._add(
+                event.turn_id,
+                {
+                    "seq": event.seq,
+                    "turn_id": event.turn_id,
+                    "agent": event.agent,
+                    "tool_call_count": 0,
+                },
+            )
+        return row
+
+    def _started(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None:
+            return
+        cells = self._cells
+        if cells["started_at"][row] is None:
+            cells["started_at"][row] = event.at
+            cells["_started_s"][row] = event.monotonic_s
+            cells["cast_offset_s"][row] = self._recordings.offset(event)
+        message_ids = event.attributes.get("message_ids")
+        if message_ids is not None:
+            cells["message_ids"][row] = as_json(message_ids)
+
+    def _first_output(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is not None and self._cells["first_output_at"][row] is None:
+            self._cells["first_output_at"][row] = event.at
+            self._cells["_first_s"][row] = event.monotonic_s
+
+    def _ended(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None:
+            return
+        cells, facts = self._cells, event.attributes
+        if cells["ended_at"][row] is None:
+            cells["ended_at"][row] = event.at
+            cells["_ended_s"][row] = event.monotonic_s
+        # A later account of the same end (the transcript after the hook) amends the text.
+        for name in ("reply", "end_reason"):
+            if facts.get(name) is not None:
+                cells[name][row] = facts[name]
+
+    def _usage(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None or (self._cells["_final"][row] and not event.attributes.get("final")):
+            return
+        cells, facts = self._cells, event.attributes
+        for name in TOKENS:
+            cells[name][row] = facts.get(name)
+        if facts.get("model") is not None:
+            cells["model"][row] = facts["model"]
+        cells["tokens_source"][row] = "reported"
+        cells["_final"][row] = facts.get("final")
+
+    def _tool(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is not None:
+            self._cells["tool_call_count"][row] += 1
+
+
+class ToolCallFold(Fold):
+    """The tool_calls table."""
+
+    table = "tool_calls"
+    derived = ("run_id", "duration_s")
+    hidden = ("_started_s", "_ended_s")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handlers = {"tool.started": self._started, "tool.ended": self._ended}
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the table so far, durations from the clock that never jumps."""
+        lengths = spans(self._cells["_started_s"], self._cells["_ended_s"])
+        return super().columns() | {"duration_s": lengths}
+
+    def _row_of(self, event: Event) -> int:
+        call = event.attributes.get("tool_call_id")
+        row = self._rows.get(call) if call is not None else None
+        if row is None:
+            row = self._add(
+                call,
+                {
+                    "seq": event.seq,
+                    "tool_call_id": call,
+                    "turn_id": event.turn_id,
+                    "agent": event.agent,
+                },
+            )
+        return row
+
+    def _started(self, event: Event) -> None:
+        row, facts = self._row_of(event), event.attributes
+        self._cells["name"][row] = facts.get("name")
+        self._cells["input"][row] = as_json(facts.get("input"))
+        self._cells["started_at"][row] = event.at
+        self._cells["_started_s"][row] = event.monotonic_s
+
+    def _ended(self, event: Event) -> None:
+        row, facts = self._row_of(event), event.attributes
+        self._cells["output"][row] = as_json(facts.get("output"))
+        self._cells["status"][row] = facts.get("status")
+        self._cells["error_message"][row] = facts.get("error_message")
+        self._cells["_ended_s"][row] = event.monotonic_s
+        if self._cells["name"][row] is None:
+            self._cells["name"][row] = facts.get("name")
+
+
+class DialogFold(Fold):
+    """The dialogs table."""
+
+    table = "dialogs"
+    derived = ("run_id", "wait_s")
+    hidden = ("_opened_s", "_answered_s")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handlers = {"dialog.opened": self._opened, "dialog.answered": self._answered}
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the table so far, durations from the clock that never jumps."""
+        lengths = spans(self._cells["_opened_s"], self._cells["_answered_s"])
+        return super().columns() | {"wait_s": lengths}
+
+    def _opened(self, event: Event) -> None:
+        facts = event.attributes
+        self._add(
+            facts.get("dialog_id"),
+            {
+                "seq": event.seq,
+                "dialog_id": facts.get("dialog_id"),
+                "agent": event.agent,
+                "turn_id": event.turn_id,
+                "kind": facts.get("kind"),
+                "subject": facts.get("subject"),
+                "options": as_json(facts.get("options")),
+                "opened_at": event.at,
+                "_opened_s": event.monotonic_s,
+            },
+        )
+
+    def _answered(self, event: Event) -> None:
+        row = self._rows.get(event.attributes.get("dialog_id") or "")
+        if row is None or self._cells["answered_at"][row] is not None:
+            return
+        self._cells["answered_at"][row] = event.at
+        self._cells["_answered_s"][row] = event.monotonic_s
+        self._cells["answered_by"][row] = event.attributes.get("answered_by")
+        self._cells["decision"][row] = event.attributes.get("decision")

@@ -1,0 +1,717 @@
+"""Tables of runs as pandas DataFrames: ``runs_df``, ``messages_df`` and their siblings.
+
+Each function takes the same sources: a :class:`~orchestrator_lab.run.Run`, a live cluster, the
+path of a run folder or of a folder of runs, a glob, or a list of those. Columns and dtypes are
+those of :data:`orchestrator_lab.schema.TABLES`, always all of them, also when there are no rows.
+
+Examples
+--------
+>>> import tempfile
+>>> with tempfile.TemporaryDirectory() as folder:
+...     messages_df(folder).shape[0]
+0
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
+from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
+from orchestrator_lab.journal.reader import JournalReader
+from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from orchestrator_lab.folds.base import Handler
+    from orchestrator_lab.journal.event import Event
+
+__all__ = [
+    "RunTables",
+    "agents_df",
+    "alerts_df",
+    "dialogs_df",
+    "events_df",
+    "fold_messages",
+    "fold_turns",
+    "messages_df",
+    "processes_df",
+    "runs_df",
+    "states_df",
+    "tool_calls_df",
+    "turns_df",
+]
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"
+MANIFEST = "manifest.json"
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """Anything that has a run's events."""
+
+    run_id: str
+
+    def events(self) -> list[Event]:
+        """Return the events of the run, in order."""
+        ...
+
+
+Source: TypeAlias = "str | os.PathLike[str] | EventSource | Iterable[str | os.PathLike[str] | EventSource]"
+Names: TypeAlias = "str | Iterable[str] | None"
+
+
+class RunTables:
+    """The tables of one run, folded from its journal as far as it has come.
+
+    Parameters
+    ----------
+    path : path-like or None
+        The run's folder; None for events that come another way, see :meth:`from_events`.
+    run_id : str, optional
+        The run of such events.
+    manifest : dict, optional
+        The manifest of such a run.
+
+    Raises
+    ------
+    RunNotFound
+        When the folder is no run.
+    JournalError
+        When its manifest is damaged.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        run_id: str | None = None,
+        manifest: dict[str, Any] | None = None,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.manifest = manifest or {}
+        if self.path is not None:
+            if not is_run(self.path):
+                raise RunNotFound(
+                    f"{self.path} is no run: expected a folder with {MANIFEST} or {JOURNAL}, such "
+                    "as runs/run_…; `orchestrator-lab runs` lists those there are",
+                    path=str(self.path),
+                )
+            self.manifest = _read_manifest(self.path)
+            run_id = str(self.manifest.get("run_id") or self.path.resolve().name)
+        self.run_id = run_id or ""
+        self.source = self.run_id if path is None else str(path)
+        # The events table is a copy of the journal in memory: read only once it is asked for.
+        self._reader, self._events_reader = (
+            None if self.path is None else JournalReader(self.path / JOURNAL) for _ in range(2)
+        )
+        self._events = EventFold()
+        self._run = RunFold()
+        self._folds = make_folds()
+        self._handlers: dict[str, list[Handler]] = {}
+        for handlers in (self._run.handlers, *(fold.handlers for fold in self._folds.values())):
+            for name, handler in handlers.items():
+                self._handlers.setdefault(name, []).append(handler)
+        self._frames: dict[str, tuple[int, pd.DataFrame]] = {}
+
+    @classmethod
+    def from_events(cls, run_id: str, events: Iterable[Event], manifest: dict[str, Any] | None = None) -> RunTables:
+        """Return the tables of events that are at hand already.
+
+        Parameters
+        ----------
+        run_id : str
+            Their run.
+        events : iterable of Event
+            From the first on.
+        manifest : dict, optional
+            The run's manifest.
+
+        Returns
+        -------
+        RunTables
+            Without a folder.
+        """
+        tables = cls(None, run_id=run_id, manifest=manifest)
+        tables.feed(events)
+        return tables
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Take events that do not come from the journal's file.
+
+        Parameters
+        ----------
+        events : iterable of Event
+            Those that follow the ones taken before.
+        """
+        known = list(events)
+        self._take(known)
+        self._events.update(known)
+
+    def _take(self, events: list[Event]) -> None:
+        """Give each event to the folds that want it, in one pass."""
+        get = self._handlers.get
+        for event in events:
+            handlers = get(event.event)
+            if handlers is not None:
+                for handler in handlers:
+                    handler(event)
+        self._run.event_count += len(events)
+
+    def refresh(self) -> int:
+        """Read what the journal has gained since the last call.
+
+        Returns
+        -------
+        int
+            Number of events that were new.
+        """
+        if self._reader is None:
+            return 0
+        events = self._reader.read()
+        self._take(events)
+        return len(events)
+
+    def fold(self, table: str) -> Fold:
+        """Return the fold behind a table, up to date.
+
+        Parameters
+        ----------
+        table : str
+            ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states`` or
+            ``events``.
+
+        Returns
+        -------
+        Fold
+            Not to be changed.
+        """
+        if table == "events":
+            if self._events_reader is not None:
+                self._events.update(self._events_reader.read())
+            return self._events
+        self.refresh()
+        return self._folds[table]
+
+    def status(self) -> str | None:
+        """Return how the run stands.
+
+        Returns
+        -------
+        str or None
+            The status of its end; ``running`` while a cluster of this machine holds it; None when
+            it has no end and nobody here is running it.
+        """
+        ended = self._run.facts.get("status")
+        if ended is not None:
+            return str(ended)
+        return "running" if self.path is not None and _is_live(self.run_id) else None
+
+    def columns(self, table: str) -> dict[str, list[Any]]:
+        """Return a table as plain lists, one a column, up to date.
+
+        Parameters
+        ----------
+        table : str
+            Any table of the schema.
+
+        Returns
+        -------
+        dict of str to list
+            All of one length, with ``run_id``; columns that nothing is known of are absent.
+        """
+        columns_of(table)
+        if table == "runs":
+            self.refresh()
+            return {name: [value] for name, value in self._run_row().items()}
+        if table in {"alerts", "processes"}:  # no event makes them yet
+            return {}
+        fold = self.fold(table)
+        return {"run_id": [self.run_id] * len(fold), **fold.columns()}
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """Return a table, built again only when the journal has grown.
+
+        Parameters
+        ----------
+        table : str
+            Any table of the schema.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A copy of its own (copy-on-write, so it costs nothing).
+        """
+        if table == "runs":  # its status depends on more than the journal
+            return _attributed(build_frame(table, self.columns(table)), [self])
+        columns = None
+        if table not in {"alerts", "processes"}:
+            self.fold(table)
+        count = len(self._events) if table == "events" else self._run.event_count
+        kept = self._frames.get(table)
+        if kept is None or kept[0] != count:
+            columns = self.columns(table)
+            kept = (count, _attributed(build_frame(table, columns), [self]))
+            self._frames[table] = kept
+        frame = kept[1].copy(deep=False)
+        frame.attrs = dict(kept[1].attrs)
+        return frame
+
+    def _run_row(self) -> dict[str, Any]:
+        manifest = self.manifest
+        versions = manifest.get("versions") or {}
+        git = (manifest.get("git") or {}).get("work_dir") or {}
+        agents, turns = self._folds["agents"].columns(), self._folds["turns"].columns()
+        facts = self._run.facts
+        row: dict[str, Any] = {
+            "run_id": self.run_id,
+            "parent_run_id": manifest.get("parent_run_id"),
+            "experiment": manifest.get("experiment"),
+            "mode": manifest.get("mode"),
+            "started_at": manifest.get("started_at"),
+            "params": _json(manifest.get("params")),
+            "tags": _json(manifest.get("tags")),
+            "seed": manifest.get("seed"),
+            "git_commit": git.get("commit"),
+            "git_dirty": git.get("dirty"),
+            "package_version": versions.get("orchestrator_lab"),
+            "python_version": versions.get("python"),
+            "tmux_version": versions.get("tmux"),
+            "platform": manifest.get("platform"),
+        }
+        row.update({name: value for name, value in facts.items() if value is not None})
+        row["status"] = self.status()
+        row["agent_count"] = len(set(agents["name"]))
+        row["message_count"] = len(self._folds["messages"])
+        row["event_count"] = self._run.event_count
+        for name in ("input_tokens", "output_tokens"):
+            known = [tokens for tokens in turns[name] if tokens is not None]
+            row[name] = sum(known) if known else None
+        return row
+
+
+def runs_df(source: Source, *, columns: Names = None) -> pd.DataFrame:
+    """Return one row a run: experiment, params, status, counts, versions.
+
+    Parameters
+    ----------
+    source : Run, Cluster, path, glob or list of those
+        What to read; a folder that is no run is read as a folder of runs.
+    columns : str or iterable of str, optional
+        Columns wanted, in this order; all of them otherwise.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``runs`` of the schema; ``.attrs`` hold ``schema_version`` and ``source``.
+
+    Raises
+    ------
+    RunNotFound
+        When a path does not exist.
+    ConfigError
+        When a column does not exist.
+
+    Examples
+    --------
+    >>> runs_df([]).shape[0]
+    0
+    """
+    return _table(source, "runs", columns, None)
+
+
+def agents_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row an agent: what it is, how it stands, time busy, tokens.
+
+    Parameters
+    ----------
+    source, columns
+        As for :func:`runs_df`.
+    agents : str or iterable of str, optional
+        Names of the agents wanted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``agents`` of the schema.
+
+    Examples
+    --------
+    >>> agents_df([], columns=["name", "busy_s"]).columns.tolist()
+    ['name', 'busy_s']
+    """
+    return _table(source, "agents", columns, agents)
+
+
+def messages_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row a message: text, ladder of delivery, times, outcome.
+
+    Parameters
+    ----------
+    source, columns
+        As for :func:`runs_df`.
+    agents : str or iterable of str, optional
+        Messages that these sent or were sent.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``messages`` of the schema. Durations are in seconds: ``queue_s`` from queued to
+        claimed, ``delivery_s`` from claimed to accepted, ``response_s`` from accepted to answered.
+
+    Examples
+    --------
+    >>> str(messages_df([])["accepted_at"].dtype)
+    'datetime64[us, UTC]'
+    """
+    return _table(source, "messages", columns, agents)
+
+
+def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row a turn: reply, times, tokens as the program reported them.
+
+    Parameters
+    ----------
+    source, columns
+        As for :func:`runs_df`.
+    agents : str or iterable of str, optional
+        Names of the agents wanted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``turns`` of the schema; ``input_tokens`` include cached ones.
+
+    Examples
+    --------
+    >>> str(turns_df([])["output_tokens"].dtype)
+    'Int64'
+    """
+    return _table(source, "turns", columns, agents)
+
+
+def tool_calls_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row a tool call: arguments, result, time.
+
+    Parameters
+    ----------
+    source, columns, agents
+        As for :func:`turns_df`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``tool_calls`` of the schema.
+
+    Examples
+    --------
+    >>> tool_calls_df([], columns="name").shape
+    (0, 1)
+    """
+    return _table(source, "tool_calls", columns, agents)
+
+
+def dialogs_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row a dialog: what a program asked its user, who answered and how.
+
+    Parameters
+    ----------
+    source, columns, agents
+        As for :func:`turns_df`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``dialogs`` of the schema.
+
+    Examples
+    --------
+    >>> dialogs_df([], columns="kind").shape
+    (0, 1)
+    """
+    return _table(source, "dialogs", columns, agents)
+
+
+def states_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row an interval in which an agent was in one state.
+
+    Parameters
+    ----------
+    source, columns, agents
+        As for :func:`turns_df`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``states`` of the schema; an interval that lasts has no end and no duration.
+
+    Examples
+    --------
+    >>> "busy" in states_df([])["state"].cat.categories
+    True
+    """
+    return _table(source, "states", columns, agents)
+
+
+def alerts_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row an alert.
+
+    Parameters
+    ----------
+    source, columns, agents
+        As for :func:`turns_df`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``alerts`` of the schema.
+
+    Examples
+    --------
+    >>> alerts_df([], columns="rule").shape
+    (0, 1)
+    """
+    return _table(source, "alerts", columns, agents)
+
+
+def processes_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row a sample of an agent's processes.
+
+    Parameters
+    ----------
+    source, columns, agents
+        As for :func:`turns_df`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``processes`` of the schema.
+
+    Examples
+    --------
+    >>> processes_df([], columns="rss_bytes").shape
+    (0, 1)
+    """
+    return _table(source, "processes", columns, agents)
+
+
+def events_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+    """Return one row an event: the journal itself.
+
+    Parameters
+    ----------
+    source, columns, agents
+        As for :func:`turns_df`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Table ``events`` of the schema; ``attributes`` are JSON.
+
+    Examples
+    --------
+    >>> events_df([], columns=["seq", "event"]).shape
+    (0, 2)
+    """
+    return _table(source, "events", columns, agents)
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a folder is a run.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Any path.
+
+    Returns
+    -------
+    bool
+        True when it holds a manifest or a journal.
+    """
+    return (path / MANIFEST).is_file() or (path / JOURNAL).is_file()
+
+
+def find_runs(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the run folders that a path or glob means, oldest first.
+
+    Parameters
+    ----------
+    path : path-like
+        A run, its journal or manifest, a folder of runs, or a glob of any of these.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Empty for a folder without runs.
+
+    Raises
+    ------
+    RunNotFound
+        When there is nothing at this path.
+    """
+    text = str(Path(path).expanduser())
+    place = Path(text)
+    if not place.exists():
+        if glob.has_magic(text):
+            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes a full path
+            found = [run for match in matches for run in find_runs(match)]
+            return list(dict.fromkeys(found))
+        raise RunNotFound(
+            f"there is no run at {text}: expected a run folder, a folder of runs or a glob",
+            path=text,
+        )
+    if place.is_file():
+        return [place.parent] if place.name in {JOURNAL, MANIFEST} else []
+    if is_run(place):
+        return [place]
+    return sorted(child for child in place.iterdir() if is_run(child))
+
+
+def _table(source: Source, table: str, columns: Names, agents: Names) -> pd.DataFrame:
+    wanted = None if columns is None else _names(columns)
+    _check_columns(table, wanted)
+    runs = list(_resolve(source))
+    if len(runs) == 1 and wanted is None:
+        frame = runs[0].frame(table)
+    else:
+        keys = _agent_columns(table) if agents is not None else ()
+        needed = None if wanted is None else list(dict.fromkeys((*wanted, *keys)))
+        frame = _attributed(build_frame(table, _merge(runs, table), only=needed), runs)
+    if agents is not None:
+        frame = _only_agents(frame, table, _names(agents))
+    if wanted is not None:
+        attrs = frame.attrs
+        frame = frame[wanted]
+        frame.attrs = attrs
+    return frame
+
+
+def _merge(runs: Sequence[RunTables], table: str) -> dict[str, list[Any]]:
+    """Put the columns of several runs one behind the other."""
+    if len(runs) == 1:
+        return runs[0].columns(table)
+    merged: dict[str, list[Any]] = {column.name: [] for column in TABLES[table]}
+    for run in runs:
+        columns = run.columns(table)
+        length = max((len(values) for values in columns.values()), default=0)
+        for name, values in merged.items():
+            values.extend(columns.get(name) or [None] * length)
+    return merged
+
+
+def _only_agents(frame: pd.DataFrame, table: str, names: list[str]) -> pd.DataFrame:
+    keep = None
+    for column in _agent_columns(table):
+        mask = frame[column].isin(names)
+        keep = mask if keep is None else keep | mask
+    if keep is None:
+        return frame
+    attrs = frame.attrs
+    frame = frame[keep].reset_index(drop=True)
+    frame.attrs = attrs
+    return frame
+
+
+def _agent_columns(table: str) -> tuple[str, ...]:
+    return {"messages": ("sender", "recipient"), "agents": ("name",), "runs": ()}.get(table, ("agent",))
+
+
+def _check_columns(table: str, wanted: list[str] | None) -> None:
+    if wanted is None:
+        return
+    have = [column.name for column in columns_of(table)]
+    missing = [name for name in wanted if name not in have]
+    if missing:
+        raise ConfigError(
+            f"the table {table!r} has no column {', '.join(map(repr, missing))}; it has: {', '.join(have)}"
+        )
+
+
+def _names(names: str | Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
+    """Yield the tables of each run that a source means."""
+    tables = getattr(source, "tables", None)
+    if isinstance(source, RunTables):
+        yield source
+    elif isinstance(tables, RunTables):
+        yield tables
+    elif isinstance(source, str | os.PathLike):
+        for path in find_runs(source):
+            yield RunTables(path)
+    elif callable(getattr(source, "events", None)) and hasattr(source, "run_id"):
+        yield RunTables.from_events(source.run_id, source.events(), getattr(source, "manifest", None))
+    elif getattr(source, "run", None) is not None:
+        yield from _resolve(source.run)
+    elif isinstance(source, Iterable):
+        for item in source:
+            yield from _resolve(item)
+    else:
+        raise ConfigError(
+            f"cannot read runs from {type(source).__name__}; expected a run, a cluster, a path, a "
+            "glob or a list of those"
+        )
+
+
+def _attributed(frame: pd.DataFrame, runs: Sequence[RunTables]) -> pd.DataFrame:
+    frame.attrs = {"schema_version": SCHEMA_VERSION, "source": [run.source for run in runs]}
+    return frame
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise JournalError(
+            f"{file}: the manifest cannot be read ({error}); it is one JSON object, so restore it "
+            "or move it away to read the journal alone",
+            path=str(file),
+        ) from error
+    if not isinstance(manifest, dict):
+        raise JournalError(
+            f"{file}: the manifest is a {type(manifest).__name__}, not a JSON object; restore it "
+            "or move it away to read the journal alone",
+            path=str(file),
+        )
+    if (manifest.get("schema_version") or 0) > SCHEMA_VERSION:
+        logger.warning(
+            "%s was written by a newer orchestrator-lab (schema %s, this is %s); what this version "
+            "does not know is left out",
+            file,
+            manifest["schema_version"],
+            SCHEMA_VERSION,
+        )
+    return manifest
+
+
+def _is_live(run_id: str) -> bool:
+    """Return whether a cluster of this user, on this machine, is recording the run."""
+    try:
+        from orchestrator_lab import runtime
+
+        return any(
+            record.run_id == run_id and runtime.is_locked(runtime.cluster_dir(record.name))
+            for record in runtime.list_clusters()
+        )
+    except (OrchestratorLabError, OSError) as error:
+        logger.debug("cannot tell whether %s is running: %s", run_id, error)
+        return False
+
+
+def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,427 @@
+"""Runs: the recorded life of a cluster, in a folder of its own."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem
+from orchestrator_lab.frames import (
+    JOURNAL,
+    MANIFEST,
+    RunTables,
+    find_runs,
+)
+from orchestrator_lab.journal.reader import read_events
+from orchestrator_lab.schema import SCHEMA_VERSION, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+
+    from orchestrator_lab.journal.event import Event
+
+__all__ = ["Run", "create_run", "list_runs", "open_run"]
+
+_MODES = ("live", "record", "replay", "replay_strict")
+
+
+class Run:
+    """A run folder, and its tables as far as the journal has come.
+
+    A run that is still being recorded may be open as well: each look at a table reads what is new.
+
+    Parameters
+    ----------
+    path : path-like
+        The run's folder; see :func:`open_run`.
+
+    Raises
+    ------
+    RunNotFound
+        When the folder is no run.
+
+    Examples
+    --------
+    >>> run = open_run("runs/run_x")  # doctest: +SKIP
+    >>> run.messages[["sender", "recipient", "content", "status"]]  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        #: The run's tables; :mod:`orchestrator_lab.frames` reads a run through them.
+        self.tables = RunTables(path)
+        #: The run's folder.
+        self.path = Path(path)
+
+    @property
+    def run_id(self) -> str:
+        """The run's unique id; sorts by time."""
+        return self.tables.run_id
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What was known when the run began: config, versions, git state, platform."""
+        return self.tables.manifest
+
+    @property
+    def status(self) -> str | None:
+        """``running``, ``completed``, ``failed`` or ``cancelled``; None when that is not known."""
+        self.tables.refresh()
+        return self.tables.status()
+
+    def events(self) -> list[Event]:
+        """Return all events of the run.
+
+        Returns
+        -------
+        list of Event
+            In the order of the journal; read from the file each time.
+
+        Raises
+        ------
+        JournalError
+            When the journal cannot be read.
+        """
+        journal = self.path / JOURNAL
+        return read_events(journal)[0] if journal.exists() else []
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """The run's own row of the runs table."""
+        return self.tables.frame("runs")
+
+    @property
+    def agents(self) -> pd.DataFrame:
+        """The agents table; see :func:`orchestrator_lab.frames.agents_df`."""
+        return self.tables.frame("agents")
+
+    @property
+    def messages(self) -> pd.DataFrame:
+        """The messages table; see :func:`orchestrator_lab.frames.messages_df`."""
+        return self.tables.frame("messages")
+
+    @property
+    def turns(self) -> pd.DataFrame:
+        """The turns table; see :func:`orchestrator_lab.frames.turns_df`."""
+        return self.tables.frame("turns")
+
+    @property
+    def tool_calls(self) -> pd.DataFrame:
+        """The tool_calls table; see :func:`orchestrator_lab.frames.tool_calls_df`."""
+        return self.tables.frame("tool_calls")
+
+    @property
+    def dialogs(self) -> pd.DataFrame:
+        """The dialogs table; see :func:`orchestrator_lab.frames.dialogs_df`."""
+        return self.tables.frame("dialogs")
+
+    @property
+    def states(self) -> pd.DataFrame:
+        """The states table; see :func:`orchestrator_lab.frames.states_df`."""
+        return self.tables.frame("states")
+
+    @property
+    def alerts(self) -> pd.DataFrame:
+        """The alerts table; see :func:`orchestrator_lab.frames.alerts_df`."""
+        return self.tables.frame("alerts")
+
+    @property
+    def processes(self) -> pd.DataFrame:
+        """The processes table; see :func:`orchestrator_lab.frames.processes_df`."""
+        return self.tables.frame("processes")
+
+    @property
+    def events_df(self) -> pd.DataFrame:
+        """The events table; see :func:`orchestrator_lab.frames.events_df`."""
+        return self.tables.frame("events")
+
+    def __repr__(self) -> str:
+        lines = [f"Run {self._title()}"]
+        lines += [f"  {name}: {text}" for name, text in self._summary()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>"
+            f'<th scope="row" style="text-align:left">{html.escape(name)}</th>'
+            f'<td style="text-align:left">{html.escape(text)}</td></tr>'
+            for name, text in self._summary()
+        )
+        return (
+            '<table class="orchestrator-lab-run"><caption style="text-align:left">'
+            f"<strong>Run {html.escape(self._title())}</strong></caption>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+
+    def _title(self) -> str:
+        name = str(self.manifest.get("name") or "without a name")
+        return f"{name}: {self.status or 'no end recorded'}"
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """Return what stays true in a re-execution: no ids, times or paths."""
+        tables, manifest = self.tables, self.manifest
+        agents = tables.fold("agents").columns()
+        messages = tables.fold("messages").columns()
+        turns = tables.fold("turns").columns()
+        summary: list[tuple[str, str]] = []
+        if manifest.get("experiment"):
+            summary.append(("experiment", str(manifest["experiment"])))
+        if manifest.get("params"):
+            params = manifest["params"].items()
+            summary.append(("params", ", ".join(f"{name}={value!r}" for name, value in params)))
+        if manifest.get("tags"):
+            summary.append(("tags", ", ".join(map(str, manifest["tags"]))))
+        if manifest.get("seed") is not None:
+            summary.append(("seed", str(manifest["seed"])))
+        pairs = zip(agents["name"], agents["kind"], strict=True)
+        names = list(dict.fromkeys(f"{name} ({kind})" if kind else name for name, kind in pairs))
+        summary.append(("agents", ", ".join(names) if names else "none"))
+        counts = Counter(status or "unknown" for status in messages["status"])
+        detail = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+        summary.append(("messages", f"{len(messages['status'])} ({detail})" if counts else "none"))
+        summary.append(("turns", str(len(turns["turn_id"])) if turns["turn_id"] else "none"))
+        tokens = [
+            (label, sum(count for count in turns[name] if count is not None))
+            for label, name in (("input", "input_tokens"), ("output", "output_tokens"))
+            if any(count is not None for count in turns[name])
+        ]
+        if tokens:
+            said = ", ".join(f"{count:,} {label}".replace(",", " ") for label, count in tokens)
+            summary.append(("tokens", said))
+        return summary
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open the run in a folder.
+
+    Parameters
+    ----------
+    path : path-like
+        The run's folder, or its journal or manifest; a folder of runs with one run in it.
+
+    Returns
+    -------
+    Run
+        Also while it is being recorded.
+
+    Raises
+    ------
+    RunNotFound
+        When there is no run there, or more than one.
+
+    Examples
+    --------
+    >>> open_run("/nonexistent")
+    Traceback (most recent call last):
+    ...
+    orchestrator_lab.errors.RunNotFound: there is no run at /nonexistent: expected a run folder, ...
+    """
+    from orchestrator_lab.errors import RunNotFound
+
+    found = find_runs(path)
+    if len(found) != 1:
+        raise RunNotFound(
+            f"{path} holds {len(found)} runs, not one: expected a folder with {MANIFEST} or "
+            f"{JOURNAL}; list_runs() gives all runs of a folder",
+            path=str(path),
+            runs=[run.name for run in found],
+        )
+    return Run(found[0])
+
+
+def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
+    """Open all runs of a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        A folder of runs, or a glob.
+
+    Returns
+    -------
+    list of Run
+        The oldest first.
+
+    Raises
+    ------
+    RunNotFound
+        When there is no such folder.
+    """
+    return [Run(path) for path in find_runs(folder)]
+
+
+def create_run(
+    runs_dir: str | os.PathLike[str],
+    *,
+    config: Mapping[str, Any],
+    name: str,
+    experiment: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Iterable[str] = (),
+    seed: int | None = None,
+    mode: str = "live",
+    work_dir: str | os.PathLike[str] | None = None,
+    tmux_version: str | None = None,
+    parent_run_id: str | None = None,
+) -> Path:
+    """Make the folder of a new run, with its manifest.
+
+    Parameters
+    ----------
+    runs_dir : path-like
+        Folder of runs; made when it is not there.
+    config : mapping
+        The whole configuration of the cluster, as JSON values; never a secret.
+    name : str
+        Name of the cluster.
+    experiment : str, optional
+        Name of the experiment.
+    params : mapping, optional
+        Parameters of the run, JSON values.
+    tags : iterable of str
+        Tags of the run.
+    seed : int, optional
+        Seed of the run.
+    mode : str
+        ``live``, ``record``, ``replay`` or ``replay_strict``.
+    work_dir : path-like, optional
+        Where the agents work; ``config["work_dir"]``, or else the current folder.
+    tmux_version : str, optional
+        Version of tmux; asked of the one on the PATH otherwise.
+    parent_run_id : str, optional
+        The run that this one replays or continues.
+
+    Returns
+    -------
+    pathlib.Path
+        The new folder, mode 0700; its name is the run's id.
+
+    Raises
+    ------
+    ConfigError
+        When the mode is unknown, or a value is no JSON.
+    EnvironmentProblem
+        When the folder cannot be made.
+    DiskFull
+        When there is no room for it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = create_run(folder, config={"agents": []}, name="duo", seed=1)
+    ...     open_run(path).manifest["seed"]
+    1
+    """
+    if mode not in _MODES:
+        raise ConfigError(f"there is no mode {mode!r}; the modes are: {', '.join(_MODES)}")
+    work = Path(work_dir or config.get("work_dir") or ".").expanduser().resolve()
+    run_id = new_id("run_")
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "parent_run_id": parent_run_id,
+        "name": name,
+        "experiment": experiment,
+        "mode": mode,
+        "params": dict(params or {}),
+        "tags": [tags] if isinstance(tags, str) else list(tags),
+        "seed": seed,
+        "started_at": datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z",
+        "versions": {
+            "orchestrator_lab": _package_version(),
+            "python": platform.python_version(),
+            "tmux": tmux_version or _output(["tmux", "-V"]),
+        },
+        "platform": platform.platform(),
+        "work_dir": str(work),
+        "cwd": str(Path.cwd()),
+        "git": {"work_dir": _git_state(work), "cwd": _git_state(Path.cwd())},
+        "command": sys.argv[0] if sys.argv else None,
+        "config": dict(config),
+    }
+    try:
+        text = json.dumps(manifest, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        data = text.encode()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"config and params of run {name!r} must be JSON values ({error}); "
+            "use text, finite numbers, booleans, lists and dicts"
+        ) from error
+    # Absolute, so that a process with another current folder means the same run.
+    folder = Path(runs_dir).expanduser().resolve() / run_id
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+        _write_atomically(folder / MANIFEST, data)
+    except OSError as error:
+        _discard(folder)
+        kind = DiskFull if error.errno in {28, 122} else EnvironmentProblem
+        raise kind(
+            f"the run folder {folder} cannot be made ({error.strerror}); check runs_dir, its owner and the space left",
+            path=str(folder),
+        ) from error
+    return folder
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    """Write a private file so that it is there whole or not at all, also after a crash."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _discard(folder: Path) -> None:
+    """Leave nothing of a run that could not be made."""
+    try:
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    except OSError:
+        pass
+
+
+def _package_version() -> str:
+    from orchestrator_lab import __version__
+
+    return __version__
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Return commit and dirtiness of a folder's repository; None where there is none."""
+    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    if commit is None:
+        return None
+    # Only tracked files count, and no lock is taken that could disturb somebody's git.
+    changes = _output(
+        ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno"],
+        timeout_s=10,
+    )
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _output(argv: list[str], *, timeout_s: float = 5) -> str | None:
+    """Return what a command prints, None when it fails or is not there."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
