@@ -28,9 +28,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     clever = (
-        sys.stdin.isatty()
-        and sys.stdout.isatty()
-        and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
+        sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"}
     )
     try:
         if not clever:
@@ -42,9 +40,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(
-            f"the transcript {settings.transcript_path} cannot be opened: {error}", file=sys.stderr
-        )
+        print(f"the transcript {settings.transcript_path} cannot be opened: {error}", file=sys.stderr)
         return 2
 
 

@@ -1,4 +1,4 @@
-"""Asking a model over HTTP: Anthropic Messages and OpenAI Chat Completions, streamed, standard library only."""
+"""Asking a model over HTTP: Anthropic Messages or OpenAI Chat Completions, streamed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import http.client
+    from collections.abc import Callable, Iterator
 
     from .settings import Settings
 
@@ -32,7 +32,8 @@ class ApiError(Exception):
     message : str
         One sentence.
     kind : str
-        ``rate_limit``, ``authentication_failed``, ``invalid_request``, ``server_error``, ``connection`` or ``protocol``.
+        ``rate_limit``, ``authentication_failed``, ``invalid_request``, ``server_error``,
+        ``connection`` or ``protocol``.
     status : int, optional
         HTTP status.
     """
@@ -84,7 +85,8 @@ class Answer:
     text : list of str
         Pieces in order.
     usage : dict
-        Tokens as the endpoint reported them, in Anthropic's names (``input_tokens`` without the cached ones).
+        Tokens as the endpoint reported them, in Anthropic's names (``input_tokens`` without the
+        cached ones).
     model : str, optional
         The model that answered, as reported.
     stop_reason : str, optional
@@ -160,19 +162,15 @@ def ask(
     data = json.dumps(body).encode()
 
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        wait_s = _attempt(
-            url, headers, data, settings, answer, cancel, on_text, last=attempt == MAX_ATTEMPTS
-        )
+        wait_s = _attempt(url, headers, data, settings, answer, cancel, on_text, last=attempt == MAX_ATTEMPTS)
         if wait_s is None:
             return
-        on_note(
-            f"the endpoint asks to wait; trying again in {wait_s:g} s ({attempt} of {MAX_ATTEMPTS - 1})"
-        )
+        on_note(f"the endpoint says wait; again in {wait_s:g} s ({attempt} of {MAX_ATTEMPTS - 1})")
         if cancel.event.wait(wait_s):
             return
 
 
-def _attempt(
+def _attempt(  # noqa: PLR0917 - the parts of one call
     url: str,
     headers: dict[str, str],
     data: bytes,
@@ -194,7 +192,7 @@ def _attempt(
         if cancel.requested:
             return None
         raise ApiError(
-            f"no connection to {place}: {_reason(error)}; check the base URL, and that the server runs",
+            f"no connection to {place}: {_reason(error)}; check the base URL and the server",
             kind="connection",
         ) from error
     try:
@@ -229,7 +227,7 @@ def _attempt(
 
 
 def _connect(url: str) -> tuple[http.client.HTTPConnection, str]:
-    """Open a connection, through the environment's proxy where there is one; return it and the target."""
+    """Open a connection, through the environment's proxy if any; return it and the target."""
     import http.client
     import os
 
@@ -237,9 +235,7 @@ def _connect(url: str) -> tuple[http.client.HTTPConnection, str]:
     host, secure = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     proxy = None
-    if host not in {"127.0.0.1", "localhost", "::1"} and any(
-        name.lower().endswith("_proxy") for name in os.environ
-    ):
+    if host not in {"127.0.0.1", "localhost", "::1"} and any(name.lower().endswith("_proxy") for name in os.environ):
         import urllib.request
 
         if not urllib.request.proxy_bypass(host):
@@ -267,9 +263,7 @@ def _reason(error: BaseException) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _refused(
-    response: http.client.HTTPResponse, place: str, *, attempt_again: bool
-) -> float | None:
+def _refused(response: http.client.HTTPResponse, place: str, *, attempt_again: bool) -> float | None:
     status = response.status
     raw = response.read(65536)
     if status in _LATER and attempt_again:
@@ -287,7 +281,7 @@ def _refused(
         said = error.get("message", said) if isinstance(error, dict) else str(error or said)
     said = said[:500] or response.reason or "no explanation"
     if 300 <= status < 400:
-        said = f"it redirects to {response.headers.get('Location', 'elsewhere')}, which is not followed"
+        said = f"it redirects (to {response.headers.get('Location')}), which is not followed"
     kinds = {401: "authentication_failed", 403: "authentication_failed", 429: "rate_limit"}
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request")
     raise ApiError(f"{place} answered HTTP {status}: {said}", kind=kind, status=status)
@@ -308,8 +302,8 @@ def sse_events(chunks: Iterator[bytes]) -> Iterator[tuple[str, str]]:
 
     Examples
     --------
-    >>> list(sse_events(iter([b"event: a\\r\\nda", b"ta: 1\\n\\ndata: 2\\n\\n"])))
-    [('a', '1'), ('message', '2')]
+    >>> list(sse_events(iter([b"data: 1", bytes([10, 10])])))
+    [('message', '1')]
     """
     held = b""
     name = "message"
@@ -321,8 +315,7 @@ def sse_events(chunks: Iterator[bytes]) -> Iterator[tuple[str, str]]:
             if not line:
                 if data:
                     yield name, "\n".join(data)
-                name = "message"
-    data: list[str] = []
+                name, data = "message", []
                 continue
             key, _, value = line.partition(":")
             value = value.removeprefix(" ")
@@ -356,9 +349,7 @@ def _streamed(
         try:
             event = json.loads(data)
         except ValueError as error:
-            raise ApiError(
-                f"the endpoint sent an event that is not JSON: {data[:200]}", kind="protocol"
-            ) from error
+            raise ApiError(f"the endpoint sent an event that is not JSON: {data[:200]}", kind="protocol") from error
         if not isinstance(event, dict):
             continue
         if name == "error" or event.get("type") == "error" or "error" in event:
@@ -369,9 +360,7 @@ def _streamed(
         if done:
             return
     if not cancel.requested and answer.stop_reason is None:
-        raise ApiError(
-            "the endpoint ended the stream before the answer was complete", kind="protocol"
-        )
+        raise ApiError("the endpoint ended the stream before the answer was complete", kind="protocol")
 
 
 def _take_anthropic(event: dict[str, Any], answer: Answer, on_text: Callable[[str], None]) -> bool:
@@ -425,9 +414,7 @@ def _whole(body: bytes, settings: Settings, answer: Answer, on_text: Callable[[s
             _merge_usage(answer, message.get("usage"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         said = body[:200].decode("utf-8", "replace")
-        raise ApiError(
-            f"the endpoint's answer has another form than expected: {said}", kind="protocol"
-        ) from error
+        raise ApiError(f"the endpoint's answer has another form than expected: {said}", kind="protocol") from error
     answer.model = message.get("model") or answer.model
     if text:
         answer.text.append(text)

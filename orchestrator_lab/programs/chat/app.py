@@ -59,8 +59,8 @@ FRAME_S: Final = 0.03
 ABANDON_S: Final = 1.0
 
 _SGR = {
-    "dim": "\x1b[2m", "bold": "\x1b[1m", "user": "\x1b[1m", "error": "\x1b[31m", "prompt": "\x1b[1;36m",
-    "off": "\x1b[0m",
+    "dim": "\x1b[2m", "bold": "\x1b[1m", "user": "\x1b[1m", "error": "\x1b[31m",
+    "prompt": "\x1b[1;36m", "off": "\x1b[0m",
 }  # fmt: skip
 _STYLE = Style.from_dict(
     {
@@ -104,9 +104,7 @@ class ChatApp:
         self._draft_is_typed = True
         self._opened = False
         self._ticker: asyncio.TimerHandle | None = None
-        self.buffer = Buffer(
-            multiline=True, history=InMemoryHistory(), on_text_changed=self._draft_changed
-        )
+        self.buffer = Buffer(multiline=True, history=InMemoryHistory(), on_text_changed=self._draft_changed)
         self.app: Application[None] = Application(
             layout=self._layout(),
             key_bindings=self._keys(),
@@ -126,7 +124,8 @@ class ChatApp:
         """Width of the terminal in cells."""
         return self.output.get_size().columns
 
-    # -- the screen ---------------------------------------------------------------------------------------------
+    # -- the screen
+    # ---------------------------------------------------------------------------------------------
 
     def _layout(self) -> Layout:
         def row(text: object, when: object) -> ConditionalContainer:
@@ -138,9 +137,7 @@ class ChatApp:
             return ConditionalContainer(window, filter=Condition(when))  # type: ignore[arg-type]
 
         draft = Window(
-            BufferControl(
-                self.buffer, input_processors=[DraftProcessor(self.shelf)], focus_on_click=False
-            ),
+            BufferControl(self.buffer, input_processors=[DraftProcessor(self.shelf)], focus_on_click=False),
             height=lambda: Dimension(min=1, max=max(1, self.output.get_size().rows // 2)),
             dont_extend_height=True,
             wrap_lines=True,
@@ -179,9 +176,7 @@ class ChatApp:
         elif turn.characters:
             text = f"● answering · {seconds} s · {turn.characters:,} characters · Ctrl-C interrupts"
         else:
-            text = (
-                f"● waiting for {neutralise(self.session.model)} · {seconds} s · Ctrl-C interrupts"
-            )
+            text = f"● waiting for {neutralise(self.session.model)} · {seconds} s · Ctrl-C interrupts"
         return [("class:status", clip(text, self.columns - 1))]
 
     def _queued_rows(self) -> StyleAndTextTuples:
@@ -193,10 +188,7 @@ class ChatApp:
             first, _, rest = text.partition("\n")
             lines = rest.count("\n") + 1 if rest else 0
             more = f" (+{lines:,} lines)" if lines else ""
-            line = (
-                clip(neutralise(first[:500]).replace("\t", " "), self.columns - 12 - len(more))
-                + more
-            )
+            line = clip(neutralise(first[:500]).replace("\t", " "), self.columns - 12 - len(more)) + more
             rows += [("class:queued", "  queued "), ("class:status", line + "\n")]
         if rows and rows[-1][1].endswith("\n"):
             rows[-1] = (rows[-1][0], rows[-1][1][:-1])
@@ -209,14 +201,14 @@ class ChatApp:
         return f"{code}{text}{_SGR['off']}" if code else text
 
     def _print(self, rows: list[str], *, marks: str = "") -> None:
-        """Write finished rows above the line that is typed in, without leaving raw mode for an instant."""
+        """Write finished rows above the draft, without leaving raw mode for an instant."""
         self.output.group(True)
         try:
             if self.app.is_running:
                 self.app.renderer.erase(leave_alternate_screen=False)
             self.output.write_raw("".join(f"{row}\r\n" for row in rows) + marks)
             if self.app.is_running:
-                self.app._redraw()  # noqa: SLF001 - invalidate() would redraw later, with the cursor elsewhere
+                self.app._redraw()  # noqa: SLF001 - invalidate() would redraw too late
         finally:
             self.output.group(False)
 
@@ -233,10 +225,7 @@ class ChatApp:
 
     def _block(self, style: str, bullet: str, text: str) -> list[str]:
         rows = fold(text, self.columns - 3, head=20, tail=3)
-        return [
-            self._sgr(style, (bullet if index == 0 else "  ") + row)
-            for index, row in enumerate(rows)
-        ]
+        return [self._sgr(style, (bullet if index == 0 else "  ") + row) for index, row in enumerate(rows)]
 
     def _header(self) -> list[str]:
         place = self.settings.base_url.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2]
@@ -249,9 +238,7 @@ class ChatApp:
             + self._sgr("dim", clip(about, self.columns - 2 - len(name)))
         ]
         if self.session.resumed:
-            rows.append(
-                self._sgr("dim", f"continued: {self.session.resumed // 2} earlier exchanges")
-            )
+            rows.append(self._sgr("dim", f"continued: {self.session.resumed // 2} earlier exchanges"))
             last = self.session.messages[-2:]
             rows += [
                 "",
@@ -278,19 +265,19 @@ class ChatApp:
         self.output.flush()
         self.session.opened()
 
-    # -- keys ---------------------------------------------------------------------------------------------------
+    # -- keys ------------------------------------------------------------------
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
         empty = Condition(lambda: not self.buffer.text)
 
         @keys.add("enter")
-        def _(event: KeyPressEvent) -> None:
+        def _(_event: KeyPressEvent) -> None:
             self._submit()
 
         @keys.add("c-j")
         @keys.add("escape", "enter")
-        def _(event: KeyPressEvent) -> None:
+        def _(_event: KeyPressEvent) -> None:
             self.buffer.insert_text("\n")
 
         @keys.add(Keys.BracketedPaste)
@@ -299,19 +286,19 @@ class ChatApp:
             self._draft_is_typed = False
 
         @keys.add("tab")
-        def _(event: KeyPressEvent) -> None:
+        def _(_event: KeyPressEvent) -> None:
             self.buffer.insert_text("\t")
 
         @keys.add("c-c")
         @keys.add("<sigint>")
-        def _(event: KeyPressEvent) -> None:
+        def _(_event: KeyPressEvent) -> None:
             if self.turn is not None:
                 self._interrupt()
             else:
                 self.buffer.reset()
 
         @keys.add("c-d", filter=empty)
-        def _(event: KeyPressEvent) -> None:
+        def _(_event: KeyPressEvent) -> None:
             self._exit("prompt_input_exit")
 
         return keys
@@ -342,9 +329,7 @@ class ChatApp:
         if word == "/exit":
             self._exit("prompt_input_exit")
         elif word == "/help":
-            self._print(
-                [self._sgr("dim", clip(line, self.columns - 1)) for line in HELP.split("\n")] + [""]
-            )
+            self._print([self._sgr("dim", clip(line, self.columns - 1)) for line in HELP.split("\n")] + [""])
         elif word == "/model":
             if argument:
                 self.session.model = argument
@@ -362,7 +347,7 @@ class ChatApp:
         if not self.app.is_done:
             self.app.exit()
 
-    # -- turns --------------------------------------------------------------------------------------------------
+    # -- turns -----------------------------------------------------------------
 
     def _in_loop(self, function: object, *arguments: object) -> None:
         if self._loop is not None:
@@ -433,9 +418,7 @@ class ChatApp:
         elif turn.outcome == "error":
             rows += self._block("error", "✗ ", turn.error or "failed")
         elif turn.answer.stop_reason in {"max_tokens", "length"}:
-            rows += self._block(
-                "dim", "· ", f"cut off at max_tokens ({self.settings.max_tokens:,})"
-            )
+            rows += self._block("dim", "· ", f"cut off at max_tokens ({self.settings.max_tokens:,})")
         elif turn.answer.stop_reason in {"tool_use", "tool_calls"}:
             rows += self._block("dim", "· ", "the model asked for a tool; this program has none")
         status = {"completed": 0, "interrupted": 130}.get(turn.outcome, 1)
@@ -446,7 +429,7 @@ class ChatApp:
         if self.queue and not self.app.is_done:
             self._accept(self.queue.popleft())
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------
 
     def _terminated(self) -> None:
         self._exit("terminated")
@@ -455,9 +438,7 @@ class ChatApp:
         self._loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGHUP):
             self._loop.add_signal_handler(name, self._terminated)
-        self.output.write_raw(
-            "".join(f"{row}\r\n" for row in self._header()) + self._mark("A") + self._title()
-        )
+        self.output.write_raw("".join(f"{row}\r\n" for row in self._header()) + self._mark("A") + self._title())
         try:
             await self.app.run_async(set_exception_handler=False)
         except EOFError:

@@ -8,10 +8,12 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["HookSender"]
 
@@ -38,9 +40,10 @@ class HookSender:
 
     Notes
     -----
-    Each event carries a ``hook_id`` of its own, the same in every attempt, so that a receiver which answered too
-    late recognises the repetition. Streamed text is collected: the first piece goes at once, the following ones at
-    most four times a second, and everything that was held goes before the next other event.
+    Each event carries a ``hook_id`` of its own, the same in every attempt, so that a receiver
+    which answered too late recognises the repetition. Streamed text is collected: the first
+    piece goes at once, the following ones at most four times a second, and everything that was
+    held goes before the next other event.
 
     Examples
     --------
@@ -92,7 +95,7 @@ class HookSender:
             self._start()
             self._changed.notify_all()
 
-    def display(self, delta: str, *, first: bool = False, **fields: Any) -> None:  # noqa: ANN401 - JSON values
+    def display(self, delta: str, *, first: bool = False, **fields: Any) -> None:  # noqa: ANN401
         """Queue streamed text, collected to at most four events a second.
 
         Parameters
@@ -203,9 +206,7 @@ class HookSender:
 
         assert self._url is not None  # noqa: S101 - for the type checker; send() returned otherwise
         parts = urlsplit(self._url)
-        connection = http.client.HTTPConnection(
-            parts.hostname or "127.0.0.1", parts.port or 80, timeout=POST_TIMEOUT_S
-        )
+        connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=POST_TIMEOUT_S)
         headers = {"Content-Type": "application/json", "Connection": "close"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"

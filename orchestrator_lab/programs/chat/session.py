@@ -1,11 +1,10 @@
-"""The conversation itself, without a screen: prompts in, answers out, everything recorded and reported."""
+"""The conversation without a screen: prompts in, answers out, recorded and reported."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from .hooks import HookSender
 from .transcript import Transcript, load_messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .settings import Settings
 
 __all__ = ["Session", "Turn"]
@@ -65,7 +66,8 @@ class Session:
     on_note : callable
         Called with a sentence for the user, on any thread.
     on_done : callable
-        Called with the turn on its thread, once, when it ended; the caller then calls :meth:`report`.
+        Called with the turn on its thread, once, when it ended; the caller then calls
+        :meth:`report`.
 
     Raises
     ------
@@ -243,7 +245,8 @@ class Session:
         turn.duration_s = time.monotonic() - turn.started
         text = turn.text
         content = text or ("[interrupted]" if outcome == "interrupted" else "")
-        # A prompt that got no answer at all is not sent again: endpoints want user and assistant in turns.
+        # A prompt that got no answer at all is not sent again: endpoints want user and assistant
+        # in turns.
         kept = bool(content) or outcome == "completed"
         if kept:
             self.messages.append({"role": "user", "content": turn.prompt})
@@ -275,7 +278,5 @@ class Session:
         try:
             return self._transcript.append(record_type, **fields)
         except OSError as error:
-            self._on_note(
-                f"the transcript {self.settings.transcript_path} takes no record: {error.strerror}"
-            )
+            self._on_note(f"the transcript {self.settings.transcript_path} takes no record: {error.strerror}")
             return None

@@ -117,8 +117,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     unknown = sorted(set(data) - _FILE_KEYS)
     if unknown:
         raise ConfigError(
-            f"the settings file {path} has an unknown key {unknown[0]!r}; known are: "
-            + ", ".join(sorted(_FILE_KEYS))
+            f"the settings file {path} has an unknown key {unknown[0]!r}; known are: " + ", ".join(sorted(_FILE_KEYS))
         )
     return {key: value for key, value in data.items() if value is not None}
 
@@ -143,7 +142,7 @@ def parse_arguments(argv: list[str] | None = None) -> Settings:
 
     Examples
     --------
-    >>> parse_arguments(["--base-url", "http://localhost:8080/v1", "--api", "openai", "--model", "m"]).model
+    >>> parse_arguments(["--base-url", "http://localhost:8080", "--model", "m"]).model
     'm'
     """
     parser = argparse.ArgumentParser(
@@ -172,7 +171,8 @@ def parse_arguments(argv: list[str] | None = None) -> Settings:
         raise ConfigError(f"'api' is {api!r}; it must be 'anthropic' or 'openai'")
     if "base_url" not in values:
         values["base_url"] = _DEFAULT_BASE[api]
-        # A key of the environment goes to its own vendor only, never to a base URL that someone gave.
+        # A key of the environment goes to its own vendor only, never to a base URL that someone
+        # gave.
         values.setdefault("key_env", _DEFAULT_KEY[api])
     if not str(values["base_url"]).startswith(("http://", "https://")):
         raise ConfigError(f"'base_url' is {values['base_url']!r}; it must begin with http(s)://")

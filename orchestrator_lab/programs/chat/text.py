@@ -9,7 +9,8 @@ __all__ = ["RowWrapper", "clip", "fold", "neutralise", "width"]
 
 TAB_WIDTH: Final = 4
 
-# Control pictures instead of controls: a reply must never drive the terminal (titles, cursor, clipboard, paste end).
+# Control pictures instead of controls: a reply must never drive the terminal (titles, cursor,
+# clipboard, paste end).
 _TABLE: Final[dict[int, str]] = {
     **{code: chr(0x2400 + code) for code in range(0x20) if code not in {0x09, 0x0A}},
     0x7F: "␡",
@@ -30,12 +31,12 @@ def neutralise(text: str) -> str:
     Returns
     -------
     str
-        The same text with C0 and C1 controls, DEL, lone surrogates and bidirectional overrides replaced by
-        visible characters; tabs and newlines are kept, CRLF becomes LF.
+        The same text with C0 and C1 controls, DEL, lone surrogates and bidirectional overrides
+        replaced by visible characters; tabs and newlines are kept, CRLF becomes LF.
 
     Examples
     --------
-    >>> neutralise("a\\x1b[2Jb")
+    >>> neutralise("a" + chr(27) + "[2Jb")
     'a␛[2Jb'
     """
     if text.isascii() and text.isprintable():
@@ -168,7 +169,8 @@ class RowWrapper:
 
     def _wrap(self, row: str, added: str, rows: list[str]) -> str:
         if "\t" in added:
-            # Tab stops count from the row's beginning; expandtabs counts characters, which is right for indents.
+            # Tab stops count from the row's beginning; expandtabs counts characters, which is
+            # right for indents.
             added = (row + added).expandtabs(TAB_WIDTH)[len(row) :]
         line = row + added
         if width(line) <= self.cells:
@@ -180,9 +182,7 @@ class RowWrapper:
             char = line[index]
             cells = _char_width(char)
             if used + cells > self.cells:
-                if char == " ":
-                    break_at = index
-                elif cells == 2:  # wide scripts break anywhere
+                if char == " " or cells == 2:  # wide scripts break anywhere
                     break_at = index
                 cut = break_at if break_at > start else index
                 rows.append(line[start:cut].rstrip(" "))
@@ -199,7 +199,7 @@ class RowWrapper:
 
 
 def fold(text: str, cells: int, *, head: int = 8, tail: int = 3) -> list[str]:
-    """Return the rows that show a message: whole when short, else its first and last lines with a count.
+    """Return the rows that show a message: whole when short, else its two ends with a count.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def fold(text: str, cells: int, *, head: int = 8, tail: int = 3) -> list[str]:
 
     Examples
     --------
-    >>> fold("\\n".join("abcdefghijklmnopq"), 40, head=2, tail=1)
+    >>> fold(chr(10).join("abcdefghijklmnopq"), 40, head=2, tail=1)
     ['a', 'b', '… 14 more lines …', 'q']
     """
     lines = text.split("\n")
