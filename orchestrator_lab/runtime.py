@@ -34,7 +34,9 @@ __all__ = [
     "ClusterRecord",
     "acquire_lock",
     "cluster_dir",
+    "handoff_argv",
     "is_locked",
+    "keeper_argv",
     "list_clusters",
     "new_token",
     "private_dir",
@@ -317,8 +319,7 @@ def update_record(directory: Path, **changes: Any) -> ClusterRecord:  # noqa: AN
         record = read_record(directory)
         if record is None:
             raise ClusterNotFound(
-                f"{Path(directory) / 'cluster.json'} is missing or unreadable: "
-                "no cluster was started here",
+                f"{Path(directory) / 'cluster.json'} is missing or unreadable: no cluster was started here",
                 path=str(directory),
             )
         for who in ("keeper", "supervisor", "tmux", "owner"):
@@ -469,9 +470,7 @@ def write_private(path: Path, content: str | bytes) -> None:
     # The name is not guessable and must not exist, so nobody can prepare a link for us to follow.
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             view = memoryview(data)
             while view:
@@ -529,19 +528,15 @@ def private_dir(path: Path) -> Path:
             path=str(path),
         ) from error
     if not stat.S_ISDIR(found.st_mode):
-        raise EnvironmentProblem(
-            f"{path} is not a folder: remove it or choose another", path=str(path)
-        )
+        raise EnvironmentProblem(f"{path} is not a folder: remove it or choose another", path=str(path))
     if found.st_uid != os.getuid():
         raise EnvironmentProblem(
-            f"{path} belongs to uid {found.st_uid}, not to you (uid {os.getuid()}): "
-            "choose another folder",
+            f"{path} belongs to uid {found.st_uid}, not to you (uid {os.getuid()}): choose another folder",
             path=str(path),
         )
     if found.st_mode & 0o077:
         raise EnvironmentProblem(
-            f"{path} is open to other users (mode {found.st_mode & 0o777:04o}): "
-            f"run chmod 700 {path}",
+            f"{path} is open to other users (mode {found.st_mode & 0o777:04o}): run chmod 700 {path}",
             path=str(path),
         )
     return path
@@ -620,3 +615,49 @@ def process_alive(pid: int, create_time: float | None = None) -> bool:
         # The caller holds seconds since 1970: compare on the wall clock, as psutil does.
         start += time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     return abs(start - create_time) < _SAME_START_S
+
+
+def keeper_argv(directory: Path) -> list[str]:
+    """Return the command that starts a keeper; whoever adopts one appends the options for that.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The cluster's runtime folder.
+
+    Returns
+    -------
+    list of str
+        For ``subprocess.Popen(..., start_new_session=True)`` with stdio to ``logs/keeper.log``.
+
+    Examples
+    --------
+    >>> keeper_argv(Path("/tmp/olab-1000/duo"))[1:]
+    ['-P', '-m', 'orchestrator_lab.keeper', '/tmp/olab-1000/duo']
+    """
+    # -P: a file json.py in the user's current folder must not be imported instead of Python's.
+    return [sys.executable, "-P", "-m", "orchestrator_lab.keeper", str(directory)]
+
+
+def handoff_argv(directory: Path, agent: str) -> list[str]:
+    """Return the command for tmux's ``pipe-pane`` that gives a pane's output to the keeper.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        The cluster's runtime folder.
+    agent : str
+        The agent in the pane.
+
+    Returns
+    -------
+    list of str
+        It ends after some 15 ms; from then on tmux writes to the keeper directly.
+
+    Examples
+    --------
+    >>> handoff_argv(Path("/tmp/olab-1000/duo"), "boss")[-2:]
+    ['/tmp/olab-1000/duo/keeper.sock', 'boss']
+    """
+    helper = Path(__file__).parent / "keeper" / "handoff.py"
+    return [sys.executable, "-I", "-S", str(helper), str(Path(directory) / "keeper.sock"), agent]

@@ -182,8 +182,7 @@ class CastWriter:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise JournalError(
-                f"cannot open the recording {self.path}: {error.strerror}; check that its folder "
-                "exists and is yours",
+                f"cannot open the recording {self.path}: {error.strerror}; check that its folder exists and is yours",
                 path=str(self.path),
             ) from error
         try:
@@ -201,9 +200,7 @@ class CastWriter:
         wall, monotonic = time.time(), time.monotonic()
         if last is None:
             if size and os.pread(self._file, 4, 0) not in {struct.pack("<I", _SKIPPABLE), b""}:
-                raise JournalError(
-                    f"{self.path} exists and is no recording: move it away", path=str(self.path)
-                )
+                raise JournalError(f"{self.path} exists and is no recording: move it away", path=str(self.path))
             self.started_at = wall
             self._monotonic = monotonic
             self._last_ms = 0
@@ -390,9 +387,7 @@ def _foreign_lines(path: Path) -> tuple[list[str], int]:
     if data[:4] == _ZSTD_MAGIC:
         parts = []
         try:
-            with zstandard.ZstdDecompressor().stream_reader(
-                data, read_across_frames=True
-            ) as reader:
+            with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
                 while part := reader.read(1 << 20):
                     parts.append(part)
         except zstandard.ZstdError as error:
@@ -470,9 +465,7 @@ def read_cast(path: Path, *, start_s: float = 0.0, end_s: float | None = None) -
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise JournalError(
-            f"cannot read the recording {path}: {error.strerror}", path=str(path)
-        ) from error
+        raise JournalError(f"cannot read the recording {path}: {error.strerror}", path=str(path)) from error
     try:
         size = os.fstat(descriptor).st_size
         whole = 0
@@ -493,9 +486,7 @@ def read_cast(path: Path, *, start_s: float = 0.0, end_s: float | None = None) -
         if whole:
             return Recording(header, events, size - whole)
         if os.pread(descriptor, 4, 0) == struct.pack("<I", _SKIPPABLE):
-            raise JournalError(
-                f"{path}: the writer was killed before the first piece was whole", path=str(path)
-            )
+            raise JournalError(f"{path}: the writer was killed before the first piece was whole", path=str(path))
     finally:
         os.close(descriptor)
     lines, torn = _foreign_lines(path)

@@ -1,0 +1,336 @@
+"""The output of one agent's pane: drained, followed, recorded, passed on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.keeper.loop import READ
+from orchestrator_lab.keeper.modes import ModeTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from orchestrator_lab.journal.recording import CastWriter
+    from orchestrator_lab.keeper.clients import Hub
+    from orchestrator_lab.keeper.loop import Loop
+
+__all__ = ["Pane", "Panes"]
+
+logger = logging.getLogger(__name__)
+
+#: Bytes taken from one pane before the others have their turn.
+READ_SIZE = 1 << 16
+
+#: Seconds between two reports of one pane's activity.
+ACTIVITY_EVERY_S = 0.05
+
+#: Seconds between two pieces of a recording.
+PIECE_EVERY_S = 1.0
+
+#: Seconds that tmux has to pass on what the program wrote before it ended.
+END_GRACE_S = 0.25
+
+#: Bytes taken at most when a pane is emptied in one go.
+DRAIN_LIMIT = 16 << 20
+
+
+class Pane:
+    """What the keeper knows of one agent."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        #: tmux's id, for people who read the status.
+        self.pane: str | None = None
+        #: Descriptor of tmux's pipe, or None while none is handed over.
+        self.source: int | None = None
+        self.tracker = ModeTracker()
+        self.writer: CastWriter | None = None
+        #: Bytes seen by this keeper.
+        self.bytes = 0
+        #: When the last byte came: seconds since 1970, and monotonic.
+        self.at = 0.0
+        self.monotonic_s = 0.0
+        self.told_at = 0.0
+        self.write_error: str | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``hello`` and ``status`` say of this pane."""
+        return {
+            "agent": self.agent,
+            "pane": self.pane,
+            "open": self.source is not None,
+            "bytes": self.bytes,
+            "at": self.at or None,
+            "recording": str(self.writer.path) if self.writer else None,
+            "modes": self.tracker.modes,
+            "title": self.tracker.title,
+            "osc133": self.tracker.osc133,
+        }
+
+
+class Panes:
+    """All panes of the cluster.
+
+    Parameters
+    ----------
+    loop : Loop
+        Where their pipes are watched.
+    hub : Hub
+        The live subscribers.
+    tell : callable
+        Sends a message to the supervisor.
+    may_tell : callable
+        Whether the supervisor reads, so that a report of activity would not pile up.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        hub: Hub,
+        tell: Callable[[dict[str, Any]], bool],
+        may_tell: Callable[[], bool],
+    ) -> None:
+        self._loop = loop
+        self._hub = hub
+        self._tell = tell
+        self._may_tell = may_tell
+        self._panes: dict[str, Pane] = {}
+        self._untold: set[Pane] = set()
+
+    def __iter__(self) -> Iterator[Pane]:
+        return iter(list(self._panes.values()))
+
+    def get(self, agent: str) -> Pane:
+        """Return the pane of this agent, made when it is new."""
+        pane = self._panes.get(agent)
+        if pane is None:
+            pane = self._panes[agent] = Pane(agent)
+        return pane
+
+    # what the supervisor says -----------------------------------------------------------------
+
+    def record(self, message: dict[str, Any]) -> None:
+        """Start a recording, continue one, or say where the running one is."""
+        # zstandard is a third of the keeper's start; by now the supervisor is on its way.
+        from orchestrator_lab.errors import JournalError
+        from orchestrator_lab.journal.recording import CastWriter
+
+        pane = self.get(str(message["agent"]))
+        self._loop.cancel(f"end {pane.agent}")
+        pane.pane = message.get("pane", pane.pane)
+        tracker = pane.tracker
+        for name, value in dict(message.get("modes") or {}).items():
+            if name in tracker.modes:
+                tracker.modes[name] = bool(value)
+        tracker.title = message.get("screen_title", tracker.title)
+        path = Path(message["path"])
+        if pane.writer is None or pane.writer.path != path:
+            self._close(pane)
+            try:
+                pane.writer = CastWriter(
+                    path,
+                    cols=int(message["cols"]),
+                    rows=int(message["rows"]),
+                    title=message.get("title"),
+                )
+            except JournalError as error:
+                logger.warning("%s", error)
+                self._tell({"op": "recording_failed", "agent": pane.agent, "error": error.message})
+                return
+        writer = pane.writer
+        self._tell(
+            {
+                "op": "recording",
+                "agent": pane.agent,
+                "path": str(path),
+                "started_at": writer.started_at,
+                "monotonic_s": writer.monotonic_start,
+                "offset_s": round(writer.offset_s, 6),
+                "gap_s": round(writer.gap_s, 6),
+                "open": pane.source is not None,
+            }
+        )
+
+    def resize(self, agent: str, cols: int, rows: int) -> None:
+        """Note a new size in the recording and tell the subscribers."""
+        pane = self.get(agent)
+        if pane.writer is not None:
+            pane.writer.resize(cols, rows)
+            self._pending()
+        self._hub.offer(agent, {"agent": agent, "resize": [cols, rows]})
+
+    def mark(self, agent: str, label: str) -> None:
+        """Put a marker into the recording."""
+        pane = self.get(agent)
+        if pane.writer is not None:
+            pane.writer.mark(label)
+            self._pending()
+
+    def reset(self, agent: str) -> None:
+        """Another program runs in this pane now: forget the modes of the one before."""
+        self.get(agent).tracker.reset()
+
+    def end(self, agent: str, status: int | None) -> None:
+        """End a recording a moment from now, when what the program wrote last has come."""
+        pane = self.get(agent)
+        writer = pane.writer
+
+        def close() -> None:
+            self.drain(pane)
+            if pane.writer is writer and writer is not None:
+                if status is not None:
+                    writer.exit(status)
+                self._close(pane)
+
+        self._loop.at(f"end {agent}", time.monotonic() + END_GRACE_S, close)
+
+    def forget(self, agent: str) -> None:
+        """Drop a pane whose agent was removed."""
+        pane = self._panes.pop(agent, None)
+        if pane is not None:
+            self._loop.cancel(f"end {agent}")
+            self.drain(pane)
+            self._detach(pane)
+            self._close(pane)
+            self._untold.discard(pane)
+
+    # what tmux hands over -----------------------------------------------------------------------
+
+    def attach(self, agent: str, descriptor: int) -> None:
+        """Take over tmux's end of a pipe; the one before is emptied first."""
+        pane = self.get(agent)
+        if pane.source is not None:
+            self.drain(pane)
+            self._detach(pane)
+        os.set_blocking(descriptor, False)
+        pane.source = descriptor
+        self._loop.watch(descriptor, READ, lambda _: self._ready(pane))
+        self._tell({"op": "pane_opened", "agent": agent})
+        self._hub.offer(agent, {"agent": agent, "repaint": True})
+
+    def drain(self, pane: Pane, limit: int = DRAIN_LIMIT) -> None:
+        """Take what is there now, and no more than ``limit`` bytes."""
+        taken = pane.bytes
+        while pane.source is not None and pane.bytes - taken < limit:
+            if not self._read(pane):
+                return
+
+    def close(self) -> None:
+        """Take what is left and finish all recordings."""
+        for pane in self:
+            self.drain(pane)
+            self._detach(pane)
+            with contextlib.suppress(OSError):
+                self._close(pane)
+
+    def retell(self) -> None:
+        """Report the activity that a busy supervisor has not been told."""
+        now = time.monotonic()
+        for pane in list(self._untold):
+            if now - pane.told_at >= ACTIVITY_EVERY_S:
+                self._report(pane, now)
+        self._later()
+
+    def _ready(self, pane: Pane) -> None:
+        self._read(pane)
+
+    def _read(self, pane: Pane) -> bool:
+        """Read once; False when there is nothing more now."""
+        if pane.source is None:
+            return False
+        try:
+            data = os.read(pane.source, READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            logger.warning("pane of %s: %s", pane.agent, error)
+            data = b""
+        if not data:
+            self._detach(pane)
+            if pane.writer is not None:
+                pane.writer.flush()
+            if pane in self._untold:
+                self._report(pane, time.monotonic())
+            self._tell({"op": "pane_closed", "agent": pane.agent})
+            self._hub.offer(pane.agent, {"agent": pane.agent, "closed": True})
+            return False
+        pane.at = time.time()
+        pane.monotonic_s = now = time.monotonic()
+        pane.bytes += len(data)
+        changed = pane.tracker.feed(data)
+        if pane.writer is not None:
+            pane.writer.write(data)
+            self._pending()
+        self._hub.output(pane.agent, pane.at, pane.bytes, data)
+        if changed or now - pane.told_at >= ACTIVITY_EVERY_S:
+            self._report(pane, now)
+        else:
+            self._untold.add(pane)
+        self._later()
+        return True
+
+    def _report(self, pane: Pane, now: float) -> None:
+        if not self._may_tell():
+            # It will be told the newest state once it reads again.
+            self._untold.add(pane)
+            pane.told_at = now
+            return
+        self._untold.discard(pane)
+        pane.told_at = now
+        tracker = pane.tracker
+        message: dict[str, Any] = {
+            "op": "activity",
+            "agent": pane.agent,
+            "at": pane.at,
+            "monotonic_s": pane.monotonic_s,
+            "bytes": pane.bytes,
+            "modes": tracker.modes,
+            "title": tracker.title,
+        }
+        if tracker.marks:
+            message["osc133"] = tracker.osc133
+            message["marks"] = tracker.take_marks()
+        self._tell(message)
+
+    def _later(self) -> None:
+        if self._untold and not self._loop.due("activity"):
+            first = min(pane.told_at for pane in self._untold)
+            when = max(first + ACTIVITY_EVERY_S, time.monotonic() + 0.001)
+            self._loop.at("activity", when, self.retell)
+
+    def _pending(self) -> None:
+        if not self._loop.due("pieces"):
+            self._loop.at("pieces", time.monotonic() + PIECE_EVERY_S, self._write_pieces)
+
+    def _write_pieces(self) -> None:
+        for pane in self:
+            writer = pane.writer
+            if writer is None or not writer.pending:
+                continue
+            writer.flush()
+            if writer.error != pane.write_error:
+                pane.write_error = writer.error
+                self._tell(
+                    {"op": "recording_failed", "agent": pane.agent, "error": writer.error}
+                    if writer.error
+                    else {"op": "recording_resumed", "agent": pane.agent}
+                )
+            if writer.pending:
+                self._pending()
+
+    def _detach(self, pane: Pane) -> None:
+        if pane.source is not None:
+            self._loop.unwatch(pane.source)
+            os.close(pane.source)
+            pane.source = None
+
+    @staticmethod
+    def _close(pane: Pane) -> None:
+        if pane.writer is not None:
+            pane.writer.close()
+            pane.writer = None
