@@ -32,13 +32,10 @@ def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
     """
     dumped = config.model_dump(mode="json", by_alias=True)
     cluster = {key: dumped[key] for key in CLUSTER_KEYS if key not in {"topology", "gateway"}}
-    cluster["gateway"] = config.gateway.model_dump(mode="json", exclude_defaults=True) or {
-        "mode": "none"
-    }
+    cluster["gateway"] = config.gateway.model_dump(mode="json", exclude_defaults=True) or {"mode": "none"}
     if config.topology.edges is not None:
         cluster["topology"] = [
-            edge.model_dump(by_alias=True, mode="json", exclude_defaults=True)
-            for edge in config.topology.edges
+            edge.model_dump(by_alias=True, mode="json", exclude_defaults=True) for edge in config.topology.edges
         ]
     return {"cluster": cluster, "agents": [_agent(agent, masked=masked) for agent in config.agents]}
 
@@ -49,8 +46,7 @@ def _agent(agent: AgentConfig, *, masked: bool) -> dict[str, Any]:
     if masked:
         if "env" in values:
             values["env"] = {
-                name: MASK if is_secret_name(name) else mask_text(text)
-                for name, text in agent.env.items()
+                name: MASK if is_secret_name(name) else mask_text(text) for name, text in agent.env.items()
             }
         for key in ("args", "command"):
             if key in values:

@@ -17,8 +17,7 @@ _WITHOUT_EFFECT = {
     "poll_interval": "events are pushed, nothing is polled",
 }
 _READ_AS = (
-    "read as orchestrator-cc's form; every agent is of kind 'claude' with your own login and "
-    "settings (config: inherit)"
+    "read as orchestrator-cc's form; every agent is of kind 'claude' with your own login and settings (config: inherit)"
 )
 _ASKS_FIRST = (
     "orchestrator-cc always passed --dangerously-skip-permissions; here agents ask before they "
@@ -31,11 +30,7 @@ _PATH_KEY = "personality_prompt_path"
 def is_legacy(data: Any) -> bool:  # noqa: ANN401 - whatever the file says
     """Tell whether `data` has orchestrator-cc's form: its keys, and no agent with a kind."""
     agents = data.get("agents") if isinstance(data, dict) else None
-    if (
-        not isinstance(agents, list)
-        or not agents
-        or not all(isinstance(agent, dict) for agent in agents)
-    ):
+    if not isinstance(agents, list) or not agents or not all(isinstance(agent, dict) for agent in agents):
         return False
     return all("kind" not in agent for agent in agents) and any(
         key in agent for agent in agents for key in (_PATH_KEY, *_WITHOUT_EFFECT)

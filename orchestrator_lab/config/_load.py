@@ -108,9 +108,7 @@ def load_config(
     elif isinstance(source, dict) or hasattr(source, "keys"):
         document = Document(_plain(dict(source)), "configuration")
     else:
-        raise ConfigError(
-            f"a configuration is a file, a mapping or 'template:NAME', not {type(source).__name__}"
-        )
+        raise ConfigError(f"a configuration is a file, a mapping or 'template:NAME', not {type(source).__name__}")
     env_file = base / ".env"
     if _legacy.is_legacy(document.data):
         document, notes = _legacy.convert(document)
@@ -162,13 +160,17 @@ def add_agent(
     try:
         new = TypeAdapter[Any](Agent).validate_python(plain)
     except ValidationError as error:
-        translate(error, problems, place=lambda loc: _untag(("agents", 0, *loc)), known=_known)
+        translate(
+            error,
+            problems,
+            place=lambda loc: _untag(("agents", 0, *loc)),
+            known=lambda loc: _known(("agents", 0, *loc)),
+            elsewhere=lambda loc: _elsewhere(("agents", 0, *loc)),
+        )
         problems.raise_any()
         raise
     if new.name.lower() in {name.lower() for name in config.names}:
-        problems.add(
-            ("agents", 0, "name"), f"there is an agent {new.name!r} already; names must differ"
-        )
+        problems.add(("agents", 0, "name"), f"there is an agent {new.name!r} already; names must differ")
     new = resolve_agent(new, ("agents", 0), base, base, problems)
     problems.raise_any()
     notes = [*config.notes, *secret_notes([new], document)]
@@ -225,9 +227,7 @@ def _find(path: Path | None, base: Path) -> Path:
             if (folder / name).is_file():
                 return folder / name
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"the configuration {str(path)[:200]!r} cannot be read: {error}"
-        ) from None
+        raise ConfigError(f"the configuration {str(path)[:200]!r} cannot be read: {error}") from None
     raise ConfigError(
         f"no cluster.yaml in {display_path(folder) if folder != here() else folder}; write "
         f"one with "
@@ -258,9 +258,7 @@ def _plain(value: Any, path: KeyPath = ()) -> Any:  # noqa: ANN401 - data of any
         return [_plain(item, (*path, place)) for place, item in enumerate(value)]
     if isinstance(value, dict) or hasattr(value, "keys"):
         return {str(key): _plain(value[key], (*path, str(key))) for key in dict(value)}
-    raise ConfigError(
-        f"{where}text, numbers, lists and mappings only; found {type(value).__name__}"
-    )
+    raise ConfigError(f"{where}text, numbers, lists and mappings only; found {type(value).__name__}")
 
 
 def _build(
@@ -283,15 +281,14 @@ def _build(
     try:
         config = ClusterConfig.model_validate(flat)
     except ValidationError as error:
-        translate(error, problems, place=_place, known=_known)
+        translate(error, problems, place=_place, known=_known, elsewhere=_elsewhere)
         _check_names(document, problems)
         problems.raise_any()
         raise
     _check_names(document, problems)
     _check_topology(config, problems)
     agents = [
-        resolve_agent(agent, ("agents", place), base, text_base, problems)
-        for place, agent in enumerate(config.agents)
+        resolve_agent(agent, ("agents", place), base, text_base, problems) for place, agent in enumerate(config.agents)
     ]
     changes: dict[str, Any] = {
         "agents": agents,
@@ -299,9 +296,7 @@ def _build(
         "work_dir": resolve_folder(
             config.work_dir, base, ("cluster", "work_dir"), problems, create=config.create_work_dir
         ),
-        "runs_dir": resolve_folder(
-            config.runs_dir, base, ("cluster", "runs_dir"), problems, create=True
-        ),
+        "runs_dir": resolve_folder(config.runs_dir, base, ("cluster", "runs_dir"), problems, create=True),
         "gateway": resolve_gateway(config.gateway, ("cluster", "gateway"), base, problems),
     }
     problems.raise_any()
@@ -312,14 +307,8 @@ def _build(
 def _flatten(document: Document, problems: Problems) -> dict[str, Any]:
     data = document.data
     if not isinstance(data, dict):
-        found = (
-            "is empty"
-            if data is None
-            else f"holds a {'list' if isinstance(data, list) else 'single value'}"
-        )
-        raise ConfigError(
-            f"{document.source} {found}; a mapping with the keys 'cluster' and 'agents' is expected"
-        )
+        found = "is empty" if data is None else f"holds a {'list' if isinstance(data, list) else 'single value'}"
+        raise ConfigError(f"{document.source} {found}; a mapping with the keys 'cluster' and 'agents' is expected")
     for key in data:
         if key in {"cluster", "agents"}:
             continue
@@ -337,9 +326,7 @@ def _flatten(document: Document, problems: Problems) -> dict[str, Any]:
         elif not problems:
             problems.add((), "the key 'cluster' is missing; it holds at least 'name'")
         cluster = {"name": "unnamed"}
-    flat = {
-        key: value for key, value in cluster.items() if key in CLUSTER_KEYS and value is not None
-    }
+    flat = {key: value for key, value in cluster.items() if key in CLUSTER_KEYS and value is not None}
     for key in cluster:
         if key not in CLUSTER_KEYS:
             problems.add(
@@ -369,9 +356,7 @@ def _without_empty(agents: Any) -> Any:  # noqa: ANN401 - whatever the file says
 
 def _untag(loc: KeyPath) -> KeyPath:
     # pydantic puts the kind into the location of an agent's keys
-    return (
-        (*loc[:2], *loc[3:]) if loc[:1] == ("agents",) and len(loc) > 2 and loc[2] in KINDS else loc
-    )
+    return (*loc[:2], *loc[3:]) if loc[:1] == ("agents",) and len(loc) > 2 and loc[2] in KINDS else loc
 
 
 def _place(loc: KeyPath) -> KeyPath:
@@ -394,8 +379,16 @@ def _known(path: KeyPath) -> list[str]:
     if "topology" in path:
         return ["from", *(name for name in Edge.model_fields if name != "from_")]
     if path[:1] == ("agents",):
-        return sorted({name for model in _AGENT_MODELS.values() for name in model.model_fields})
+        models = [_AGENT_MODELS[str(path[2])]] if len(path) > 2 else list(_AGENT_MODELS.values())
+        return sorted({name for model in models for name in model.model_fields})
     return CLUSTER_KEYS
+
+
+def _elsewhere(loc: KeyPath) -> str:
+    if loc[:1] != ("agents",) or len(loc) != 4:
+        return ""
+    kinds = [kind for kind, model in _AGENT_MODELS.items() if loc[3] in model.model_fields]
+    return " or ".join(repr(kind) for kind in kinds)
 
 
 def _check_names(document: Document, problems: Problems) -> None:
@@ -413,8 +406,7 @@ def _check_names(document: Document, problems: Problems) -> None:
             same = "" if first[1] == name else f" ({first[1]!r}; only the case differs)"
             problems.add(
                 ("agents", place, "name"),
-                f"{name[:60]!r} is also the name of agents[{first[0]}]{where}{same}; names "
-                f"must differ",
+                f"{name[:60]!r} is also the name of agents[{first[0]}]{where}{same}; names must differ",
             )
 
 

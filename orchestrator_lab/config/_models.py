@@ -73,22 +73,16 @@ def _check_path(value: Any) -> Any:  # noqa: ANN401 - runs before the type is kn
 def _check_variable(value: str) -> str:
     if not _VARIABLE.fullmatch(value):
         # The value may be a key pasted into the wrong place: it is not shown.
-        raise ValueError(
-            "give the name of an environment variable (letters, digits, '_'), never the key itself"
-        )
+        raise ValueError("give the name of an environment variable (letters, digits, '_'), never the key itself")
     return value
 
 
 def _check_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(
-            f"{_without_login(value)!r} is no address; it must begin with http:// or https://"
-        )
+        raise ValueError(f"{_without_login(value)!r} is no address; it must begin with http:// or https://")
     if parts.username or parts.password:
-        raise ValueError(
-            "a login in an address would be recorded; name its variable in 'key_env' instead"
-        )
+        raise ValueError("a login in an address would be recorded; name its variable in 'key_env' instead")
     return value.rstrip("/")
 
 
@@ -122,11 +116,7 @@ def _env_text(value: Any) -> Any:  # noqa: ANN401 - runs before the type is know
         return value
     shown = {True: "true", False: "false"}
     return {
-        key: shown[item]
-        if isinstance(item, bool)
-        else str(item)
-        if isinstance(item, int | float)
-        else item
+        key: shown[item] if isinstance(item, bool) else str(item) if isinstance(item, int | float) else item
         for key, item in value.items()
     }
 
@@ -164,9 +154,7 @@ Rows = Annotated[int, Field(ge=5, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 Layout = Literal["windows", "tiled"]
 Lifetime = Literal["detached", "owner"]
-PermissionMode = Literal[
-    "ask", "default", "acceptEdits", "auto", "plan", "dontAsk", "bypassPermissions"
-]
+PermissionMode = Literal["ask", "default", "acceptEdits", "auto", "plan", "dontAsk", "bypassPermissions"]
 
 
 class _Model(BaseModel):
@@ -199,16 +187,10 @@ class GatewayConfig(_Model):
         description="none: the program's own endpoint; others: through the lab's gateway",
     )
     base_url: Url | None = Field(default=None, description="where 'upstream' passes requests on")
-    api: Literal["anthropic", "openai"] = Field(
-        default="anthropic", description="the protocol the agent speaks"
-    )
-    script: Any = Field(
-        default=None, description="rules of 'script' mode, or the path of a YAML file with them"
-    )
+    api: Literal["anthropic", "openai"] = Field(default="anthropic", description="the protocol the agent speaks")
+    script: Any = Field(default=None, description="rules of 'script' mode, or the path of a YAML file with them")
     model: Text | None = Field(default=None, description="GGUF file or model name for 'local'")
-    key_env: Variable | None = Field(
-        default=None, description="name of the variable that holds the API key"
-    )
+    key_env: Variable | None = Field(default=None, description="name of the variable that holds the API key")
 
     @model_validator(mode="before")
     @classmethod
@@ -231,9 +213,7 @@ class GatewayConfig(_Model):
     @model_validator(mode="after")
     def _fitting(self) -> Self:
         if self.mode == "script" and self.script is None:
-            raise ValueError(
-                "mode 'script' needs 'script': the path of a YAML file, or the rules themselves"
-            )
+            raise ValueError("mode 'script' needs 'script': the path of a YAML file, or the rules themselves")
         if self.mode != "script" and self.script is not None:
             raise ValueError(f"'script' has no effect in mode '{self.mode}'; use mode 'script'")
         if self.mode in {"script", "local"} and self.base_url is not None:
@@ -254,24 +234,16 @@ class TurnEnd(_Model):
         Seconds without output.
     """
 
-    prompt: Pattern | None = Field(
-        default=None, min_length=1, description="regular expression of the prompt's line"
-    )
-    marker: Text | None = Field(
-        default=None, min_length=1, description="text printed at the end of a turn"
-    )
+    prompt: Pattern | None = Field(default=None, min_length=1, description="regular expression of the prompt's line")
+    marker: Text | None = Field(default=None, min_length=1, description="text printed at the end of a turn")
     quiet_s: Seconds | None = Field(default=None, description="seconds without output")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [
-            name for name in ("prompt", "marker", "quiet_s") if getattr(self, name) is not None
-        ]
+        given = [name for name in ("prompt", "marker", "quiet_s") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) if given else "none of them"
-            raise ValueError(
-                f"give exactly one of 'prompt', 'marker' and 'quiet_s' (found {found})"
-            )
+            raise ValueError(f"give exactly one of 'prompt', 'marker' and 'quiet_s' (found {found})")
         return self
 
 
@@ -339,30 +311,16 @@ class AgentConfig(_Model):
     role: Text = Field(default="", description="one line for people and for list_agents")
     kind: str = Field(description="which program it is")
     instructions: Text | None = Field(default=None, description="its personality, inline")
-    instructions_file: FilePath | None = Field(
-        default=None, description="its personality, in a file"
-    )
-    model: Text | None = Field(
-        default=None, min_length=1, description="model name; the program's default when omitted"
-    )
+    instructions_file: FilePath | None = Field(default=None, description="its personality, in a file")
+    model: Text | None = Field(default=None, min_length=1, description="model name; the program's default when omitted")
     env: Environment = Field(default_factory=dict, description="variables added to its environment")
-    work_dir: FilePath | None = Field(
-        default=None, description="its folder; the cluster's when omitted"
-    )
-    create_work_dir: bool = Field(
-        default=False, description="create the folder if it does not exist"
-    )
-    gateway: GatewayConfig | None = Field(
-        default=None, description="its model endpoint; the cluster's when omitted"
-    )
+    work_dir: FilePath | None = Field(default=None, description="its folder; the cluster's when omitted")
+    create_work_dir: bool = Field(default=False, description="create the folder if it does not exist")
+    gateway: GatewayConfig | None = Field(default=None, description="its model endpoint; the cluster's when omitted")
     cols: Columns | None = None
     rows: Rows | None = None
-    permission_mode: str | None = Field(
-        default=None, description="what it may do without asking; asks when omitted"
-    )
-    response_timeout_s: Seconds | None = Field(
-        default=None, description="how long an ask waits unless told otherwise"
-    )
+    permission_mode: str | None = Field(default=None, description="what it may do without asking; asks when omitted")
+    response_timeout_s: Seconds | None = Field(default=None, description="how long an ask waits unless told otherwise")
 
     @field_validator("role")
     @classmethod
@@ -374,9 +332,7 @@ class AgentConfig(_Model):
         if self.instructions is not None and self.instructions_file is not None:
             raise ValueError("give 'instructions' or 'instructions_file', not both")
         if self.permission_mode is not None and self.kind != "claude":
-            raise ValueError(
-                f"'permission_mode' has no effect for kind '{self.kind}'; leave it out"
-            )
+            raise ValueError(f"'permission_mode' has no effect for kind '{self.kind}'; leave it out")
         return self
 
 
@@ -406,9 +362,7 @@ class ClaudeAgent(AgentConfig):
     command: Command = Field(default_factory=lambda: ["claude"], description="the program to run")
     args: Words = Field(default_factory=list, description="further arguments")
     mcp: bool = Field(default=True, description="give it the lab's tools")
-    allowed_tools: list[Text] = Field(
-        default_factory=list, description="tools that need no permission"
-    )
+    allowed_tools: list[Text] = Field(default_factory=list, description="tools that need no permission")
     permission_mode: PermissionMode | None = Field(
         default=None, description="what it may do without asking; asks when omitted"
     )
@@ -432,16 +386,10 @@ class ChatAgent(AgentConfig):
     """
 
     kind: Literal["chat"] = "chat"
-    api: Literal["anthropic", "openai"] = Field(
-        default="anthropic", description="the protocol it speaks"
-    )
+    api: Literal["anthropic", "openai"] = Field(default="anthropic", description="the protocol it speaks")
     base_url: Url | None = Field(default=None, description="its endpoint when it uses no gateway")
-    key_env: Variable | None = Field(
-        default=None, description="name of the variable that holds the API key"
-    )
-    max_tokens: int = Field(
-        default=1024, ge=1, le=1_000_000, description="longest reply, in tokens"
-    )
+    key_env: Variable | None = Field(default=None, description="name of the variable that holds the API key")
+    max_tokens: int = Field(default=1024, ge=1, le=1_000_000, description="longest reply, in tokens")
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
 
 
@@ -465,9 +413,7 @@ class ProgramAgent(AgentConfig):
     kind: Literal["program"] = "program"
     command: Command = Field(description="what to run; no shell ever sees it")
     turn_end: TurnEnd = Field(description="how the end of a turn is found")
-    ready: TurnEnd | None = Field(
-        default=None, description="how it is known to be ready; like turn_end when omitted"
-    )
+    ready: TurnEnd | None = Field(default=None, description="how it is known to be ready; like turn_end when omitted")
     stop: Stop = Field(default_factory=Stop, description="how it is asked to end")
     echo: bool = Field(default=True, description="whether it shows what is typed")
 
@@ -475,9 +421,7 @@ class ProgramAgent(AgentConfig):
 Agent = Annotated[ClaudeAgent | ChatAgent | ProgramAgent, Field(discriminator="kind")]
 
 #: The kinds of agents, in the order in which errors list them.
-KINDS: tuple[str, ...] = tuple(
-    model.model_fields["kind"].default for model in get_args(get_args(Agent)[0])
-)
+KINDS: tuple[str, ...] = tuple(model.model_fields["kind"].default for model in get_args(get_args(Agent)[0]))
 
 
 class ClusterConfig(_Model):
@@ -521,29 +465,15 @@ class ClusterConfig(_Model):
         description="tmux session; the name when omitted",
     )
     work_dir: FilePath = Field(default=Path(), description="folder in which the agents work")
-    create_work_dir: bool = Field(
-        default=False, description="create the folder if it does not exist"
-    )
-    runs_dir: FilePath = Field(
-        default=Path("runs"), description="folder that takes a folder for each run"
-    )
-    layout: Layout = Field(
-        default="windows", description="one window per agent, or panes side by side"
-    )
+    create_work_dir: bool = Field(default=False, description="create the folder if it does not exist")
+    runs_dir: FilePath = Field(default=Path("runs"), description="folder that takes a folder for each run")
+    layout: Layout = Field(default="windows", description="one window per agent, or panes side by side")
     cols: Columns = Field(default=200, description="pane width in characters")
     rows: Rows = Field(default=50, description="pane height in characters")
-    lifetime: Lifetime = Field(
-        default="detached", description="detached, or owner: ends with the starter"
-    )
-    gateway: GatewayConfig = Field(
-        default_factory=GatewayConfig, description="model endpoint of agents without one"
-    )
-    topology: Topology = Field(
-        default_factory=Topology, description="who may write to whom; all when omitted"
-    )
-    start_timeout_s: Seconds = Field(
-        default=60.0, description="seconds that an agent may take to be ready"
-    )
+    lifetime: Lifetime = Field(default="detached", description="detached, or owner: ends with the starter")
+    gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="model endpoint of agents without one")
+    topology: Topology = Field(default_factory=Topology, description="who may write to whom; all when omitted")
+    start_timeout_s: Seconds = Field(default=60.0, description="seconds that an agent may take to be ready")
     agents: list[Agent] = Field(min_length=1)
     source: Path | None = None
     notes: list[str] = Field(default_factory=list)

@@ -67,8 +67,7 @@ def notes_for(config: ClusterConfig, document: Document) -> list[str]:
     notes += [
         f"{document.source}: agent {agent.name!r} acts without asking, whatever it does"
         for agent in config.agents
-        if agent.permission_mode == "bypassPermissions"
-        or _ASK_NOTHING in getattr(agent, "args", [])
+        if agent.permission_mode == "bypassPermissions" or _ASK_NOTHING in getattr(agent, "args", [])
     ]
     return notes + _silent_notes(config, document)
 
@@ -82,8 +81,7 @@ def _silent_notes(config: ClusterConfig, document: Document) -> list[str]:
         for agent in config.agents
         if agent.kind == "chat"
         and any(
-            config.topology.allows(other, agent.name)
-            and config.topology.replies(other, agent.name) == "tool"
+            config.topology.allows(other, agent.name) and config.topology.replies(other, agent.name) == "tool"
             for other in config.names
             if other not in {agent.name, USER}
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.config._yaml import Document, KeyPath
 
     Known = Callable[[KeyPath], list[str]]
+    Elsewhere = Callable[[KeyPath], str]
 
 __all__ = ["Problems", "key_text", "suggestion", "translate"]
 
@@ -68,20 +69,17 @@ class Problems:
         key = self._name_of(path)
         text = f"{where}: {key}: {sentence}" if key else f"{where}: {sentence}"
         if all(text != other["message"] for other in self._found):
-            self._found.append(
-                {"file": self._document.source, "line": line, "key": key, "message": text}
-            )
+            self._found.append({"file": self._document.source, "line": line, "key": key, "message": text})
 
     def raise_any(self) -> None:
         """Raise one ConfigError with a sentence per problem, in the order of the file."""
         if self._found:
             found = sorted(self._found, key=lambda problem: problem["line"] or 0)
-            raise ConfigError("\n".join(problem["message"] for problem in found), problems=found)
+            text = "\n".join(problem["message"] for problem in found)
+            raise ConfigError(text, problems=found) from None
 
 
-def translate(
-    error: ValidationError, problems: Problems, *, place: Callable[[KeyPath], KeyPath], known: Known
-) -> None:
+def translate(error: ValidationError, problems: Problems, *, place: Callable[[KeyPath], KeyPath], known: Known) -> None:
     """Add pydantic's complaints to `problems`, in the words of a user.
 
     Parameters
@@ -93,19 +91,26 @@ def translate(
     place : callable
         From pydantic's location to the key path in the document.
     known : callable
-        From a key path to the keys allowed there.
+        From pydantic's location of a mapping to the keys allowed there.
+    elsewhere : callable, optional
+        From the location of an unknown key to the kinds that do have it.
     """
     for item in error.errors(include_url=False):
         if item["type"] == "default_factory_not_called":
             continue  # it depends on a value that has its own problem
-        path = place(tuple(item["loc"]))
-        problems.add(*_sentence(path, dict(item), known))
+        loc = tuple(item["loc"])
+        problems.add(*_sentence(place(loc), loc, dict(item), known, elsewhere))
 
 
-def _sentence(path: KeyPath, item: dict[str, Any], known: Known) -> tuple[KeyPath, str]:
+def _sentence(
+    path: KeyPath, loc: KeyPath, item: dict[str, Any], known: Known, elsewhere: Elsewhere
+) -> tuple[KeyPath, str]:
     kind, given, context = item["type"], item.get("input"), item.get("ctx", {})
     if kind == "extra_forbidden":
-        allowed = known(path[:-1])
+        allowed = known(loc[:-1])
+        others = elsewhere(loc)
+        if others:
+            return path, f"only agents of kind {others} have this key"
         return path, "unknown key" + suggestion(str(path[-1]), allowed, what="known keys")
     if kind == "union_tag_not_found":
         kinds = known((*path, "kind"))
@@ -116,9 +121,7 @@ def _sentence(path: KeyPath, item: dict[str, Any], known: Known) -> tuple[KeyPat
     if kind == "union_tag_invalid":
         kinds = known((*path, "kind"))
         word = str(context.get("tag", ""))
-        return (*path, "kind"), f"unknown kind {word[:_SHOWN]!r}" + suggestion(
-            word, kinds, what="known kinds"
-        )
+        return (*path, "kind"), f"unknown kind {word[:_SHOWN]!r}" + suggestion(word, kinds, what="known kinds")
     if kind == "missing":
         return path[:-1], f"the key {str(path[-1])!r} is missing"
     if kind == "value_error":
@@ -132,10 +135,7 @@ def _sentence(path: KeyPath, item: dict[str, Any], known: Known) -> tuple[KeyPat
     elif kind in {"literal_error", "enum"}:
         wanted = f"one of {context.get('expected', '')} is expected"
         if isinstance(given, str):
-            options = [
-                part.strip(" '")
-                for part in str(context.get("expected", "")).replace(" or ", ",").split(",")
-            ]
+            options = [part.strip(" '") for part in str(context.get("expected", "")).replace(" or ", ",").split(",")]
             close = difflib.get_close_matches(given, options, n=1, cutoff=0.6)
             wanted += f"; did you mean {close[0]!r}?" if close else ""
     elif kind in {"model_type", "model_attributes_type", "dict_type"}:
@@ -154,9 +154,7 @@ def _sentence(path: KeyPath, item: dict[str, Any], known: Known) -> tuple[KeyPat
         wanted = str(item["msg"]).replace("Input", "the value")
     else:
         wanted = (
-            str(item["msg"])
-            .replace("Input should", "the value should")
-            .replace("String should", "the text should")
+            str(item["msg"]).replace("Input should", "the value should").replace("String should", "the text should")
         )
     if given is None and kind != "missing":
         wanted += " (found nothing)"

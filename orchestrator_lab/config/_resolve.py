@@ -35,9 +35,7 @@ def absolute(path: Path, base: Path) -> Path:
         raise ConfigError(f"the path {str(path)!r} cannot be expanded: {error}") from None
 
 
-def resolve_folder(
-    path: Path, base: Path, at: KeyPath, problems: Problems, *, create: bool
-) -> Path:
+def resolve_folder(path: Path, base: Path, at: KeyPath, problems: Problems, *, create: bool) -> Path:
     """Return `path` absolute; when it is no folder and may not be made, `problems` learns of it."""
     try:
         folder = absolute(path, base)
@@ -48,23 +46,18 @@ def resolve_folder(
         elif not create:
             problems.add(
                 at,
-                f"the work folder {display_path(folder)} does not exist; make it, or set "
-                f"create_work_dir: true",
+                f"the work folder {display_path(folder)} does not exist; make it, or set create_work_dir: true",
             )
     except ConfigError as error:
         problems.add(at, error.message)
     except (OSError, ValueError) as error:
-        problems.add(
-            at, f"{str(path)[:200]!r} cannot be used: {getattr(error, 'strerror', None) or error}"
-        )
+        problems.add(at, f"{str(path)[:200]!r} cannot be used: {getattr(error, 'strerror', None) or error}")
     else:
         return folder
     return path
 
 
-def resolve_gateway(
-    gateway: GatewayConfig, at: KeyPath, base: Path, problems: Problems
-) -> GatewayConfig:
+def resolve_gateway(gateway: GatewayConfig, at: KeyPath, base: Path, problems: Problems) -> GatewayConfig:
     """Return `gateway` with absolute paths; a missing script goes to `problems`."""
     changes: dict[str, Any] = {}
     try:
@@ -73,24 +66,16 @@ def resolve_gateway(
             if not script.is_file():
                 problems.add((*at, "script"), f"the script {display_path(script)} does not exist")
             changes["script"] = str(script)
-        if (
-            gateway.mode == "local"
-            and gateway.model is not None
-            and gateway.model.endswith(".gguf")
-        ):
+        if gateway.mode == "local" and gateway.model is not None and gateway.model.endswith(".gguf"):
             changes["model"] = str(absolute(Path(gateway.model), base))
     except ConfigError as error:
         problems.add(at, error.message)
     except (OSError, ValueError) as error:
-        problems.add(
-            (*at, "script"), f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        )
+        problems.add((*at, "script"), f"cannot be read: {getattr(error, 'strerror', None) or error}")
     return gateway.model_copy(update=changes) if changes else gateway
 
 
-def resolve_agent(
-    agent: AnyAgent, at: KeyPath, base: Path, text_base: Path, problems: Problems
-) -> AnyAgent:
+def resolve_agent(agent: AnyAgent, at: KeyPath, base: Path, text_base: Path, problems: Problems) -> AnyAgent:
     """Return `agent` with absolute paths; what is missing goes to `problems`."""
     changes: dict[str, Any] = {}
     if agent.work_dir is not None:

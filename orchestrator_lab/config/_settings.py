@@ -105,9 +105,7 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
     ConfigError
         With a sentence that names each variable that is wrong.
     """
-    source = (
-        f"environment (or {env_file})" if env_file and Path(env_file).is_file() else "environment"
-    )
+    source = f"environment (or {env_file})" if env_file and Path(env_file).is_file() else "environment"
     try:
         return Settings(_env_file=env_file)
     except ValidationError as error:

@@ -33,9 +33,7 @@ def template_names() -> list[str]:
 
 def _existing(name: str) -> Path:
     if name not in template_names():
-        raise ConfigError(
-            f"unknown template {name[:60]!r}" + suggestion(name, template_names(), what="templates")
-        )
+        raise ConfigError(f"unknown template {name[:60]!r}" + suggestion(name, template_names(), what="templates"))
     return _folder() / name
 
 
@@ -64,13 +62,12 @@ def template_text(name: str, kind: str | None = None) -> str:
     if kind is None or f"kind: {kind}" in re.findall(r"^ +kind: \w+", text, re.MULTILINE):
         return text
     if kind not in _KINDS:
-        raise ConfigError(
-            f"templates cannot be written for kind {kind[:60]!r}; known kinds: {', '.join(_KINDS)}"
-        )
+        raise ConfigError(f"templates cannot be written for kind {kind[:60]!r}; known kinds: {', '.join(_KINDS)}")
     text = re.sub(r"^( +kind:) (?:claude|chat)\b", rf"\1 {kind}", text, flags=re.MULTILINE)
     if kind == "chat":
         text = re.sub(r"^( +)# (gateway: \{mode: local\})", r"\1\2", text, flags=re.MULTILINE)
         return text.replace("replies: tool", "replies: forward")
+    text = re.sub(r"^ +(?:max_tokens|temperature):.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^( +)(gateway: \{mode: local\})", r"\1# \2", text, flags=re.MULTILINE)
     return text.replace("replies: forward", "replies: tool")
 

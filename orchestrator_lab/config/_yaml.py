@@ -52,9 +52,7 @@ for _name, _pattern, _first in (
     ("merge", r"^<<$", "<"),
     ("null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
 ):
-    _Loader.add_implicit_resolver(
-        _TAG + _name, re.compile(_pattern), ["" if c == "\0" else c for c in _first]
-    )
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), ["" if c == "\0" else c for c in _first])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +121,12 @@ def read_text(path: Path, what: str) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"{what} {shown} cannot be read: {reason}") from None
     if len(raw) > MAX_BYTES:
-        raise ConfigError(
-            f"{what} {shown} is larger than {MAX_BYTES >> 20} MiB; is it the right file?"
-        )
+        raise ConfigError(f"{what} {shown} is larger than {MAX_BYTES >> 20} MiB; is it the right file?")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ConfigError(
-            f"{what} {shown}, line {line}: not UTF-8 text; save the file as UTF-8"
-        ) from None
+        raise ConfigError(f"{what} {shown}, line {line}: not UTF-8 text; save the file as UTF-8") from None
     if "\0" in text:
         raise ConfigError(f"{what} {shown} is a binary file; text is expected")
     return text
@@ -182,8 +176,7 @@ def parse_yaml(text: str, source: str) -> Document:
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise ConfigError(
-            f"{source}, line {line}: not valid YAML: the character U+{error.character:04X} is "
-            f"not allowed"
+            f"{source}, line {line}: not valid YAML: the character U+{error.character:04X} is not allowed"
             if isinstance(error.character, int)
             else f"{source}, line {line}: not valid YAML: {error.reason}"
         ) from None
@@ -219,16 +212,12 @@ class _Walk:
 
     def fail(self, node: yaml.Node, sentence: str) -> ConfigError:
         mark = node.start_mark
-        return ConfigError(
-            f"{self.source}, line {mark.line + 1}, column {mark.column + 1}: {sentence}"
-        )
+        return ConfigError(f"{self.source}, line {mark.line + 1}, column {mark.column + 1}: {sentence}")
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:  # noqa: ANN401
         self._nodes += 1
         if self._nodes > _MAX_NODES:
-            raise self.fail(
-                node, f"more than {_MAX_NODES:,} values (aliases counted each time they are used)"
-            )
+            raise self.fail(node, f"more than {_MAX_NODES:,} values (aliases counted each time they are used)")
         if len(path) > _MAX_DEPTH:
             raise self.fail(node, f"nested more than {_MAX_DEPTH} levels deep")
         self.lines.setdefault(path, node.start_mark.line + 1)
@@ -250,9 +239,7 @@ class _Walk:
         name = str(node.tag).removeprefix(_TAG)
         if name not in allowed or not str(node.tag).startswith(_TAG):
             shown = "!!" + name if str(node.tag).startswith(_TAG) else str(node.tag)
-            raise self.fail(
-                node, f"the tag {shown[:60]} is not allowed; a configuration is plain data"
-            )
+            raise self.fail(node, f"the tag {shown[:60]} is not allowed; a configuration is plain data")
         return name
 
     def scalar(self, node: yaml.ScalarNode, *, as_text: bool = False) -> Any:  # noqa: ANN401
@@ -260,9 +247,7 @@ class _Walk:
         text: str = node.value
         self._text += len(text)
         if self._text > _MAX_TEXT:
-            raise self.fail(
-                node, f"more than {_MAX_TEXT >> 20} MiB of text (aliases counted each time)"
-            )
+            raise self.fail(node, f"more than {_MAX_TEXT >> 20} MiB of text (aliases counted each time)")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise self.fail(node, "half of a surrogate pair; write the character itself")
         if name == "null":
@@ -296,9 +281,7 @@ class _Walk:
             key = "null" if key is None else key
             if key in own:
                 first = self.lines.get((*path, key))
-                raise self.fail(
-                    key_node, f"the key {key[:60]!r} appears twice (first in line {first})"
-                )
+                raise self.fail(key_node, f"the key {key[:60]!r} appears twice (first in line {first})")
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             own[key] = self.value(value_node, (*path, key))
         if merged:
