@@ -18,7 +18,7 @@ AGENTS := tests/agents
 
 # tmux, Python and the agents need a UTF-8 locale; C.UTF-8 is the one that every system has.
 export LC_ALL := $(shell l=$${LC_ALL:-$${LC_CTYPE:-$${LANG:-}}}; case "$$l" in \
-	*[Uu][Tt][Ff]8|*[Uu][Tt][Ff]-8) echo "$$l";; *) echo C.UTF-8;; esac)
+	(*[Uu][Tt][Ff]8|*[Uu][Tt][Ff]-8) echo "$$l";; (*) echo C.UTF-8;; esac)
 
 .PHONY: help demo test venv lint lint-fix tests notebooks clean distclean tmux
 
