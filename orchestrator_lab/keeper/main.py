@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import json
@@ -13,12 +12,10 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import OrchestratorLabError
-from orchestrator_lab.keeper.clients import Clients, Hub
 from orchestrator_lab.keeper.loop import Loop
-from orchestrator_lab.keeper.pane import Panes
 from orchestrator_lab.keeper.supervise import Supervision
 from orchestrator_lab.runtime import (
     ClusterRecord,
@@ -28,7 +25,11 @@ from orchestrator_lab.runtime import (
     update_record,
 )
 
-__all__ = ["Keeper", "main"]
+if TYPE_CHECKING:
+    from orchestrator_lab.keeper.clients import Clients, Hub
+    from orchestrator_lab.keeper.pane import Panes
+
+__all__ = ["Keeper", "Options", "main"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,68 @@ TRIES_BEFORE_TMUX = 3
 #: The same when there was a tmux server and it is gone.
 TRIES_WITHOUT_TMUX = 5
 
+_ADOPTION = ("--api-fd", "--tcp-fd", "--lock-fd", "--supervisor-pid", "--supervisor-fd")
+
 EXIT_LOST = 3
 EXIT_LOCKED = 75
+
+
+class Options:
+    """The command line.
+
+    ``R``, or ``R --adopt --api-fd N --tcp-fd N --lock-fd N --supervisor-pid P --supervisor-fd N
+    [--restarts N]``. ``--supervisor-cmd JSON`` names another program than our supervisor, for
+    tests. Parsed by hand: argparse would be a tenth of the keeper's start.
+
+    Parameters
+    ----------
+    arguments : list of str
+        What follows the program's name.
+
+    Raises
+    ------
+    OrchestratorLabError
+        An argument is unknown, or one is missing.
+
+    Examples
+    --------
+    >>> options = Options(["/tmp/olab-1000/duo", "--restarts", "2"])
+    >>> options.adopt, options.restarts
+    (False, 2)
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.adopt = False
+        self.restarts = 0
+        # -P: a file json.py in the user's folder must not be imported instead of Python's.
+        self.supervisor_cmd = [sys.executable, "-P", "-m", "orchestrator_lab.supervisor"]
+        numbers: dict[str, int] = {}
+        folders: list[str] = []
+        rest = iter(arguments)
+        try:
+            for argument in rest:
+                if argument == "--adopt":
+                    self.adopt = True
+                elif argument == "--supervisor-cmd":
+                    self.supervisor_cmd = json.loads(next(rest))
+                elif argument in {*_ADOPTION, "--restarts"}:
+                    numbers[argument] = int(next(rest))
+                elif argument.startswith("-"):
+                    raise OrchestratorLabError(f"the keeper knows no option {argument!r}")
+                else:
+                    folders.append(argument)
+        except (StopIteration, ValueError) as error:
+            raise OrchestratorLabError(f"{argument} needs a value: {error}") from error
+        missing = [name for name in _ADOPTION if self.adopt and name not in numbers]
+        if missing or len(folders) != 1:
+            raise OrchestratorLabError(
+                f"the keeper needs one runtime folder, and with --adopt also {' '.join(missing or _ADOPTION)}"
+            )
+        self.folder = Path(folders[0]).absolute()
+        self.restarts = numbers.get("--restarts", 0)
+        self.api_fd, self.tcp_fd, self.lock_fd, self.supervisor_pid, self.supervisor_fd = (
+            numbers.get(name, -1) for name in _ADOPTION
+        )
 
 
 class Keeper:
@@ -57,17 +118,22 @@ class Keeper:
 
     Parameters
     ----------
-    folder : pathlib.Path
-        The cluster's runtime folder.
-    options : argparse.Namespace
-        The command line (see :func:`main`).
+    options : Options
+        The command line.
     lock : int
         Descriptor of the cluster's lock, taken.
     """
 
-    def __init__(self, folder: Path, options: argparse.Namespace, lock: int) -> None:
-        self._folder = folder
+    _hub: Hub
+    _panes: Panes
+    _clients: Clients
+
+    def __init__(self, options: Options, lock: int) -> None:
+        self._options = options
+        self._folder = folder = options.folder
         self._lock = lock
+        self._exit_after = 0
+        self._serving = False
         self._exit_code: int | None = None
         self._terms = 0
         self._begun = time.time()
@@ -88,8 +154,7 @@ class Keeper:
             self._tcp = _bind_loopback(record.port)
         for listener in (self._api, self._tcp):
             listener.set_inheritable(False)
-        control = self._bind_unix("keeper.sock")
-        self._hub = Hub(self._loop)
+        self._control = self._bind_unix("keeper.sock")
         self._supervision = Supervision(
             self._loop,
             folder,
@@ -106,24 +171,34 @@ class Keeper:
             may_restart=self._may_restart,
             restarts=options.restarts,
         )
-        self._panes = Panes(self._loop, self._hub, self._supervision.tell, self._supervision.listens)
-        self._clients = Clients(self._loop, control, self._hub, self._panes.attach, self._status)
         self._loop.on_signal(signal.SIGTERM, self._on_term)
         self._loop.on_signal(signal.SIGINT, self._on_term)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        # Not ignored but swallowed: what is ignored would stay so in the supervisor.
+        self._loop.on_signal(signal.SIGHUP, lambda: None)
         # The record is written before the supervisor starts, which reads it.
         self._update(port=self._tcp.getsockname()[1], keeper_pid=os.getpid())
 
-    def run(self, options: argparse.Namespace) -> int:
+    def run(self) -> int:
         """Serve until the supervisor ends in an orderly way; return the exit status."""
-        if options.adopt:
-            self._supervision.adopt(options.supervisor_pid, options.supervisor_fd)
+        if self._options.adopt:
+            self._supervision.adopt(self._options.supervisor_pid, self._options.supervisor_fd)
         else:
             self._supervision.start()
+        # The supervisor is on its way; who comes to keeper.sock meanwhile waits in its backlog.
+        self._serve()
         while self._exit_code is None:
             self._loop.turn()
         return self._exit_code
+
+    def _serve(self) -> None:
+        """Open for panes and subscribers: the slower half of the imports."""
+        from orchestrator_lab.keeper.clients import Clients, Hub
+        from orchestrator_lab.keeper.pane import Panes
+
+        self._hub = Hub(self._loop)
+        self._panes = Panes(self._loop, self._hub, self._supervision.tell, self._supervision.listens)
+        self._clients = Clients(self._loop, self._control, self._hub, self._panes.attach, self._status)
+        self._serving = True
 
     # the supervisor -----------------------------------------------------------------------------
 
@@ -135,7 +210,7 @@ class Keeper:
             "op": "hello",
             "pid": os.getpid(),
             "restarts": self._supervision.restarts,
-            "panes": [pane.describe() for pane in self._panes],
+            "panes": [pane.describe() for pane in self._panes] if self._serving else [],
         }
 
     def _on_message(self, message: dict[str, Any]) -> None:
@@ -181,8 +256,6 @@ class Keeper:
     def _lost(self) -> bool:
         self._exit_after = EXIT_LOST
         return False
-
-    _exit_after = 0
 
     @staticmethod
     def _end_tmux(record: ClusterRecord) -> None:
@@ -240,11 +313,12 @@ class Keeper:
     def _finish(self) -> None:
         """Drain, finish the recordings, take the sockets away."""
         self._exit_code = self._exit_after
-        # What the programs wrote last is still on its way through tmux, or tmux is ending.
-        time.sleep(0.05)
-        self._panes.close()
-        self._hub.close()
-        self._clients.close()
+        if self._serving:
+            # What the programs wrote last may still be on its way through tmux.
+            time.sleep(0.05)
+            self._panes.close()
+            self._hub.close()
+            self._clients.close()
         self._supervision.close()
         for path, identity in self._bound.items():
             with contextlib.suppress(OSError):
@@ -279,33 +353,13 @@ def _bind_loopback(port: int) -> socket.socket:
             return listener
 
 
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m orchestrator_lab.keeper")
-    parser.add_argument("folder", type=Path, help="the cluster's runtime folder")
-    parser.add_argument("--adopt", action="store_true", help="take over from a dead keeper")
-    for name in ("--api-fd", "--tcp-fd", "--lock-fd", "--supervisor-pid", "--supervisor-fd"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("--restarts", type=int, default=0, help="restarts of the supervisor so far")
-    # For tests, and for whoever runs a supervisor of his own: a JSON list of arguments.
-    parser.add_argument("--supervisor-cmd", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    needed = ("api_fd", "tcp_fd", "lock_fd", "supervisor_pid", "supervisor_fd")
-    if options.adopt and any(getattr(options, name) is None for name in needed):
-        parser.error("--adopt needs --api-fd --tcp-fd --lock-fd --supervisor-pid --supervisor-fd")
-    if options.supervisor_cmd is None:
-        # -P: a file json.py in the user's folder must not become ours.
-        options.supervisor_cmd = [sys.executable, "-P", "-m", "orchestrator_lab.supervisor"]
-    return options
-
-
 def main(arguments: list[str]) -> int:
     """Run a keeper.
 
     Parameters
     ----------
     arguments : list of str
-        ``R``, or ``R --adopt --api-fd N --tcp-fd N --lock-fd N --supervisor-pid P --supervisor-fd
-        N [--restarts N]``.
+        See :class:`Options`.
 
     Returns
     -------
@@ -313,25 +367,20 @@ def main(arguments: list[str]) -> int:
         0 after an orderly end, 3 when the supervisor could not be kept alive, 75 when another
         keeper or supervisor lives here, 1 after any other trouble.
     """
-    options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s keeper %(process)d %(levelname)s %(message)s")
     os.umask(0o077)
-    folder = options.folder.absolute()
     try:
-        private_dir(folder)
-        private_dir(folder / "logs")
-        if options.adopt:
-            lock = options.lock_fd
-        else:
-            taken = acquire_lock(folder)
-            if taken is None:
-                logger.info("%s is locked: another keeper or supervisor lives", folder)
-                return EXIT_LOCKED
-            lock = taken
+        options = Options(arguments)
+        private_dir(options.folder)
+        private_dir(options.folder / "logs")
+        lock = options.lock_fd if options.adopt else acquire_lock(options.folder)
+        if lock is None:
+            logger.info("%s is locked: another keeper or supervisor lives", options.folder)
+            return EXIT_LOCKED
         # Only the supervisor gets it, by name; nothing else that is ever started.
         os.set_inheritable(lock, False)
         os.chdir("/")
-        return Keeper(folder, options, lock).run(options)
+        return Keeper(options, lock).run()
     except (OrchestratorLabError, OSError) as error:
         logger.critical("%s", error)
         return 1
