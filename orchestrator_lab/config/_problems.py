@@ -79,7 +79,14 @@ class Problems:
             raise ConfigError(text, problems=found) from None
 
 
-def translate(error: ValidationError, problems: Problems, *, place: Callable[[KeyPath], KeyPath], known: Known) -> None:
+def translate(
+    error: ValidationError,
+    problems: Problems,
+    *,
+    place: Callable[[KeyPath], KeyPath],
+    known: Known,
+    elsewhere: Elsewhere = lambda _: "",
+) -> None:
     """Add pydantic's complaints to `problems`, in the words of a user.
 
     Parameters
