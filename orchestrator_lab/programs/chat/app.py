@@ -27,6 +27,7 @@ from prompt_toolkit.layout import (
     Window,
 )
 from prompt_toolkit.layout.dimension import Dimension
+from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style
 
 from .pastes import DraftProcessor, PasteShelf
@@ -109,6 +110,7 @@ class ChatApp:
             layout=self._layout(),
             key_bindings=self._keys(),
             style=_STYLE,
+            color_depth=None if self.colour else ColorDepth.DEPTH_1_BIT,
             input=PasteInput(sys.stdin),
             output=self.output,
             mouse_support=False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import termios
 import time
 from typing import TYPE_CHECKING, TextIO
 
@@ -153,6 +154,13 @@ class PasteInput(Vt100Input):
             data = self.stdin_reader.read(65536)
             size += len(data)
             self.vt100_parser.feed(data)
+            if not data and not self.stdin_reader.closed:
+                # Nothing, or half a character, or a terminal that is gone: reading that fails for ever.
+                try:
+                    termios.tcgetattr(fd)
+                except termios.error:
+                    self.stdin_reader.closed = True
+                break
             if self.stdin_reader.closed or not select.select([fd], [], [], 0)[0]:
                 break
         keys, self._buffer = self._buffer, []
