@@ -1,0 +1,906 @@
+"""The tmux driver: one private server, its panes, what is typed and what is seen."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from orchestrator_lab.errors import TmuxError
+from orchestrator_lab.tmux.binary import find_tmux, run_tmux
+from orchestrator_lab.tmux.control import ControlChannel
+from orchestrator_lab.tmux.exits import ExitWatcher, PaneExit
+from orchestrator_lab.tmux.panes import (
+    FIXED,
+    LOBBY_OPTION,
+    PULSE,
+    SERVER_TAGS_OPTION,
+    STATE,
+    TAGS_OPTION,
+    FixedFacts,
+    PaneInfo,
+    Pulse,
+    dump_tags,
+    join_state,
+    load_tags,
+    parse_fixed,
+    parse_pulse,
+    split_state,
+)
+from orchestrator_lab.tmux.paste import Typist
+from orchestrator_lab.tmux.process import process_started
+from orchestrator_lab.tmux.server import (
+    CLIENTS_OPTION,
+    ServerFacts,
+    find_server,
+    kill_server,
+    lobby_command,
+    start_server,
+)
+from orchestrator_lab.tmux.terminal import TerminalModes, read_modes, unread_bytes
+from orchestrator_lab.tmux.text import escape_format, shell_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    import libtmux
+
+    from orchestrator_lab.tmux.binary import TmuxBinary
+    from orchestrator_lab.tmux.objects import LabServer
+
+__all__ = ["TmuxDriver", "attach_argv"]
+
+logger = logging.getLogger(__name__)
+
+Layout = Literal["windows", "tiled"]
+
+_TILES = "agents"
+
+
+class TmuxDriver:
+    """One private tmux server, driven over a control channel.
+
+    Made by :meth:`start` or :meth:`adopt`. Call it from one permanent thread: its control client dies with the
+    thread that opened it. Every pane is addressed by its id (``%3``).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> driver = TmuxDriver.start(folder / "tmux.sock", session="demo", cols=80, rows=24)
+    >>> pane = driver.create_pane("one", ["cat"], cwd=folder)
+    >>> driver.panes()[0].pane_id == pane.pane_id
+    True
+    >>> driver.kill()
+    """
+
+    def __init__(self, binary: TmuxBinary, socket: Path, facts: ServerFacts, *, timeout: float = 10.0) -> None:
+        self.binary = binary
+        self.socket = socket
+        self._facts = facts
+        self._channel = ControlChannel(binary, socket, facts.session, timeout=timeout, on_open=self._record_client)
+        self._typist = Typist(self._channel, socket.parent / "buffers", raw_flag=binary.number >= (3, 7, 0))
+        self._fixed: dict[str, FixedFacts] = {}
+        self._watcher: ExitWatcher | None = None
+        self._server: LabServer | None = None
+
+    # -- life of the server
+
+    @classmethod
+    def start(
+        cls,
+        socket: Path | str,
+        *,
+        session: str,
+        cols: int = 200,
+        rows: int = 50,
+        layout: Layout = "windows",
+        tags: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        tmux: str | Path | None = None,
+        timeout: float = 10.0,
+    ) -> Self:
+        """Start a private server and connect to it.
+
+        Parameters
+        ----------
+        socket : Path or str
+            Its socket, in an existing folder that only the user may enter; paste files are kept in
+            ``buffers/`` beside it.
+        session : str
+            Name of its one session.
+        cols, rows : int
+            Size of each window in characters, whatever the size of a terminal that attaches.
+        layout : {"windows", "tiled"}
+            One window for each pane, or all panes tiled in one window of that size.
+        tags : mapping of str to str, optional
+            Facts that the server keeps for whoever adopts it.
+        env : mapping of str to str, optional
+            Environment of the server and of every pane, beside ``PATH``, ``HOME``, ``LANG`` and ``LC_*``.
+            Nothing else of this process's environment gets in.
+        tmux : str or Path, optional
+            The tmux program; the one on the PATH when omitted.
+        timeout : float, default 10.0
+            Seconds that a single command may take.
+
+        Returns
+        -------
+        TmuxDriver
+            Connected; the server goes on when this process ends.
+
+        Raises
+        ------
+        TmuxMissing, TmuxTooOld
+            When there is no usable tmux.
+        EnvironmentProblem
+            When the socket's path is too long.
+        TmuxError
+            When a server runs on this socket already, or it does not start.
+        """
+        binary = find_tmux(tmux)
+        socket = Path(socket)
+        facts = start_server(binary, socket, session=session, cols=cols, rows=rows, layout=layout, env=env or {})
+        driver = cls(binary, socket, facts, timeout=timeout)
+        driver.set_tags(**(tags or {}))
+        return driver
+
+    @classmethod
+    def adopt(cls, socket: Path | str, *, tmux: str | Path | None = None, timeout: float = 10.0) -> Self:
+        """Connect to a server that an earlier driver started.
+
+        Control clients that the earlier driver left are killed first: they can freeze panes. The panes with their
+        programs and tags are as they were.
+
+        Parameters
+        ----------
+        socket : Path or str
+            The server's socket.
+        tmux : str or Path, optional
+            The tmux program; the one on the PATH when omitted.
+        timeout : float, default 10.0
+            Seconds that a single command may take.
+
+        Returns
+        -------
+        TmuxDriver
+            Connected.
+
+        Raises
+        ------
+        TmuxError
+            When the server is gone, or is not one of ours.
+        """
+        binary = find_tmux(tmux)
+        socket = Path(socket)
+        facts = find_server(binary, socket)
+        driver = cls(binary, socket, facts, timeout=timeout)
+        driver._ensure_session()
+        driver._read_fixed()
+        return driver
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the tmux server."""
+        return self._facts.pid
+
+    @property
+    def session(self) -> str:
+        """Name of the server's one session."""
+        return self._facts.session
+
+    @property
+    def version(self) -> str:
+        """Version of the tmux program, for example ``"3.3a"``."""
+        return self.binary.version
+
+    @property
+    def alive(self) -> bool:
+        """Whether the tmux server's process lives (without asking tmux)."""
+        return process_started(self._facts.pid) == self._facts.started
+
+    @property
+    def server(self) -> libtmux.Server:
+        """The server as a libtmux object, whose ``cmd()`` goes through the control channel."""
+        if self._server is None:
+            from orchestrator_lab.tmux.objects import LabServer
+
+            self._server = LabServer(self.binary, self.socket, self._channel)
+        return self._server
+
+    def pane(self, pane_id: str) -> libtmux.Pane:
+        """Return a pane as a libtmux object.
+
+        Parameters
+        ----------
+        pane_id : str
+            Its id.
+
+        Returns
+        -------
+        libtmux.Pane
+            The pane.
+
+        Raises
+        ------
+        TmuxError
+            When there is no such pane.
+        """
+        from libtmux import Pane, exc
+
+        try:
+            return Pane.from_pane_id(self.server, pane_id)
+        except exc.LibTmuxException as error:
+            raise TmuxError(f"there is no pane {pane_id}", pane_id=pane_id) from error
+
+    def tags(self) -> dict[str, str]:
+        """Return the server's tags.
+
+        Returns
+        -------
+        dict of str to str
+            What :meth:`start` and :meth:`set_tags` stored.
+        """
+        return load_tags("".join(self.run("show-options", "-sqv", SERVER_TAGS_OPTION)))
+
+    def set_tags(self, **tags: str) -> None:
+        """Add tags to the server's, or replace them.
+
+        Parameters
+        ----------
+        **tags : str
+            The tags.
+        """
+        self.run("set-option", "-s", SERVER_TAGS_OPTION, dump_tags({**self.tags(), **tags}))
+
+    def close(self) -> None:
+        """Disconnect; the server and its panes go on."""
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+        if self._channel.is_open:
+            self._typist.close()
+        self._channel.close()
+
+    def kill(self) -> None:
+        """End the server and every program in it, wait until they are gone, and remove the socket.
+
+        Nothing is raised when the server is gone already.
+        """
+        panes: dict[int, str] = {}
+        try:
+            live = [pulse.pid for pulse in self.pulses().values() if not pulse.dead]
+            panes = {pid: started for pid in live if (started := process_started(pid)) is not None}
+        except TmuxError:
+            logger.debug("the tmux server did not list its panes before its end", exc_info=True)
+        self.close()
+        kill_server(self.binary, self.socket, self._facts, panes)
+
+    # -- commands
+
+    def run(self, *args: str, timeout: float | None = None) -> list[str]:
+        """Run one tmux command on the control channel.
+
+        Parameters
+        ----------
+        *args : str
+            The command and its arguments; no quoting is needed.
+        timeout : float, optional
+            Seconds; the driver's own when omitted.
+
+        Returns
+        -------
+        list of str
+            The lines it printed.
+
+        Raises
+        ------
+        TmuxError, TmuxTimeout
+            When it fails, or does not answer.
+        """
+        lines = self._channel.run(*args, timeout=timeout)
+        return [line.decode("utf-8", "replace") for line in lines]
+
+    def batch(self, commands: Sequence[Sequence[str]]) -> list[list[str] | TmuxError]:
+        """Run many tmux commands in one write (some 20 µs each).
+
+        Parameters
+        ----------
+        commands : sequence of sequence of str
+            Commands and their arguments.
+
+        Returns
+        -------
+        list of (list of str or TmuxError)
+            The lines that each printed, or its error.
+        """
+        return [
+            [line.decode("utf-8", "replace") for line in reply.lines]
+            if reply.ok
+            else TmuxError(f"tmux '{command[0]}' failed: {reply.text}", said=reply.text)
+            for command, reply in zip(commands, self._channel.batch(commands), strict=True)
+        ]
+
+    # -- panes
+
+    def create_pane(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        cwd: Path | str,
+        cols: int | None = None,
+        rows: int | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> PaneInfo:
+        """Start a program in a new pane.
+
+        Parameters
+        ----------
+        name : str
+            Name of its window, and the pane's first title.
+        argv : sequence of str
+            Program and arguments, executed without a shell. Everybody can read them: no secrets.
+        cwd : Path or str
+            Folder to start it in.
+        cols, rows : int, optional
+            Size of its window when it differs from the server's; without effect in a tiled layout.
+        tags : mapping of str to str, optional
+            Facts that the pane keeps for whoever adopts it.
+
+        Returns
+        -------
+        PaneInfo
+            The pane.
+
+        Raises
+        ------
+        TmuxError
+            When the folder is missing, or there is no room for another tile.
+        """
+        folder = _folder(cwd)
+        tail = ["-P", "-F", "#{pane_id}", "-c", escape_format(folder), *_command(argv)]
+        size = (cols or self._facts.cols, rows or self._facts.rows)
+        made = self._split(tail) if self._facts.layout == "tiled" else self._window(name, tail, size)
+        if not isinstance(made, str):
+            raise made
+        self.run("set-option", "-p", "-t", made, TAGS_OPTION, dump_tags(dict(tags or {})))
+        self.run("select-pane", "-t", made, "-T", escape_format(name))
+        info = self._told(made)
+        self._close_lobby(info)
+        if self._watcher is not None:
+            self._watcher.add(info.pane_id, info.pid)
+        return info
+
+    def _window(self, name: str, tail: list[str], size: tuple[int, int]) -> str | TmuxError:
+        target = f"={self.session}:"
+        self._ensure_session()
+        new = ["new-window", "-d", "-a", "-t", f"{target}$", "-n", escape_format(name), *tail]
+        normal = (self._facts.cols, self._facts.rows)
+        if size == normal:
+            made = _first(self.batch([new]))
+        else:
+            # The program must not start at one size and be resized: it would draw itself twice.
+            option = ["set-option", "-t", target, "default-size"]
+            commands = [[*option, "{}x{}".format(*size)], new, [*option, "{}x{}".format(*normal)]]
+            made = _first(self.batch(commands)[1:2])
+        if isinstance(made, str):  # this also sets window-size to manual
+            self.run("resize-window", "-t", made, "-x", str(size[0]), "-y", str(size[1]))
+        return made
+
+    def _split(self, tail: list[str]) -> str | TmuxError:
+        self._ensure_session()
+        tiles = f"={self.session}:={_TILES}"
+        listing = ["list-panes", "-s", "-t", f"={self.session}:", "-F", "#{pane_id} #{window_name}"]
+        there = [line.split(" ", 1)[0] for line in self.run(*listing) if line.endswith(f" {_TILES}")]
+        if not there:
+            new = ["new-window", "-d", "-a", "-t", f"={self.session}:$", "-n", _TILES, *tail]
+            made = _first(self.batch([new]))
+            border = ["set-option", "-w", "-t", tiles]
+            whole = ["-x", str(self._facts.cols), "-y", str(self._facts.rows)]
+            self.batch(
+                [
+                    ["resize-window", "-t", tiles, *whole],
+                    [*border, "pane-border-status", "top"],
+                    [*border, "pane-border-format", " #{pane_index}: #{pane_title} "],
+                ]
+            )
+            return made
+        made = _first(
+            self.batch(
+                [
+                    # Splitting halves one pane; only re-tiled is there room for the next.
+                    ["select-layout", "-t", tiles, "tiled"],
+                    ["split-window", "-d", "-t", there[-1], *tail],
+                    ["select-layout", "-t", tiles, "tiled"],
+                ]
+            )[1:2]
+        )
+        if isinstance(made, TmuxError) and "no space" in made.message:
+            size = f"{self._facts.cols} x {self._facts.rows}"
+            return TmuxError(
+                f"there is no room for another pane in the tiled window of {size} characters; "
+                "use 'layout: windows', or a larger size"
+            )
+        return made
+
+    def respawn(self, pane_id: str, argv: Sequence[str], *, cwd: Path | str) -> PaneInfo:
+        """Start a program anew in a pane, in place of the one that is or was there.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane; it keeps its id and its tags.
+        argv : sequence of str
+            Program and arguments.
+        cwd : Path or str
+            Folder to start it in.
+
+        Returns
+        -------
+        PaneInfo
+            The pane with its new process. The end of the old one is not told to the watcher.
+
+        Raises
+        ------
+        TmuxError
+            When there is no such pane or folder.
+        """
+        folder = _folder(cwd)
+        before = self._told(pane_id)
+        if self._watcher is not None:
+            self._watcher.forget(pane_id)
+        command = ["respawn-pane", "-k", "-t", pane_id, "-c", escape_format(folder)]
+        try:
+            self.run(*command, *_command(argv))
+        except TmuxError:
+            if self._watcher is not None and not before.dead:
+                self._watcher.add(pane_id, before.pid)
+            raise
+        info = self._told(pane_id)
+        if self._watcher is not None:
+            self._watcher.add(pane_id, info.pid)
+        return info
+
+    def kill_pane(self, pane_id: str) -> None:
+        """Close a pane and end its program (SIGHUP). Its exit is not told to the watcher.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane; nothing happens when it is gone already.
+        """
+        panes = self.panes()
+        if pane_id not in {pane.pane_id for pane in panes}:
+            return
+        if len(panes) == 1:  # a session cannot be empty
+            self._open_lobby()
+        if self._watcher is not None:
+            self._watcher.forget(pane_id)
+        self._fixed.pop(pane_id, None)
+        self.batch([["kill-pane", "-t", pane_id]])
+        if self._facts.layout == "tiled":
+            self.batch([["select-layout", "-t", f"={self.session}:={_TILES}", "tiled"]])
+
+    def resize(self, pane_id: str, cols: int, rows: int) -> None:
+        """Change the size of a pane's window.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+        cols, rows : int
+            New size in characters; in a tiled layout that of the whole window.
+        """
+        self._known(pane_id)
+        self.run("resize-window", "-t", pane_id, "-x", str(cols), "-y", str(rows))
+        if self._facts.layout == "tiled":
+            self.run("select-layout", "-t", pane_id, "tiled")
+
+    def tag_pane(self, pane_id: str, **tags: str) -> None:
+        """Add tags to a pane's, or replace them.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+        **tags : str
+            The tags.
+        """
+        known = self._told(pane_id).tags
+        self.run("set-option", "-p", "-t", pane_id, TAGS_OPTION, dump_tags({**known, **tags}))
+        self._fixed.pop(pane_id, None)
+
+    def panes(self) -> list[PaneInfo]:
+        """Return the state of every pane.
+
+        Returns
+        -------
+        list of PaneInfo
+            The panes, in the order of windows and tiles.
+
+        Raises
+        ------
+        TmuxError
+            When the server does not answer.
+        """
+        rows = [split_state(line) for line in self._list(STATE)]
+        fixed = self._fixed
+        if any(row[0] not in fixed or fixed[row[0]].pid != int(row[1]) for row in rows):
+            self._read_fixed()
+            fixed = self._fixed
+        return [join_state(row, fixed[row[0]]) for row in rows if row[0] in fixed and not fixed[row[0]].lobby]
+
+    def pulses(self) -> dict[str, Pulse]:
+        """Return whether each pane's process lives, and how it ended; the cheapest question of all.
+
+        Returns
+        -------
+        dict of str to Pulse
+            By pane id.
+        """
+        return {pulse.pane_id: pulse for pulse in map(parse_pulse, self._list(PULSE))}
+
+    def _list(self, format_: str) -> list[bytes]:
+        return self._channel.run("list-panes", "-a", "-F", format_)
+
+    def _read_fixed(self) -> None:
+        self._fixed = dict(map(parse_fixed, self._list(FIXED)))
+
+    def _told(self, pane_id: str) -> PaneInfo:
+        """Return one pane, as tmux says now."""
+        # display-message would answer for another pane when this one is gone
+        lines = self._channel.batch(
+            [
+                ["display-message", "-p", "-t", pane_id, STATE],
+                ["display-message", "-p", "-t", pane_id, FIXED],
+            ]
+        )
+        if not (lines[0].ok and lines[1].ok and lines[0].lines and lines[1].lines):
+            raise TmuxError(f"there is no pane {pane_id}", pane_id=pane_id)
+        found, fixed = parse_fixed(lines[1].lines[0])
+        if found != pane_id:
+            raise TmuxError(f"there is no pane {pane_id}", pane_id=pane_id)
+        self._fixed[pane_id] = fixed
+        return join_state(split_state(lines[0].lines[0]), fixed)
+
+    def _known(self, pane_id: str) -> FixedFacts:
+        fixed = self._fixed.get(pane_id)
+        if fixed is None:
+            self._told(pane_id)
+            fixed = self._fixed[pane_id]
+        return fixed
+
+    # -- the lobby: the window of a session without agents
+
+    def _ensure_session(self) -> None:
+        """Make the session again when somebody closed it with its last window."""
+        if self._channel.is_open:
+            return
+        there = run_tmux(self.binary, self.socket, ["has-session", "-t", f"={self.session}"], check=False)
+        if there.returncode and "can't find session" in there.stderr:
+            lobby = lobby_command(self.session, self._facts.cols, self._facts.rows)
+            mark = ["set-option", "-p", "-t", f"={self.session}:", LOBBY_OPTION, "1"]
+            run_tmux(self.binary, self.socket, [*lobby, ";", *mark])
+
+    def _open_lobby(self) -> None:
+        lobby = lobby_command(self.session, self._facts.cols, self._facts.rows)
+        command = ["new-window", "-d", "-t", f"={self.session}:", "-n", "lobby", "-c", "/"]
+        (pane_id,) = self.run(*command, "-P", "-F", "#{pane_id}", lobby[-1])
+        self.run("set-option", "-p", "-t", pane_id, LOBBY_OPTION, "1")
+        self._read_fixed()
+
+    def _close_lobby(self, info: PaneInfo) -> None:
+        if not any(fixed.lobby for fixed in self._fixed.values()):
+            self._read_fixed()
+        for pane_id, fixed in list(self._fixed.items()):
+            if fixed.lobby:
+                self.batch([["select-window", "-t", info.pane_id], ["kill-pane", "-t", pane_id]])
+                del self._fixed[pane_id]
+
+    # -- typing and reading
+
+    def paste(
+        self,
+        pane_id: str,
+        text: str | bytes,
+        *,
+        bracketed: bool = True,
+        keep_newlines: bool = False,
+    ) -> None:
+        r"""Type a text into a pane, whatever its length, also while somebody scrolls in it.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+        text : str or bytes
+            The text, sent as it is: see :func:`sanitize` for what should not be in it.
+        bracketed : bool, default True
+            Put it between the marks of a paste when the program asked for them.
+        keep_newlines : bool, default False
+            Send ``\n`` as it is; by default it becomes ``\r``, as in a terminal.
+
+        Raises
+        ------
+        TmuxError
+            When the pane is gone or its program has ended; nothing was typed then
+            (``details["executed"] == "no"``), unless the control client was lost meanwhile (``"unknown"``).
+        TmuxTimeout
+            When tmux did not answer: the text may have been typed or not.
+        """
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+        if data:
+            self._typist.paste(pane_id, data, bracketed=bracketed, keep_newlines=keep_newlines)
+
+    def enter(self, pane_id: str) -> None:
+        """Send a lone carriage return, also while somebody scrolls in the pane.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+
+        Raises
+        ------
+        TmuxError, TmuxTimeout
+            As :meth:`paste`.
+        """
+        self._typist.enter(pane_id)
+
+    def press(self, pane_id: str, key: str) -> None:
+        """Press a key; whoever scrolls in the pane is put back to its end first.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+        key : str
+            tmux's name of the key: ``Escape``, ``C-c``, ``Up``, ``y``, ...
+
+        Raises
+        ------
+        TmuxError
+            When the key or the pane does not exist.
+        """
+        self._typist.press(pane_id, key)
+
+    def capture(self, pane_id: str, *, escapes: bool = False, join: bool = True, history: int = 0) -> str:
+        """Return what a pane shows.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+        escapes : bool, default False
+            With colours and attributes, as escape sequences.
+        join : bool, default True
+            Lines that the terminal wrapped are put together again.
+        history : int, default 0
+            Lines above the screen to include.
+
+        Returns
+        -------
+        str
+            The lines of the whole screen, also empty ones; trailing spaces are removed.
+
+        Raises
+        ------
+        TmuxError
+            When there is no such pane.
+        """
+        command = _capture_command(pane_id, escapes=escapes, join=join, history=history)
+        return _screen(self._channel.run(*command), escapes=escapes)
+
+    def captures(
+        self,
+        pane_ids: Sequence[str],
+        *,
+        escapes: bool = False,
+        join: bool = True,
+        history: int = 0,
+    ) -> dict[str, str]:
+        """Return what many panes show, in one exchange with tmux.
+
+        Parameters
+        ----------
+        pane_ids : sequence of str
+            The panes; those that are gone are left out of the result.
+        escapes, join, history
+            As for :meth:`capture`.
+
+        Returns
+        -------
+        dict of str to str
+            Screens by pane id.
+        """
+        commands = [_capture_command(pane_id, escapes=escapes, join=join, history=history) for pane_id in pane_ids]
+        return {
+            pane_id: _screen(reply.lines, escapes=escapes)
+            for pane_id, reply in zip(pane_ids, self._channel.batch(commands), strict=True)
+            if reply.ok
+        }
+
+    def pipe(self, pane_id: str, argv: Sequence[str] | None) -> None:
+        """Send a pane's output to the standard input of a program.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+        argv : sequence of str or None
+            Program and arguments; None ends the pipe.
+
+        Raises
+        ------
+        TmuxError
+            When there is no such pane.
+        """
+        command = ["pipe-pane", "-t", pane_id]
+        if argv is not None:
+            command.append(escape_format(shell_line(argv), time=True))
+        self.run(*command)
+
+    def unread_input(self, pane_id: str) -> int:
+        """Return how many typed bytes the program has not read yet, without asking tmux.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+
+        Returns
+        -------
+        int
+            Bytes in the terminal's input queue.
+
+        Raises
+        ------
+        TmuxError
+            When the pane or its terminal is gone.
+        """
+        return unread_bytes(self._known(pane_id).tty)
+
+    def terminal_modes(self, pane_id: str) -> TerminalModes:
+        """Return how the kernel treats what is typed into a pane.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+
+        Returns
+        -------
+        TerminalModes
+            Canonical until a program takes the terminal over.
+
+        Raises
+        ------
+        TmuxError
+            When the pane or its terminal is gone.
+        """
+        return read_modes(self._known(pane_id).tty)
+
+    # -- exits
+
+    def watch_exits(self, callback: Callable[[PaneExit], None]) -> None:
+        """Have the end of every program in a pane told, from now on.
+
+        Programs that have ended before are told as well; those that :meth:`kill_pane` and :meth:`respawn` end are
+        not.
+
+        Parameters
+        ----------
+        callback : callable
+            Called with a :class:`PaneExit` on a thread of its own.
+        """
+        if self._watcher is not None:
+            self._watcher.close()
+        self._watcher = ExitWatcher(self._watcher_pulses, self._poke, callback)
+        for pane in self.panes():
+            self._watcher.add(pane.pane_id, pane.pid)
+
+    def _watcher_pulses(self) -> dict[str, Pulse]:
+        if self._channel.is_open:
+            return self.pulses()
+        # The watcher opens no control client: it would die with the watcher's thread.
+        listed = run_tmux(self.binary, self.socket, ["list-panes", "-a", "-F", PULSE]).stdout
+        pulses = map(parse_pulse, listed.encode().splitlines())
+        return {pulse.pane_id: pulse for pulse in pulses}
+
+    def _poke(self) -> bool:
+        if not self.alive:
+            return False
+        try:
+            os.kill(self._facts.pid, signal.SIGCHLD)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _record_client(self, channel: ControlChannel, pid: int, started: str) -> None:
+        channel.run("set-option", "-s", CLIENTS_OPTION, f"{pid}:{started}")
+
+
+def _first(replies: list[list[str] | TmuxError]) -> str | TmuxError:
+    reply = replies[0]
+    return reply if isinstance(reply, TmuxError) else reply[0]
+
+
+def _folder(cwd: Path | str) -> str:
+    folder = Path(cwd).absolute()
+    if not folder.is_dir():  # tmux would start in the home folder instead
+        raise TmuxError(f"the work folder {folder} does not exist", path=str(folder))
+    return str(folder)
+
+
+def _command(argv: Sequence[str]) -> list[str]:
+    if not argv:
+        raise TmuxError("a pane needs a program to run; its command is empty")
+    # tmux executes several words as they are, but hands a single one to the shell.
+    return list(argv) if len(argv) > 1 else [shell_line(argv)]
+
+
+def _capture_command(pane_id: str, *, escapes: bool, join: bool, history: int) -> list[str]:
+    command = ["capture-pane", "-p", "-t", pane_id]
+    command += ["-e"] * escapes + ["-J"] * join
+    return [*command, "-S", str(-history)] if history > 0 else command
+
+
+def _screen(lines: list[bytes], *, escapes: bool) -> str:
+    text = b"\n".join(lines).decode("utf-8", "replace")
+    if escapes or " \n" not in text + "\n":
+        return text
+    return "\n".join([line.rstrip(" ") for line in text.split("\n")])
+
+
+def attach_argv(
+    socket: Path | str,
+    session: str,
+    pane: str | None = None,
+    read_only: bool = False,
+    *,
+    tmux: str | Path | None = None,
+) -> list[str]:
+    """Return the command that attaches a terminal to a cluster's session.
+
+    Parameters
+    ----------
+    socket : Path or str
+        The server's socket.
+    session : str
+        Its session.
+    pane : str, optional
+        Pane to show first.
+    read_only : bool, default False
+        Whether the terminal may only watch.
+    tmux : str or Path, optional
+        The tmux program; ``tmux`` when omitted.
+
+    Returns
+    -------
+    list of str
+        Program and arguments; ``shlex.join`` makes a line for a shell of it.
+
+    Examples
+    --------
+    >>> attach_argv("/tmp/d/tmux.sock", "duo")
+    ['tmux', '-u', '-S', '/tmp/d/tmux.sock', 'attach-session', '-E', '-f', 'ignore-size', '-t', '=duo']
+    """
+    argv = [str(tmux or "tmux"), "-u", "-S", str(socket)]
+    if pane is not None:
+        argv += ["select-window", "-t", pane, ";", "select-pane", "-t", pane, ";"]
+    flags = "read-only,ignore-size" if read_only else "ignore-size"
+    return [*argv, "attach-session", "-E", "-f", flags, "-t", f"={session}"]

@@ -1,0 +1,205 @@
+"""Typing into a pane: text from a private file, the carriage return on its own.
+
+``send-keys`` loses a trailing ``;``, fails above 16 KB and is swallowed in copy mode; a pasted buffer does
+none of that, and no text is ever in a command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from typing import TYPE_CHECKING, NoReturn
+
+from orchestrator_lab.errors import TmuxError, TmuxTimeout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator_lab.tmux.control import ControlChannel, Reply
+
+__all__ = ["Typist", "check_key", "check_pane_id"]
+
+#: What tmux prints instead of pasting.
+_REFUSED = "olab-refused"
+_PANE_ID = re.compile(r"%[0-9]+")
+
+_NAMED = (
+    "Up|Down|Left|Right|BSpace|BTab|DC|Delete|End|Enter|Escape|Home|IC|Insert|NPage|PageDown|PgDn|"
+    "PPage|PageUp|PgUp|Space|Tab|F[1-9]|F1[0-2]|KP[0-9]|KPEnter"
+)
+_KEY = re.compile(rf"(?:[CMS]-)*(?:{_NAMED}|[^\x00-\x20\x7f-\x9f])")
+
+
+def check_key(key: str) -> str:
+    """Return the name of a key as tmux spells it.
+
+    Parameters
+    ----------
+    key : str
+        A name such as ``Escape``, ``C-c``, ``Up`` or ``y``.
+
+    Returns
+    -------
+    str
+        The same name.
+
+    Raises
+    ------
+    TmuxError
+        When it names no key: tmux would type an unknown name as text.
+    """
+    if _KEY.fullmatch(key) is None:
+        raise TmuxError(
+            f"{key!r} names no key; use tmux's names, such as Escape, Enter, Up, C-c or one character",
+            key=key,
+        )
+    return key
+
+
+def check_pane_id(pane_id: str) -> str:
+    """Return a pane's id.
+
+    Parameters
+    ----------
+    pane_id : str
+        Such as ``%3``.
+
+    Returns
+    -------
+    str
+        The same id.
+
+    Raises
+    ------
+    TmuxError
+        When it is none.
+    """
+    if _PANE_ID.fullmatch(pane_id) is None:
+        raise TmuxError(f"{pane_id!r} is no pane id; those look like %3", executed="no")
+    return pane_id
+
+
+class Typist:
+    """Types into the panes of one tmux server.
+
+    Parameters
+    ----------
+    channel : ControlChannel
+        The command channel.
+    buffers : Path
+        Private folder for the files, made when missing.
+    raw_flag : bool
+        Whether ``paste-buffer -S`` exists (tmux 3.7), without which control characters would be shown instead of
+        sent.
+    """
+
+    def __init__(self, channel: ControlChannel, buffers: Path, *, raw_flag: bool) -> None:
+        self._channel = channel
+        self._buffers = buffers
+        self._raw_flag = " -S" if raw_flag else ""
+        self._count = itertools.count(1)
+        self._prefix = f"olab-{os.getpid()}"
+        self._return_loaded = False
+        buffers.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def paste(self, pane_id: str, data: bytes, *, bracketed: bool, keep_newlines: bool) -> None:
+        """Paste bytes into a pane (see :meth:`TmuxDriver.paste`)."""
+        name = f"{self._prefix}-{next(self._count)}"
+        path = self._buffers / name
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # tmux reads 20 MB/s; a slow machine gets twenty times as long.
+        seconds = self._channel.timeout + len(data) / 1e6
+        try:
+            with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 - the descriptor is already open
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+            paste = f"paste-buffer -d -b {name}{' -p' * bracketed}{' -r' * keep_newlines}"
+            try:
+                # One write; should loading fail, there is no buffer of this name to paste.
+                loaded, _, pasted = self._channel.batch(
+                    [["load-buffer", "-b", name, str(path)], self._guarded(pane_id, paste)],
+                    timeout=seconds,
+                    blocks=3,
+                )
+            except TmuxTimeout:
+                self._delete(name)
+                raise
+        finally:
+            path.unlink(missing_ok=True)
+        if not (loaded.ok and pasted.ok) or pasted.text == _REFUSED:
+            self._delete(name)
+            self._complain(pane_id, loaded, pasted)
+
+    def enter(self, pane_id: str) -> None:
+        """Send a lone carriage return (see :meth:`TmuxDriver.enter`)."""
+        name = f"{self._prefix}-return"
+        command = self._guarded(pane_id, f"paste-buffer -b {name}")
+        for _ in range(2):
+            if not self._return_loaded:
+                self._channel.run("set-buffer", "-b", name, "\r")
+                self._return_loaded = True
+            _, pasted = self._channel.batch([command], blocks=2)
+            if pasted.ok or "no buffer" not in pasted.text:
+                break
+            self._return_loaded = False  # somebody deleted it
+        if not pasted.ok or pasted.text == _REFUSED:
+            self._complain(pane_id, pasted)
+
+    def _guarded(self, pane_id: str, paste: str) -> list[str]:
+        """Return the command that pastes only into a living pane: two blocks, whatever happens.
+
+        tmux 3.3a crashes, with all its panes, when it pastes into a dead one; so the server itself has to look, in the
+        same breath.
+        """
+        check_pane_id(pane_id)
+        lives = f"#{{&&:#{{==:#{{pane_id}},{pane_id}}},#{{==:#{{pane_dead}},0}}}}"
+        paste = f"{paste} -t {pane_id}{self._raw_flag}"
+        return ["if-shell", "-F", "-t", pane_id, lives, paste, f"display-message -p {_REFUSED}"]
+
+    def press(self, pane_id: str, key: str) -> None:
+        """Press a key (see :meth:`TmuxDriver.press`)."""
+        check_key(key)
+        check_pane_id(pane_id)
+        found, dead, in_mode = self._look(pane_id)
+        if not found or dead:
+            self._complain(pane_id)
+        if in_mode:
+            # A mode would eat the key, or open a prompt that waits for ever.
+            self._channel.run("copy-mode", "-q", "-t", pane_id)
+        self._channel.run("send-keys", "-t", pane_id, key)
+
+    def close(self) -> None:
+        """Remove the buffer that holds the carriage return."""
+        if self._return_loaded:
+            self._delete(f"{self._prefix}-return")
+
+    def _delete(self, name: str) -> None:
+        with contextlib.suppress(TmuxError):
+            self._channel.batch([["delete-buffer", "-b", name]])
+
+    def _look(self, pane_id: str) -> tuple[bool, bool, bool]:
+        """Return whether a pane exists, is dead, and is in a mode."""
+        format_ = "#{pane_id} #{pane_dead} #{pane_in_mode}"
+        (reply,) = self._channel.batch([["display-message", "-p", "-t", pane_id, format_]])
+        words = reply.text.split(" ")
+        # display-message answers for another pane when its target does not exist
+        if not reply.ok or words[0] != pane_id:
+            return False, True, False
+        return True, words[1] != "0", words[2] != "0"
+
+    def _complain(self, pane_id: str, *replies: Reply) -> NoReturn:
+        found, dead, _ = self._look(pane_id)
+        if not found:
+            raise TmuxError(f"there is no pane {pane_id}", pane_id=pane_id, executed="no")
+        if dead:
+            raise TmuxError(
+                f"the program in pane {pane_id} has ended, nothing can be typed into it",
+                pane_id=pane_id,
+                dead=True,
+                executed="no",
+            )
+        said = "; ".join(reply.text for reply in replies if not reply.ok)
+        raise TmuxError(f"typing into pane {pane_id} failed: {said}", pane_id=pane_id, executed="no")

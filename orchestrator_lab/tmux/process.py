@@ -1,0 +1,210 @@
+"""Processes as tmux's driver sees them: known by pid and start time, so that none is ever mistaken."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__ = [
+    "command_line",
+    "dying_with_us",
+    "find_by_argv",
+    "kill_if_same",
+    "process_started",
+    "wait_gone",
+]
+
+_LINUX = sys.platform == "linux"
+
+
+def process_started(pid: int) -> str | None:
+    """Return when a process started, as a text that only serves to be compared.
+
+    Parameters
+    ----------
+    pid : int
+        Process id.
+
+    Returns
+    -------
+    str or None
+        The start time; None when there is no such process, or only its zombie.
+    """
+    if _LINUX:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return None
+        fields = stat[stat.rindex(b")") + 2 :].split()  # the name may hold anything
+        return None if fields[0] in {b"Z", b"X"} else fields[19].decode()
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return f"{process.create_time():.2f}"
+    except psutil.Error:
+        return None
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the arguments of a process, empty when it is gone or not ours to read.
+
+    Parameters
+    ----------
+    pid : int
+        Process id.
+
+    Returns
+    -------
+    list of str
+        Program and arguments.
+    """
+    if _LINUX:
+        try:
+            raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return []
+        return [os.fsdecode(word) for word in raw.split(b"\0")[:-1]]
+    import psutil
+
+    try:
+        return psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return []
+
+
+def find_by_argv(tail: list[str], *, skip_last: int = 0) -> list[tuple[int, str]]:
+    """Find processes of this user whose last arguments are exactly these.
+
+    Parameters
+    ----------
+    tail : list of str
+        The arguments to end with, distinctive enough to mean only processes of ours.
+    skip_last : int, default 0
+        How many arguments follow them that may be anything.
+
+    Returns
+    -------
+    list of (int, str)
+        Pids and start times.
+    """
+    if _LINUX:
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 - names only
+    else:
+        import psutil
+
+        pids = psutil.pids()
+    found = []
+    for pid in pids:
+        words = command_line(pid)
+        if words[len(words) - skip_last - len(tail) : len(words) - skip_last] == tail:
+            started = process_started(pid)
+            if started is not None:
+                found.append((pid, started))
+    return found
+
+
+def kill_if_same(pid: int, started: str, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to a process if it is still the one that was meant.
+
+    Parameters
+    ----------
+    pid : int
+        Process id.
+    started : str
+        Its start time as :func:`process_started` gave it.
+    number : int, default SIGKILL
+        The signal.
+
+    Returns
+    -------
+    bool
+        Whether it was sent.
+    """
+    if process_started(pid) != started:
+        return False
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+        return True
+    return False
+
+
+def wait_gone(pid: int, started: str, timeout: float) -> bool:
+    """Wait until a process that need not be our child is gone.
+
+    Parameters
+    ----------
+    pid : int
+        Process id.
+    started : str
+        Its start time as :func:`process_started` gave it.
+    timeout : float
+        Seconds to wait at most.
+
+    Returns
+    -------
+    bool
+        Whether it is gone.
+    """
+    deadline = time.monotonic() + timeout
+    pause = 0.001
+    while process_started(pid) == started:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def _setpriv() -> str | None:
+    path = shutil.which("setpriv")
+    if path is None:
+        return None
+    try:  # busybox has a setpriv without this option
+        tried = subprocess.run(
+            [path, "--pdeathsig", "KILL", "/bin/sh", "-c", ":"],
+            capture_output=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return path if tried.returncode == 0 else None
+
+
+_PRCTL = "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);os.execv(sys.argv[1],sys.argv[1:])"
+
+
+def dying_with_us(argv: list[str]) -> list[str]:
+    """Return the command that runs a program which the kernel kills when the starting thread ends.
+
+    A control client whose owner was killed freezes panes for ever; SIGTERM does not end it, SIGKILL does. The
+    signal is set by a helper that then becomes the program: a function between fork and exec
+    (``preexec_fn``) is not safe in a process with threads.
+
+    Parameters
+    ----------
+    argv : list of str
+        Absolute program and arguments.
+
+    Returns
+    -------
+    list of str
+        The command; `argv` itself where there is no parent-death signal (macOS).
+    """
+    if not _LINUX:
+        return argv
+    setpriv = _setpriv()
+    if setpriv is not None:
+        return [setpriv, "--pdeathsig", "KILL", *argv]
+    return [sys.executable, "-I", "-S", "-c", _PRCTL, *argv]
