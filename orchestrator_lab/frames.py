@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
-from orchestrator_lab.journal.reader import JournalReader
+from orchestrator_lab.journal.reader import JournalReader, without_gc
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
 
 if TYPE_CHECKING:
@@ -177,9 +177,11 @@ class RunTables:
         """
         if self._reader is None:
             return 0
-        events = self._reader.read()
-        self._take(events)
-        return len(events)
+        before = self._run.event_count
+        with without_gc():
+            for events in self._reader.batches():
+                self._take(events)
+        return self._run.event_count - before
 
     def fold(self, table: str) -> Fold:
         """Return the fold behind a table, up to date.
@@ -197,7 +199,9 @@ class RunTables:
         """
         if table == "events":
             if self._events_reader is not None:
-                self._events.update(self._events_reader.read())
+                with without_gc():
+                    for events in self._events_reader.batches():
+                        self._events.update(events)
             return self._events
         self.refresh()
         return self._folds[table]

@@ -324,6 +324,7 @@ def create_run(
     """
     if mode not in _MODES:
         raise ConfigError(f"there is no mode {mode!r}; the modes are: {', '.join(_MODES)}")
+    cwd = _current_folder()
     work = Path(work_dir or config.get("work_dir") or ".").expanduser().resolve()
     run_id = new_id("run_")
     manifest = {
@@ -344,8 +345,11 @@ def create_run(
         },
         "platform": platform.platform(),
         "work_dir": str(work),
-        "cwd": str(Path.cwd()),
-        "git": {"work_dir": _git_state(work), "cwd": _git_state(Path.cwd())},
+        "cwd": None if cwd is None else str(cwd),
+        "git": {
+            "work_dir": _git_state(work),
+            "cwd": None if cwd is None else _git_state(cwd),
+        },
         "command": sys.argv[0] if sys.argv else None,
         "config": dict(config),
     }
@@ -403,6 +407,14 @@ def _package_version() -> str:
     from orchestrator_lab import __version__
 
     return __version__
+
+
+def _current_folder() -> Path | None:
+    """Return the current folder; None when somebody has deleted it."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def _git_state(folder: Path) -> dict[str, Any] | None:

@@ -9,9 +9,33 @@ from orchestrator_lab.folds.base import Fold, spans
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
 
-__all__ = ["AgentFold", "StateFold"]
+__all__ = ["AgentFold", "StateFold", "state_after"]
 
 _TOKENS = ("input_tokens", "output_tokens")
+
+
+def state_after(event: Event, current: str | None) -> str | None:
+    """Return the state that an agent is in after an event of its own.
+
+    Parameters
+    ----------
+    event : Event
+        An event of the agent.
+    current : str or None
+        Its state before; None when it had none.
+
+    Returns
+    -------
+    str or None
+        None when it has none any more.
+    """
+    if event.event == "agent.state":
+        return event.attributes.get("state") or current
+    if event.event == "agent.started":
+        return "starting" if current in {None, "exited", "failed"} else current
+    if event.event == "agent.removed":
+        return None
+    return {"agent.exited": "exited", "agent.failed": "failed"}.get(event.event, current)
 
 
 class StateFold(Fold):
@@ -25,11 +49,11 @@ class StateFold(Fold):
         super().__init__()
         self._open: dict[str, int] = {}
         self.handlers = {
-            "agent.state": self._state,
-            "agent.started": self._started,
-            "agent.exited": lambda event: self._enter(event, "exited"),
-            "agent.failed": lambda event: self._enter(event, "failed"),
-            "agent.removed": self._close,
+            "agent.state": self._enter,
+            "agent.started": self._enter,
+            "agent.exited": self._enter,
+            "agent.failed": self._enter,
+            "agent.removed": self._enter,
             "run.ended": self._close_all,
         }
 
@@ -54,20 +78,17 @@ class StateFold(Fold):
         row = self._open.get(agent)
         return None if row is None else self._cells["state"][row]
 
-    def _state(self, event: Event) -> None:
-        state = event.attributes.get("state")
-        if state is not None:
-            self._enter(event, state)
-
-    def _started(self, event: Event) -> None:
-        if self.state_of(event.agent or "") in {None, "exited", "failed"}:
-            self._enter(event, "starting")
-
-    def _enter(self, event: Event, state: str) -> None:
+    def _enter(self, event: Event) -> None:
         agent = event.agent
-        if agent is None or self.state_of(agent) == state:
+        if agent is None:
+            return
+        current = self.state_of(agent)
+        state = state_after(event, current)
+        if state == current:
             return
         self._close(event)
+        if state is None:
+            return
         self._open[agent] = self._add(
             None,
             {
@@ -101,8 +122,7 @@ class AgentFold(Fold):
 
     def __init__(self) -> None:
         super().__init__()
-        # The states' own rules decide what busy is; only the newest interval matters here.
-        self._states = StateFold()
+        self._current: dict[str, str | None] = {}
         self._usage: dict[str, tuple[int, tuple[int | None, ...], bool]] = {}
         self.handlers = {
             "agent.added": self._added,
@@ -199,18 +219,17 @@ class AgentFold(Fold):
         if self._cells["ended_at"][row] is None:
             self._cells["ended_at"][row] = event.at
         self._idle(row, event.monotonic_s)
-        self._states.update((event,))
+        self._current.pop(event.agent or "", None)
 
     def _run_ended(self, event: Event) -> None:
         for row in self._rows.values():
             self._idle(row, event.monotonic_s)
-        self._states.update((event,))
+        self._current.pop(event.agent or "", None)
 
     def _follow(self, event: Event, row: int) -> None:
         """Take the agent's state after an event, and its busy time up to it."""
-        self._states.update((event,))
-        state = self._states.state_of(event.agent or "")
-        cells = self._cells
+        name, cells = event.agent or "", self._cells
+        state = self._current[name] = state_after(event, self._current.get(name))
         cells["state"][row] = state
         if state == "busy":
             if cells["_busy_since"][row] is None:

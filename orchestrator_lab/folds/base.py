@@ -37,6 +37,7 @@ class Fold:
     def __init__(self) -> None:
         names = [column.name for column in TABLES[self.table] if column.name not in self.derived]
         self._cells: dict[str, list[Any]] = {name: [] for name in (*names, *self.hidden)}
+        self._appends = [(name, cells.append) for name, cells in self._cells.items()]
         self._rows: dict[str, int] = {}
         self._length = 0
         self.handlers: dict[str, Handler] = {}
@@ -106,8 +107,9 @@ class Fold:
 
     def _add(self, key: str | None, values: dict[str, Any]) -> int:
         row = self._length
-        for name, cells in self._cells.items():
-            cells.append(values.get(name))
+        get = values.get
+        for name, append in self._appends:
+            append(get(name))
         self._length = row + 1
         if key is not None:
             self._rows[key] = row

@@ -6,7 +6,10 @@ faster alone.
 
 from __future__ import annotations
 
+import gc
+import json
 import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +18,14 @@ from orchestrator_lab.journal.event import Event
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
-__all__ = ["JournalReader", "parse_lines", "read_events"]
+__all__ = ["JournalReader", "parse_lines", "read_events", "without_gc"]
 
 logger = logging.getLogger(__name__)
+
+#: Bytes read at a time: a long journal is folded piece by piece, never held whole.
+_PIECE = 8 << 20
 
 
 def read_events(path: str | os.PathLike[str], *, offset: int = 0) -> tuple[list[Event], int]:
@@ -52,26 +59,10 @@ def read_events(path: str | os.PathLike[str], *, offset: int = 0) -> tuple[list[
     >>> events, offset = read_events("runs/run_x/journal.jsonl")  # doctest: +SKIP
     >>> new, offset = read_events("runs/run_x/journal.jsonl", offset=offset)  # doctest: +SKIP
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if size < offset:
-                raise JournalError(
-                    f"{path}: the journal is {size} bytes long, shorter than the {offset} bytes "
-                    "read before; it was replaced, so open the run again",
-                    path=str(path),
-                )
-            file.seek(offset)
-            data = file.read()
-    except OSError as error:
-        raise JournalError(
-            f"{path}: the journal cannot be read ({error.strerror}); give the journal.jsonl of a "
-            "run folder",
-            path=str(path),
-        ) from error
-    end = data.rfind(b"\n") + 1
-    return parse_lines(data[:end], place=f"{path}, byte {offset}"), offset + end
+    reader = JournalReader(path, offset=offset)
+    if not reader.path.exists():
+        raise JournalError(f"{path}: there is no journal; give the journal.jsonl of a run folder", path=str(path))
+    return reader.read(), reader.offset
 
 
 def parse_lines(data: bytes, *, place: str = "journal") -> list[Event]:
@@ -89,17 +80,22 @@ def parse_lines(data: bytes, *, place: str = "journal") -> list[Event]:
     list of Event
         In the order of the lines.
     """
+    try:
+        # One call for all lines is twice as fast as one a line.
+        joined = data.decode().rstrip("\n").replace("\n", ",")
+        envelopes = json.loads(f"[{joined}]")
+        if len(envelopes) == data.count(b"\n"):
+            return list(map(Event.from_dict, envelopes))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass  # line by line then, to find the damage
     events: list[Event] = []
-    from_json = Event.from_json
     # Not splitlines(): U+2028 and its like are legal inside a JSON string.
     for number, line in enumerate(data.split(b"\n"), 1):
         if line:
             try:
-                events.append(from_json(line))
-            except (ValueError, KeyError, TypeError) as error:
-                logger.warning(
-                    "%s: line %d from there is damaged and was skipped (%s)", place, number, error
-                )
+                events.append(Event.from_json(line))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                logger.warning("%s: line %d from there is damaged and was skipped (%s)", place, number, error)
     return events
 
 
@@ -110,6 +106,8 @@ class JournalReader:
     ----------
     path : path-like
         The ``journal.jsonl``; it need not exist yet.
+    offset : int
+        Byte offset of a line's start, to go on from there.
 
     Examples
     --------
@@ -117,10 +115,10 @@ class JournalReader:
     []
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, offset: int = 0) -> None:
         self.path = Path(path)
         #: Byte offset of the next line to read.
-        self.offset = 0
+        self.offset = offset
 
     def read(self) -> list[Event]:
         """Return the events appended since the last call.
@@ -135,12 +133,69 @@ class JournalReader:
         JournalError
             When the journal cannot be read or was replaced by a shorter one.
         """
+        events: list[Event] = []
+        for batch in self.batches():
+            events += batch
+        return events
+
+    def batches(self) -> Iterator[list[Event]]:
+        """Yield the events appended since the last call, some megabytes of journal at a time.
+
+        Yields
+        ------
+        list of Event
+            Those of one piece; :attr:`offset` is behind it then.
+
+        Raises
+        ------
+        JournalError
+            When the journal cannot be read or was replaced by a shorter one.
+        """
         try:
             # A run that nobody writes to costs one stat a look, not an open and a read.
-            if self.path.stat().st_size == self.offset:
-                return []
+            size = self.path.stat().st_size
+            if size == self.offset:
+                return
+            if size < self.offset:
+                raise JournalError(
+                    f"{self.path}: the journal is {size} bytes long, shorter than the "
+                    f"{self.offset} bytes read before; it was replaced, so open the run again",
+                    path=str(self.path),
+                )
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                rest = b""
+                while piece := file.read(_PIECE):
+                    rest += piece
+                    end = rest.rfind(b"\n") + 1
+                    if end:
+                        place = f"{self.path}, byte {self.offset}"
+                        with without_gc():
+                            events = parse_lines(rest[:end], place=place)
+                        self.offset += end
+                        rest = rest[end:]
+                        yield events
         except FileNotFoundError:
             if self.offset == 0:
-                return []
-        events, self.offset = read_events(self.path, offset=self.offset)
-        return events
+                return
+            raise JournalError(
+                f"{self.path}: the journal is gone; its run folder was moved or deleted",
+                path=str(self.path),
+            ) from None
+        except OSError as error:
+            raise JournalError(
+                f"{self.path}: the journal cannot be read ({error.strerror}); give the journal.jsonl of a run folder",
+                path=str(self.path),
+            ) from error
+
+
+@contextmanager
+def without_gc() -> Iterator[None]:
+    """Work without the garbage collector, which finds nothing in fresh data but takes its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
