@@ -1,0 +1,704 @@
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator_lab import runtime
+from orchestrator_lab.journal.recording import read_cast, to_cast
+from orchestrator_lab.keeper.modes import ModeTracker
+from orchestrator_lab.keeper.supervise import restart_delay
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+
+STANDIN = str(Path(__file__).parent / "standin_supervisor.py")
+TMUX = shutil.which("tmux")
+
+
+def until(condition: Callable[[], Any], timeout: float = 15.0, what: str = "the condition") -> Any:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    pytest.fail(f"{what} did not come true within {timeout} s")
+
+
+class Lab:
+    """A real keeper with a stand-in supervisor, and a real tmux server where one is asked for."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kp", dir="/tmp"))
+        runtime.private_dir(self.folder / "logs")
+        self.standin = [sys.executable, STANDIN]
+        self.processes: list[subprocess.Popen] = []
+        self.tmux_pid: int | None = None
+
+    def write_record(self, **fields: Any) -> None:
+        # Our own pid stands for a living tmux server unless a test says otherwise.
+        fields = {"tmux_pid": os.getpid(), **fields}
+        record = runtime.ClusterRecord(name="lab", run_dir=str(self.folder), run_id="run_1", **fields)
+        runtime.write_record(self.folder, record)
+
+    def spawn(self) -> subprocess.Popen:
+        argv = [*runtime.keeper_argv(self.folder), "--supervisor-cmd", json.dumps(self.standin)]
+        with (self.folder / "logs" / "keeper.log").open("ab") as log:
+            process = subprocess.Popen(argv, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def start(self, **fields: Any) -> subprocess.Popen:
+        self.write_record(**fields)
+        process = self.spawn()
+        until(lambda: self.record.supervisor_pid, what="a supervisor")
+        assert self.ask("state")["restart"] == 0
+        return process
+
+    @property
+    def record(self) -> runtime.ClusterRecord:
+        found = runtime.read_record(self.folder)
+        assert found is not None
+        return found
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "logs" / "keeper.log").read_text()
+
+    def connect(self, name: str = "api.sock") -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(15)
+        connection.connect(str(self.folder / name))
+        return connection
+
+    def ask(self, command: str, connection: socket.socket | None = None) -> Any:
+        with connection or self.connect() as open_connection:
+            open_connection.sendall(command.encode() + b"\n")
+            return json.loads(open_connection.makefile().readline())
+
+    def tell(self, **message: Any) -> None:
+        assert self.ask("keeper " + json.dumps(message)) == "ok"
+
+    def said(self, op: str) -> list[dict]:
+        return [message for message in self.ask("said") if message["op"] == op]
+
+    def status(self) -> dict:
+        with self.connect("keeper.sock") as connection:
+            connection.sendall(b'{"op":"status"}\n')
+            return json.loads(connection.makefile().readline())
+
+    def kill_supervisor(self) -> int:
+        pid, start = self.record.supervisor_pid, self.record.supervisor_start
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not runtime.process_alive(pid, start))
+        return pid
+
+    def subscribe(self, agents: list[str] | None = None) -> socket.socket:
+        connection = self.connect("keeper.sock")
+        connection.sendall(json.dumps({"op": "subscribe", "agents": agents}).encode() + b"\n")
+        return connection
+
+    # tmux
+
+    def tmux(self, *arguments: str) -> str:
+        argv = [TMUX, "-u", "-S", str(self.folder / "tmux.sock"), "-f", "/dev/null", *arguments]
+        done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=20)
+        return done.stdout.strip()
+
+    def pane(self, agent: str, program: str, *, record: bool = True) -> tuple[str, Path]:
+        """Run a Python program in a raw pane that waits for its ``go`` file; hand its output over."""
+        go = self.folder / f"{agent}.go"
+        script = self.folder / f"{agent}.py"
+        script.write_text(
+            "import os, sys, time, tty\n"
+            "tty.setraw(1)\n"
+            f"while not os.path.exists({str(go)!r}): time.sleep(0.005)\n"
+            "def put(data):\n"
+            "    while data: data = data[os.write(1, data):]\n" + program
+        )
+        command = f"exec {shlex.join([sys.executable, str(script)])}"
+        if self.tmux_pid is None:
+            self.tmux("new-session", "-d", "-x", "100", "-y", "30", "-s", "lab", "sleep 3600")
+            self.tmux("set-option", "-g", "remain-on-exit", "on")
+            self.tmux_pid = int(self.tmux("display-message", "-p", "#{pid}"))
+        pane = self.tmux("new-window", "-d", "-P", "-F", "#{pane_id}", command)
+        path = self.folder / f"{agent}.cast.zst"
+        if record:
+            self.record_pane(agent, pane, path)
+        self.pipe(agent, pane)
+        return pane, go
+
+    def record_pane(self, agent: str, pane: str, path: Path, **more: Any) -> None:
+        self.tell(op="record", agent=agent, pane=pane, cols=100, rows=30, path=str(path), **more)
+
+    def pipe(self, agent: str, pane: str) -> None:
+        self.tmux("pipe-pane", "-t", pane, shlex.join(runtime.handoff_argv(self.folder, agent)))
+        until(lambda: self.described(agent)["open"], what=f"the pane of {agent}")
+
+    def described(self, agent: str) -> dict:
+        found = {pane["agent"]: pane for pane in self.status()["panes"]}
+        return found.get(agent, {"open": False, "bytes": 0})
+
+    def clean(self) -> None:
+        for _ in range(200):
+            for process in self.processes:
+                process.poll()
+            if not runtime.is_locked(self.folder):
+                break
+            for pid, start in (
+                (self.record.keeper_pid, self.record.keeper_start),
+                (self.record.supervisor_pid, self.record.supervisor_start),
+            ):
+                if pid and runtime.process_alive(pid, start):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        if self.tmux_pid is not None:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.tmux("kill-server")
+            until(lambda: not runtime.process_alive(self.tmux_pid))
+        assert not runtime.is_locked(self.folder)
+        shutil.rmtree(self.folder)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    made = Lab()
+    yield made
+    made.clean()
+
+
+needs_tmux = pytest.mark.skipif(TMUX is None, reason="there is no tmux")
+
+
+def test_starts_serves_and_ends_in_an_orderly_way(lab: Lab) -> None:
+    keeper = lab.start()
+    record = lab.record
+    assert record.keeper_pid == keeper.pid
+    assert record.port > 0
+    assert record.alive("keeper")
+    assert record.alive("supervisor")
+    assert runtime.is_locked(lab.folder)
+    for name in ("api.sock", "keeper.sock"):
+        assert (lab.folder / name).stat().st_mode & 0o077 == 0
+    by_tcp = lab.ask("state", socket.create_connection(("127.0.0.1", record.port)))
+    assert by_tcp == {"pid": record.supervisor_pid, "restart": 0, "gap_since": None, "keepers": 0}
+    assert lab.said("hello")[0]["pid"] == keeper.pid
+    lab.ask("bye")
+    assert keeper.wait(10) == 0
+    assert not (lab.folder / "api.sock").exists()
+    assert not (lab.folder / "keeper.sock").exists()
+    assert not runtime.is_locked(lab.folder)
+
+
+def test_exit_status_zero_is_orderly_and_any_other_is_not(lab: Lab) -> None:
+    keeper = lab.start()
+    first = lab.record.supervisor_pid
+    lab.ask("crash 7")
+    until(lambda: lab.record.supervisor_pid != first)
+    assert lab.ask("state")["restart"] == 1
+    lab.ask("crash 0")
+    assert keeper.wait(10) == 0
+
+
+def test_killed_supervisor_is_replaced_and_connections_wait_for_the_new_one(lab: Lab) -> None:
+    lab.start()
+    port = lab.record.port
+    descriptors = _descriptors(lab.record.keeper_pid)
+    first = lab.kill_supervisor()
+    until(lambda: lab.record.supervisor_pid != first)
+    assert lab.ask("state")["restart"] == 1
+    # The second end in a row is followed by half a second without a supervisor.
+    killed_at = time.time()
+    second = lab.kill_supervisor()
+    waiting = [lab.connect(), socket.create_connection(("127.0.0.1", port))]
+    for connection in waiting:
+        connection.sendall(b"state\n")
+    assert lab.status()["supervisor_pid"] is None
+    assert runtime.is_locked(lab.folder)
+    for connection in waiting:
+        with connection:
+            answer = json.loads(connection.makefile().readline())
+        assert answer["pid"] not in {first, second}
+        assert answer["restart"] == 2
+        assert killed_at - 0.1 <= answer["gap_since"] <= time.time()
+    assert lab.record.port == port
+    assert lab.status()["restarts"] == 2
+    until(lambda: _descriptors(lab.record.keeper_pid) == descriptors, what="no leaked descriptor")
+
+
+def test_killed_keeper_is_replaced_under_the_same_lock_and_port(lab: Lab) -> None:
+    keeper = lab.start()
+    port, supervisor = lab.record.port, lab.record.supervisor_pid
+    free = threading.Event()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if not runtime.is_locked(lab.folder):
+                free.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    keeper.kill()
+    keeper.wait()
+    # The API answers all the while: the supervisor has the listeners too.
+    assert lab.ask("state")["pid"] == supervisor
+    until(lambda: lab.record.keeper_pid != keeper.pid)
+    until(lambda: lab.said("hello")[-1]["pid"] == lab.record.keeper_pid)
+    assert lab.record.port == port
+    assert lab.status()["supervisor_pid"] == supervisor
+    assert lab.ask("state", socket.create_connection(("127.0.0.1", port)))["keepers"] == 1
+    # The new keeper watches a supervisor that is not its child, and replaces it too.
+    lab.kill_supervisor()
+    until(lambda: lab.record.supervisor_pid != supervisor)
+    assert lab.ask("state", socket.create_connection(("127.0.0.1", port)))["restart"] == 1
+    done.set()
+    watcher.join()
+    assert not free.is_set()
+    adopted = lab.record
+    lab.ask("bye")
+    until(lambda: not runtime.is_locked(lab.folder))
+    assert not runtime.process_alive(adopted.keeper_pid, adopted.keeper_start)
+    assert not (lab.folder / "api.sock").exists()
+
+
+def test_adopted_supervisor_that_says_goodbye_ends_the_keeper(lab: Lab) -> None:
+    keeper = lab.start()
+    keeper.kill()
+    keeper.wait()
+    until(lambda: lab.record.keeper_pid != keeper.pid)
+    until(lambda: lab.said("hello")[-1]["pid"] == lab.record.keeper_pid)
+    lab.ask("bye")
+    until(lambda: not runtime.is_locked(lab.folder))
+    assert "bye True" in lab.log
+    assert not (lab.folder / "keeper.sock").exists()
+
+
+def test_after_both_are_killed_a_new_keeper_binds_the_same_port(lab: Lab) -> None:
+    keeper = lab.start()
+    port = lab.record.port
+    lab.ask("nobye")
+    keeper.kill()
+    keeper.wait()
+    lab.kill_supervisor()
+    until(lambda: not runtime.is_locked(lab.folder))
+    assert (lab.folder / "api.sock").exists()
+    replacement = lab.spawn()
+    until(lambda: lab.record.keeper_pid == replacement.pid)
+    until(lambda: lab.record.alive("supervisor"))
+    assert lab.ask("state", socket.create_connection(("127.0.0.1", port)))["restart"] == 0
+
+
+def test_a_taken_port_is_replaced_by_another(lab: Lab) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        lab.start(port=other.getsockname()[1])
+        assert lab.record.port not in {0, other.getsockname()[1]}
+    assert "is taken by another program" in lab.log
+
+
+def test_of_keepers_started_at_once_exactly_one_lives(lab: Lab) -> None:
+    lab.write_record()
+    keepers = [lab.spawn() for _ in range(6)]
+    until(lambda: sum(keeper.poll() is not None for keeper in keepers) == 5, 30)
+    living = [keeper for keeper in keepers if keeper.poll() is None]
+    assert sorted(keeper.poll() for keeper in keepers if keeper not in living) == [75] * 5
+    until(lambda: lab.record.supervisor_pid)
+    assert lab.record.keeper_pid == living[0].pid
+    assert lab.ask("state")["restart"] == 0
+
+
+def test_term_is_passed_on_and_nothing_restarts(lab: Lab) -> None:
+    keeper = lab.start()
+    supervisor = lab.record
+    keeper.terminate()
+    assert keeper.wait(10) == 0
+    assert not supervisor.alive("supervisor")
+    assert not runtime.is_locked(lab.folder)
+    assert not (lab.folder / "keeper.sock").exists()
+
+
+def test_supervisor_that_never_starts_is_given_up_when_there_are_no_agents(lab: Lab) -> None:
+    lab.standin += ["--die", "1"]
+    lab.write_record(tmux_pid=None)
+    keeper = lab.spawn()
+    began = time.monotonic()
+    assert keeper.wait(20) == 3
+    assert time.monotonic() - began > 0.5
+    assert lab.log.count("ended unexpectedly") == 3
+    assert "giving up" in lab.log
+    assert not (lab.folder / "api.sock").exists()
+
+
+def test_supervisor_program_that_is_missing_is_reported(lab: Lab) -> None:
+    lab.standin = ["/nonexistent/python"]
+    lab.write_record(tmux_pid=None)
+    assert lab.spawn().wait(20) == 3
+    assert "cannot start the supervisor /nonexistent/python" in lab.log
+
+
+def test_supervisor_that_dies_at_once_does_not_make_the_keeper_spin(lab: Lab) -> None:
+    lab.standin += ["--die", "1"]
+    lab.write_record()  # its tmux server lives: the keeper goes on
+    keeper = lab.spawn()
+    time.sleep(4)
+    assert keeper.poll() is None
+    assert lab.log.count("ended unexpectedly") <= 5
+    keeper.terminate()
+    assert keeper.wait(10) == 0
+
+
+def test_keeper_does_not_outlive_an_owner_whose_supervisor_cannot_start(lab: Lab) -> None:
+    owner = subprocess.Popen(["/bin/sleep", "60"])
+    agents = subprocess.Popen(["/bin/sleep", "60"])  # stands for the tmux server
+    lab.standin += ["--die", "1"]
+    lab.write_record(lifetime="owner", owner_pid=owner.pid, tmux_pid=agents.pid)
+    keeper = lab.spawn()
+    time.sleep(1.0)
+    assert keeper.poll() is None
+    owner.kill()
+    owner.wait()
+    assert keeper.wait(15) == 3
+    assert agents.wait(5) == -signal.SIGTERM
+
+
+def test_restart_delays() -> None:
+    assert [restart_delay(n) for n in (1, 2, 3, 4, 5, 6, 7, 99)] == [0, 0.5, 1, 2, 4, 8, 10, 10]
+
+
+def test_keeper_without_a_record_says_what_is_missing(lab: Lab) -> None:
+    keeper = lab.spawn()
+    assert keeper.wait(10) == 1
+    assert "cluster.json is missing" in lab.log
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"\n",
+        b"[]\n",
+        b'{"op":"nothing"}\n',
+        b'{"op":"pane","agent":"x"}\n',
+        b'{"op":"subscribe","agents":5}\n',
+        b"\xff\xfe\n",
+        b"x" * 100_000,
+    ],
+)
+def test_a_wrong_request_harms_nobody(lab: Lab, request_line: bytes) -> None:
+    lab.start()
+    with lab.connect("keeper.sock") as connection, contextlib.suppress(OSError):
+        connection.sendall(request_line)
+        connection.recv(4096)
+    assert lab.status()["subscribers"] == 0
+    lab.tell(op="nothing")
+    lab.tell(op="record")
+    assert lab.status()["panes"] == []
+
+
+# panes ------------------------------------------------------------------------------------------
+
+
+@needs_tmux
+def test_recording_of_a_real_pane_equals_what_the_program_wrote(lab: Lab) -> None:
+    lab.start()
+    chunks = [
+        "日本語 🎉 ".encode(),
+        b"caf\xc3",
+        b"\xa9 \xff\xfe\xc3( \xed\xa0\x80",
+        "混".encode()[:1],
+        "混".encode()[1:2],
+        "混".encode()[2:],
+        b'\x1b[31m"quoted\\" \x00\x01\x7f\r\n',
+        "é".encode() * 70_001,
+    ]
+    program = f"for chunk in {chunks!r}:\n    put(chunk)\n    time.sleep(0.02)\nsys.exit(5)\n"
+    pane, go = lab.pane("boss", program)
+    started = lab.said("recording")[0]
+    assert abs(started["started_at"] - time.time()) < 10
+    assert lab.said("pane_opened") == [{"op": "pane_opened", "agent": "boss"}]
+    go.touch()
+    total = sum(map(len, chunks))
+    until(lambda: lab.described("boss")["bytes"] >= total)
+    lab.tell(op="resize", agent="boss", cols=120, rows=40)
+    lab.tell(op="mark", agent="boss", label="here")
+    until(lambda: lab.tmux("display-message", "-p", "-t", pane, "#{pane_dead}") == "1")
+    lab.tell(op="end", agent="boss", status=5)
+    path = lab.folder / "boss.cast.zst"
+    until(lambda: [event for event in read_cast(path).events if event.code == "x"])
+    recording = read_cast(path)
+    assert recording.torn_bytes == 0
+    assert recording.header["term"] == {"cols": 100, "rows": 30, "type": "tmux-256color"}
+    expected = b"".join(chunks)
+    # tmux adds a line of its own about the dead pane to the screen, not to the pipe.
+    assert recording.output() == expected
+    assert [(event.code, event.data) for event in recording.events if event.code != "o"] == [
+        ("r", "120x40"),
+        ("m", "here"),
+        ("x", "5"),
+    ]
+    assert path.stat().st_mode & 0o777 == 0o600
+    plain = to_cast(path, lab.folder / "boss.cast")
+    lines = plain.read_text().splitlines()
+    assert json.loads(lines[0])["version"] == 3
+    for line in lines[1:]:
+        interval, code, data = json.loads(line)
+        assert interval >= 0
+        assert code in {"o", "r", "m", "x"}
+        data.encode()  # no lone surrogate
+
+
+@needs_tmux
+def test_flood_is_drained_while_one_subscriber_never_reads(lab: Lab) -> None:
+    lab.start()
+    size = 50 << 20
+    line = (b"0123456789abcdef" * 6) + b"\r\n"
+    count = size // len(line)
+    program = (
+        f"block = {line!r} * 512\nfor _ in range({count} // 512): put(block)\nput(b'the end\\n')\ntime.sleep(60)\n"
+    )
+    deaf = lab.subscribe()
+    reader = lab.subscribe(["boss"])
+    other = lab.subscribe(["nobody"])
+    got: dict = {"bytes": 0, "repaints": 0, "tail": b""}
+
+    def read() -> None:
+        for text in reader.makefile():
+            message = json.loads(text)
+            if message.get("repaint"):
+                got["repaints"] += 1
+            elif "data" in message:
+                data = base64.b64decode(message["data"])
+                got["bytes"] += len(data)
+                got["tail"] = (got["tail"] + data)[-32:]
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    _pane, go = lab.pane("boss", program)
+    memory = _peak_rss(lab.record.keeper_pid)
+    go.touch()
+    expected = count // 512 * 512 * len(line) + len(b"the end\n")
+    until(lambda: lab.described("boss")["bytes"] == expected, 90, "the flood")
+    assert _peak_rss(lab.record.keeper_pid) - memory < 40 << 20
+    status = lab.status()
+    assert status["subscribers"] == 3
+    assert status["cut_backs"] >= 1
+    until(lambda: got["tail"].endswith(b"the end\n"), what="the end at the subscriber that reads")
+    # What the reader missed, it was told of.
+    assert got["bytes"] == expected or got["repaints"] > 1
+    # The deaf one finds the past cut back, and is told so when it reads at last.
+    lines = deaf.makefile()
+    assert json.loads(lines.readline()) == {"op": "subscribed", "agents": None}
+    while not json.loads(lines.readline()).get("repaint"):
+        pass
+    other.setblocking(False)
+    assert json.loads(other.recv(1000)) == {"op": "subscribed", "agents": ["nobody"]}
+    for connection in (deaf, reader, other):
+        connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+    thread.join(10)
+    until(lambda: lab.status()["subscribers"] == 0)
+    lab.tell(op="end", agent="boss")
+    until(lambda: lab.described("boss")["recording"] is None)
+    recorded = read_cast(lab.folder / "boss.cast.zst").output()
+    assert len(recorded) == expected
+    assert recorded.endswith(line + b"the end\n")
+
+
+def _descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _peak_rss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError
+
+
+@needs_tmux
+def test_killed_keeper_loses_at_most_a_second_and_the_recording_goes_on(lab: Lab) -> None:
+    keeper = lab.start()
+    program = "n = 0\nwhile True:\n    put(b'%d %.3f\\n' % (n, time.time())); n += 1; time.sleep(0.01)\n"
+    pane, go = lab.pane("boss", program)
+    path = lab.folder / "boss.cast.zst"
+    go.touch()
+    time.sleep(2.5)
+    killed = time.time()
+    keeper.kill()
+    keeper.wait()
+    before = read_cast(path)
+    last = before.output().splitlines()[-2]
+    assert killed - float(last.split()[1]) < 1.3
+    until(lambda: lab.record.keeper_pid != keeper.pid)
+    until(lambda: lab.said("hello")[-1]["pid"] == lab.record.keeper_pid)
+    # A write may have been cut in the middle.
+    with path.open("ab") as torn:
+        torn.write(b"\x5c\x2a\x4d\x18garbage")
+    lab.record_pane("boss", pane, path, modes={"bracketed_paste": True})
+    lab.pipe("boss", pane)
+    assert lab.described("boss")["modes"]["bracketed_paste"]
+    told = until(lambda: lab.said("recording")[1:])[0]
+    assert told["started_at"] == pytest.approx(lab.said("recording")[0]["started_at"])
+    assert told["gap_s"] > 0
+    time.sleep(1.5)
+    lab.tell(op="end", agent="boss", status=0)
+    until(lambda: lab.described("boss")["recording"] is None)
+    after = read_cast(path)
+    assert after.torn_bytes == 0
+    assert after.events[: len(before.events)] == before.events
+    assert [event.data for event in after.events if event.code == "m"] == ["recording resumed"]
+    # Times go on from the recording's own beginning: each line says when it was written.
+    for event in after.events[-60:-10]:
+        if event.code == "o" and (words := event.data.splitlines()[0].split()):
+            with contextlib.suppress(IndexError, ValueError):
+                assert told["started_at"] + event.time_s == pytest.approx(float(words[1]), abs=0.4)
+
+
+@needs_tmux
+def test_activity_and_modes_are_told_at_once_and_not_too_often(lab: Lab) -> None:
+    lab.start()
+    program = (
+        "put(b'\\x1b[?20'); time.sleep(0.05); put(b'04h'); time.sleep(0.3)\n"
+        "put(b'\\x1b]0;Wor'); time.sleep(0.05); put('é'.encode() + b'\\x07'); time.sleep(0.3)\n"
+        "put(b'\\x1b]133;A\\x1b'); time.sleep(0.05); put(b'\\\\'); time.sleep(0.3)\n"
+        "put(b'\\x1b]133;C\\x07\\x1b]133;D;1\\x07\\x1b[?1049h\\x1b[?2004l'); time.sleep(0.3)\n"
+        "for n in range(200): put(b'.'); time.sleep(0.005)\n"
+        "time.sleep(0.3); put(b'!')\n"
+        "time.sleep(60)\n"
+    )
+    _pane, go = lab.pane("boss", program, record=False)
+    go.touch()
+    until(lambda: lab.described("boss")["modes"]["alternate_screen"])
+    until(lambda: lab.said("activity")[-1]["bytes"] >= 200 + 60)
+    time.sleep(0.6)
+    told = lab.said("activity")
+    assert told[-1]["modes"] == {"bracketed_paste": False, "alternate_screen": True}
+    assert any(message["modes"]["bracketed_paste"] for message in told)
+    assert told[-1]["title"] == "Woré"
+    assert [mark for message in told for mark in message.get("marks", [])] == ["A", "C", "D;1"]
+    assert told[-1]["bytes"] == lab.described("boss")["bytes"]
+    times = [message["monotonic_s"] for message in told]
+    dots = [at for at in times if times[-1] - 2.0 < at]
+    assert len(dots) < 45
+    assert abs(told[-1]["at"] - time.time()) < 30
+
+
+@needs_tmux
+def test_recordings_and_panes_survive_a_killed_supervisor(lab: Lab) -> None:
+    lab.start()
+    program = "n = 0\nwhile True:\n    put(b'%d\\n' % n); n += 1; time.sleep(0.01)\n"
+    pane, go = lab.pane("boss", program)
+    go.touch()
+    until(lambda: lab.described("boss")["bytes"] > 500)
+    first = lab.kill_supervisor()
+    until(lambda: lab.record.supervisor_pid != first)
+    hello = until(lambda: lab.said("hello"))[0]
+    path = lab.folder / "boss.cast.zst"
+    assert hello["restarts"] == 1
+    assert [(p["agent"], p["pane"], p["open"], p["recording"]) for p in hello["panes"]] == [
+        ("boss", pane, True, str(path))
+    ]
+    lab.record_pane("boss", pane, path)
+    assert until(lambda: lab.said("recording"))[0]["offset_s"] > 0.4
+    lab.ask("bye")
+    until(lambda: not runtime.is_locked(lab.folder))
+    lines = read_cast(path).output().split(b"\n")[:-1]
+    assert lines == [b"%d" % n for n in range(len(lines))]
+    assert len(lines) > 100
+
+
+@needs_tmux
+def test_a_pane_handed_over_again_loses_nothing(lab: Lab) -> None:
+    lab.start()
+    program = "n = 0\nwhile True:\n    put(b'%d\\n' % n); n += 1; time.sleep(0.002)\n"
+    pane, go = lab.pane("boss", program)
+    go.touch()
+    time.sleep(0.3)
+    lab.tmux("pipe-pane", "-t", pane)
+    until(lambda: lab.said("pane_closed"))
+    assert not lab.described("boss")["open"]
+    lab.pipe("boss", pane)
+    lab.tell(op="forget", agent="boss")
+    until(lambda: lab.status()["panes"] == [])
+    assert len(read_cast(lab.folder / "boss.cast.zst").output()) > 100
+
+
+def test_a_recording_that_cannot_be_opened_is_told(lab: Lab) -> None:
+    lab.start()
+    lab.tell(op="record", agent="boss", pane="%1", cols=80, rows=24, path="/nonexistent/boss.cast.zst")
+    failed = until(lambda: lab.said("recording_failed"))[0]
+    assert "/nonexistent/boss.cast.zst" in failed["error"]
+
+
+# modes --------------------------------------------------------------------------------------------
+
+SEQUENCES = st.sampled_from(
+    [
+        b"\x1b[?2004h",
+        b"\x1b[?2004l",
+        b"\x1b[?1049h",
+        b"\x1b[?25;1049l",
+        b"\x1b]0;title\x07",
+        b"\x1b]2;\xe6\xb7\xb7\x1b\\",
+        b"\x1b]133;A\x07",
+        b"\x1b]133;D;0\x1b\\",
+        b"\x1b]8;;http://x\x1b\\",
+        b"\x1bc",
+        b"\x1b[31m",
+        b"text",
+        b"\x1b",
+        b"\x1b]0;never ended\x1b[0m",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(SEQUENCES, max_size=20), st.randoms(use_true_random=False))
+def test_modes_do_not_depend_on_where_reads_are_split(parts: list[bytes], rng: random.Random) -> None:
+    data = b"".join(parts)
+    whole, split = ModeTracker(), ModeTracker()
+    whole.feed(data)
+    position = 0
+    while position < len(data):
+        step = rng.randint(1, 7)
+        split.feed(data[position : position + step])
+        position += step
+    assert (whole.modes, whole.title, whole.osc133, whole.marks) == (
+        split.modes,
+        split.title,
+        split.osc133,
+        split.marks,
+    )
+
+
+def test_a_title_that_never_ends_is_not_kept() -> None:
+    tracker = ModeTracker()
+    tracker.feed(b"\x1b]0;")
+    for _ in range(1000):
+        tracker.feed(b"x" * 1000)
+    assert len(tracker._carry) < 8192
+    tracker.feed(b"\x07\x1b[?2004h")
+    assert tracker.modes["bracketed_paste"]
