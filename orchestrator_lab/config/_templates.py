@@ -94,5 +94,8 @@ def template_files(name: str, kind: str | None = None) -> dict[str, str]:
 
 def template_document(name: str) -> tuple[Document, Path]:
     """Return the data of ``NAME`` or ``NAME/KIND``, and the folder of its instruction files."""
-    name, _, kind = name.partition("/")
-    return parse_yaml(template_text(name, kind or None), f"template {name}"), _existing(name)
+    kind = None
+    for known in _KINDS:
+        if name.endswith(f"/{known}"):
+            name, kind = name.removesuffix(f"/{known}"), known
+    return parse_yaml(template_text(name, kind), f"template {name}"), _existing(name)
