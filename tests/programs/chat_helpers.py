@@ -210,15 +210,22 @@ class Pane:
         pid = self.tmux("display-message", "-p", "#{pid}", check=False).strip()
         self.tmux("kill-server", check=False)
         if pid:
-            wait_for(lambda: not Path(f"/proc/{pid}").exists() or not _alive(int(pid)))
+            wait_for(lambda: not _alive(int(pid)))
 
 
 def _alive(pid):
+    """Tell whether a process lives; one that only waits for its parent's word does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        if Path("/proc/self").exists():
+            return False
+        try:
+            os.kill(pid, 0)  # no /proc here
+        except ProcessLookupError:
+            return False
+        return True
+    return state != "Z"
 
 
 class Chat:
@@ -241,9 +248,10 @@ class Chat:
             self.pane.close()
         self.pane = Pane(self.folder, cols, rows)
         argv = [sys.executable, "-m", "orchestrator_lab.programs.chat", "--settings", path]
+        before = len(self.receiver.of("SessionStart"))
         self.pane.run(argv, {"ORCHESTRATOR_LAB_AGENT_TOKEN": "tok-1"} | (env or {}))
         if wait:
-            self.receiver.wait("SessionStart", len(self.receiver.of("SessionStart")) or 1)
+            self.receiver.wait("SessionStart", before + 1)
         return self
 
     def records(self):

@@ -119,7 +119,6 @@ class ChatApp:
             after_render=self._rendered,
             erase_when_done=True,
         )
-        self.app.ttimeoutlen = 0.1
 
     @property
     def columns(self) -> int:
@@ -297,7 +296,7 @@ class ChatApp:
             if self.turn is not None:
                 self._interrupt()
             else:
-                self.buffer.reset()
+                self.buffer.reset(append_to_history=True)  # Up brings it back
 
         @keys.add("c-d", filter=empty)
         def _(_event: KeyPressEvent) -> None:
@@ -466,6 +465,7 @@ class ChatApp:
         turn = self.turn
         if turn is not None:
             self.session.abandon(turn)
+            turn.recorded.wait(2.0)  # its own thread may be writing the record at this moment
             self.session.report(turn)
         asked = self.exit_reason == "prompt_input_exit"
         try:

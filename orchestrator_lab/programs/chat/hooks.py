@@ -74,8 +74,8 @@ class HookSender:
         self._display_due = 0.0
         self._busy = False
         self._closing = False
-        self._give_up_at: float | None = None
         self._thread: threading.Thread | None = None
+        self._told: set[str] = set()
 
     def send(self, event: str, **fields: Any) -> None:  # noqa: ANN401 - JSON values
         """Queue one event.
@@ -193,9 +193,7 @@ class HookSender:
             if problem is None:
                 return
             if self._closing or time.monotonic() - started > RETRY_FOR_S:
-                if self.on_problem is not None:
-                    name = event["hook_event_name"]
-                    self.on_problem(f"the lab did not take the event {name}: {problem}")
+                self._tell(f"the lab does not take events: {problem}")
                 return
             time.sleep(pause)
             pause = min(1.0, pause * 2)
@@ -225,6 +223,12 @@ class HookSender:
         # A receiver that is starting says 5xx; any other answer will not change by asking again.
         if response.status >= 500:
             return f"HTTP {response.status}"
-        if response.status >= 300 and self.on_problem is not None:
-            self.on_problem(f"the lab refused an event: HTTP {response.status}")
+        if response.status >= 300:
+            self._tell(f"the lab refuses events: HTTP {response.status}")
         return None
+
+    def _tell(self, problem: str) -> None:
+        """Say a problem once: a stream of the same sentence would bury the conversation."""
+        if self.on_problem is not None and problem not in self._told:
+            self._told.add(problem)
+            self.on_problem(problem)

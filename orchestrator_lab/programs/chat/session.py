@@ -47,6 +47,7 @@ class Turn:
     duration_s: float = 0.0
     characters: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    recorded: threading.Event = field(default_factory=threading.Event)
 
     @property
     def text(self) -> str:
@@ -272,6 +273,7 @@ class Session:
                 error=turn.error,
                 durationMs=round(turn.duration_s * 1000),
             )
+        turn.recorded.set()
         self._on_done(turn)
 
     def _record(self, record_type: str, **fields: Any) -> str | None:  # noqa: ANN401 - JSON values

@@ -54,6 +54,7 @@ class PasteParser(Vt100Parser):
         """Forget everything that is half read."""
         super().reset(request)
         self._pieces: list[str] = []
+        self._seam = ""  # the last characters of the pieces
         self._last_piece_at = 0.0
         self._held = ""
 
@@ -74,24 +75,23 @@ class PasteParser(Vt100Parser):
             start = data.find(PASTE_START)
             if start < 0:
                 # A paste's beginning that is cut in two at the end of a read waits for its other
-                # half, but not a lone ESC or ESC [, which prompt_toolkit's own time-out must see.
-                for size in range(len(PASTE_START) - 1, 2, -1):
+                # half, or for flush(), which prompt_toolkit calls when nothing follows an ESC.
+                for size in range(len(PASTE_START) - 1, 0, -1):
                     if data.endswith(PASTE_START[:size]):
                         self._held = data[-size:]
                         data = data[:-size]
                         break
                 super().feed(data)
                 return
-            super().feed(data[: start + len(PASTE_START)])
-            if not self._in_bracketed_paste:  # the parser read it otherwise (after a lone ESC): make it a paste
-                self._in_bracketed_paste = True
-            self._pieces = []
+            super().feed(data[:start])
+            super().flush()
+            self._in_bracketed_paste = True
             data = data[start + len(PASTE_START) :]
 
     def flush(self) -> None:
-        """Take what is half read as it stands."""
-        held, self._held = self._held, ""
-        if held:
+        """Take what is half read as it stands, but never tear a paste's beginning."""
+        if len(self._held) <= 2:  # longer ones are no keys: only a slow terminal sends them in halves
+            held, self._held = self._held, ""
             super().feed(held)
         super().flush()
 
@@ -101,15 +101,12 @@ class PasteParser(Vt100Parser):
             self._emit("".join(self._pieces))
             return ""
         self._last_piece_at = now
-        # The end mark may straddle two pieces: look at the seam, then at the new piece only.
-        before = self._pieces[-1] if self._pieces else ""
-        seam = before[-(len(PASTE_END) - 1) :]
+        # The end mark may straddle pieces: look at the seam, then at the new piece only.
+        seam = self._seam
         end = (seam + data).find(PASTE_END)
         if end < 0:
-            if len(before) < len(PASTE_END) and self._pieces:
-                self._pieces[-1] = before + data  # keeps a seam long enough for single-byte reads
-            else:
-                self._pieces.append(data)
+            self._pieces.append(data)
+            self._seam = (seam + data)[-(len(PASTE_END) - 1) :]
             return ""
         whole = "".join(self._pieces) + data
         end += len(whole) - len(data) - len(seam)
@@ -120,6 +117,7 @@ class PasteParser(Vt100Parser):
     def _emit(self, text: str) -> None:
         self._in_bracketed_paste = False
         self._pieces = []
+        self._seam = ""
         # A terminal sends a pasted newline as CR, as the Enter key would.
         self.feed_key_callback(KeyPress(Keys.BracketedPaste, _NEWLINES.sub("\n", text)))
 
