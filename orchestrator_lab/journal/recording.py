@@ -400,7 +400,8 @@ def _foreign_lines(path: Path) -> tuple[list[str], int]:
         cut = len(data)
     except ValueError:
         torn = len(data) - cut
-    return data[:cut].decode("utf-8").splitlines(), torn
+    # Not splitlines(): U+0085 and its like are output.
+    return data[:cut].decode("utf-8", "replace").split("\n"), torn
 
 
 def _parse(line: str, path: Path) -> tuple[float, str, str]:
