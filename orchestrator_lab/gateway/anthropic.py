@@ -16,7 +16,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens
+from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens, input_tokens
 
 __all__ = [
     "SplitHeader",
@@ -66,11 +66,7 @@ def _texts(content: object) -> list[str]:
     if isinstance(content, str):
         return [content]
     blocks = content if isinstance(content, list) else []
-    return [
-        str(b.get("text", ""))
-        for b in blocks
-        if isinstance(b, dict) and b.get("type") in {"text", "input_text"}
-    ]
+    return [str(b.get("text", "")) for b in blocks if isinstance(b, dict) and b.get("type") in {"text", "input_text"}]
 
 
 def true_text(content: object) -> str:
@@ -199,9 +195,7 @@ def side_reply(request: Request) -> Reply:
         }
         return Reply(json.dumps(value), rule=rule)
     if request.purpose == "compact":
-        return Reply(
-            "<summary>\nThe conversation so far was answered by a script.\n</summary>", rule=rule
-        )
+        return Reply("<summary>\nThe conversation so far was answered by a script.\n</summary>", rule=rule)
     texts = {"probe": ".", "suggestion": "", "web_search": "A script cannot search the web."}
     return Reply(texts.get(request.purpose, "answered by a script"), rule=rule)
 
@@ -249,12 +243,20 @@ def parse_request(
     Request
         The request as a script sees it.
 
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When `body` is no request of this API.
+
     Examples
     --------
     >>> parse_request("boss", {"messages": [{"role": "user", "content": "hi"}]}, {}).text
     'hi'
     """
-    messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
+    messages = [m for m in body["messages"] if isinstance(m, dict)]
+    if not messages:
+        msg = "the request holds no messages"
+        raise ValueError(msg)
     # Claude Code also puts messages of role "system" into the conversation, after the user's.
     users = [m for m in messages if m.get("role") == "user"]
     texts = [t for t in (true_text(m.get("content")) for m in users) if t]
@@ -286,6 +288,7 @@ def parse_request(
         tools=tuple(str(t.get("name", "")) for t in body.get("tools") or [] if isinstance(t, dict)),
         fields=fields,
         body=dict(body),
+        input_tokens=input_tokens(body),
     )
 
 
@@ -335,9 +338,7 @@ def encode(request: Request, reply: Reply, reply_id: str) -> dict[str, Any]:
     [{'type': 'text', 'text': 'Hello.'}]
     """
     content: list[Any] = [{"type": "text", "text": reply.text}] if reply.text else []
-    content += [
-        {"type": "tool_use", "id": t.id, "name": t.name, "input": t.input} for t in reply.tools
-    ]
+    content += [{"type": "tool_use", "id": t.id, "name": t.name, "input": t.input} for t in reply.tools]
     return _message(
         request,
         reply_id,
@@ -380,9 +381,7 @@ def _event(name: str, **data: object) -> bytes:
 
 
 def _text_events(pieces: Iterable[str]) -> list[tuple[bytes, int]]:
-    events = [
-        (_event("content_block_start", index=0, content_block={"type": "text", "text": ""}), 0)
-    ]
+    events = [(_event("content_block_start", index=0, content_block={"type": "text", "text": ""}), 0)]
     events += [
         (
             _event("content_block_delta", index=0, delta={"type": "text_delta", "text": p}),

@@ -30,7 +30,8 @@ from orchestrator_lab.gateway.local import LocalModel
 from orchestrator_lab.gateway.rules import load_script
 from orchestrator_lab.gateway.script import ScriptedModel, ScriptFunction
 from orchestrator_lab.gateway.traffic import Api, ApiError, Request, Usage
-from orchestrator_lab.gateway.upstream import Upstream
+from orchestrator_lab.gateway.upstream import Target, Upstream, UpstreamError
+from orchestrator_lab.models import find
 
 __all__ = ["Gateway", "GatewaySettings"]
 
@@ -134,8 +135,8 @@ class Gateway:
         self._local_log = local_log
         self._bindings: dict[str, _Binding] = {}
         self._upstream = Upstream()
-        self._local: LocalModel | None = None
-        self._local_starting: asyncio.Task[str] | None = None
+        self._locals: dict[Path, LocalModel] = {}
+        self._starting: dict[Path, asyncio.Task[LocalModel]] = {}
         self.app = Starlette(
             routes=[
                 Route("/{secret}", _Endpoint(self)),
@@ -172,6 +173,8 @@ class Gateway:
         ------
         ConfigError
             When the script is wrong (with file, line and rule) or a setting is missing.
+        ModelNotAvailable
+            When the local model is not on this machine.
         """
         api: Api = "openai" if config.api == "openai" else "anthropic"
         binding = _Binding(agent, config.mode, api, key)
@@ -187,18 +190,14 @@ class Gateway:
         elif config.mode == "upstream":
             url = config.base_url or DEFAULT_BASE_URLS[api]
             if not url.startswith(("http://", "https://")):
-                msg = (
-                    f"agent '{agent}': gateway base_url {url!r} must begin with http:// or https://"
-                )
+                msg = f"agent '{agent}': gateway base_url {url!r} must begin with http:// or https://"
                 raise ConfigError(msg, agent=agent)
             binding.base_url = url
         elif config.mode == "local":
+            find(config.model)  # a missing model is told now, not at the first request
             binding.model = config.model
         else:
-            msg = (
-                f"agent '{agent}': gateway mode {config.mode!r} has no address; "
-                "give upstream, script or local"
-            )
+            msg = f"agent '{agent}': gateway mode {config.mode!r} has no address; give upstream, script or local"
             raise ConfigError(msg, agent=agent)
         self._bindings[secret] = binding
         if config.mode == "local":
@@ -214,8 +213,10 @@ class Gateway:
         """
         self._bindings.pop(secret, None)
 
-    async def start_local(self, model: str | None = None, log_path: Path | None = None) -> str:
-        """Start the local model's process, or return the running one's address.
+    async def start_local(self, model: str | None = None, log_path: Path | None = None) -> LocalModel:
+        """Start a local model's process, or return the running one.
+
+        Each model is loaded once, however many agents use it; a process that died is started anew.
 
         Parameters
         ----------
@@ -226,23 +227,32 @@ class Gateway:
 
         Returns
         -------
-        str
-            Its base URL.
+        LocalModel
+            The running model, with ``base_url``, ``load_s`` and ``pid``.
 
         Raises
         ------
         ModelNotAvailable
             When the model is not on this machine.
         GatewayError
-            When the process does not start, or another model is running already.
+            When the process does not start.
         """
-        if self._local is not None and self._local.running:
-            return self._local.check_same(model)
-        if self._local_starting is None or self._local_starting.done():
-            self._local = LocalModel(model, log_path or self._local_log)
-            self._local_starting = asyncio.ensure_future(self._local.start())
+        path = find(model)
+        local = self._locals.get(path)
+        if local is not None and local.running and local.base_url is not None:
+            return local
+        starting = self._starting.get(path)
+        if starting is None or starting.done():
+            local = LocalModel(model, log_path or self._local_log)
+            starting = asyncio.ensure_future(self._start(path, local))
+            self._starting[path] = starting
         # Shielded: one impatient client must not end the start for all others.
-        return await asyncio.shield(self._local_starting)
+        return await asyncio.shield(starting)
+
+    async def _start(self, path: Path, local: LocalModel) -> LocalModel:
+        await local.start()
+        self._locals[path] = local
+        return local
 
     def _start_early(self, model: str | None) -> None:
         """Load the model while the agents start, when there is a loop to do it on."""
@@ -257,11 +267,14 @@ class Gateway:
     async def aclose(self) -> None:
         """Close the connections and end the local model's process."""
         self._bindings.clear()
-        if self._local_starting is not None:
-            self._local_starting.cancel()
-            await asyncio.wait({self._local_starting})
-        if self._local is not None:
-            await self._local.stop()
+        for task in self._starting.values():
+            task.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting.values())
+        for local in self._locals.values():
+            await local.stop()
+        self._locals.clear()
+        self._starting.clear()
         await self._upstream.aclose()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -274,26 +287,25 @@ class Gateway:
             refusal = ApiError(403, "permission_error", sentence, retry=False)
             await send_json(send, 403, anthropic.encode_error(refusal, ""), refusal.headers())
             return
-        if binding.mode == "script" and scope["method"] in {"HEAD", "GET"}:
+        asks = scope["method"] in {"HEAD", "GET"}
+        if asks and (binding.mode == "script" or (binding.mode == "local" and path == "/")):
             await self._script_get(binding, path, scope["method"], send)
             return
         call = _Call(binding, path, _new_id("req_"))
         begun = False
         try:
-            raw = await read_body(receive)
+            raw = await _read(receive)
             headers = headers_of(scope)
             body = _json(raw, headers.get("content-encoding", ""))
             purpose = None
             request = None
             if isinstance(body, dict) and path.endswith(_CONVERSATIONS):
                 request = self._parse(binding, path, body, headers)
-                purpose = request.purpose
+                purpose = request.purpose if request is not None else None
             self._journal_request(call, body, purpose)
             begun = True
             if binding.mode == "script" and not isinstance(body, dict):
-                sentence = (
-                    "The request's body is no JSON object, or is compressed in an unknown way."
-                )
+                sentence = "The request's body is no JSON object, or is compressed in an unknown way."
                 raise _Refused(ApiError(400, "invalid_request_error", sentence, retry=False))
             if binding.mode == "script":
                 work = self._script_post(call, path, request, send)
@@ -302,7 +314,7 @@ class Gateway:
             await until_gone(receive, work)
         except ClientGone:
             call.error = "the client closed the connection"
-        except _Refused as refused:
+        except (_Refused, UpstreamError) as refused:
             call.error = refused.error.message
             await self._send_error(call, refused.error, send)
         except asyncio.CancelledError:
@@ -312,12 +324,15 @@ class Gateway:
             if begun:
                 self._journal_response(call)
 
-    def _parse(
-        self, binding: _Binding, path: str, body: dict[str, Any], headers: Mapping[str, str]
-    ) -> Request:
-        if path.endswith("/chat/completions"):
-            return openai.parse_request(binding.agent, body, self._split_header)
-        return anthropic.parse_request(binding.agent, body, headers, self._split_header)
+    def _parse(self, binding: _Binding, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> Request | None:
+        """Understand a request; None when it is not of the API's form (which is its model's to say)."""
+        try:
+            if path.endswith("/chat/completions"):
+                return openai.parse_request(binding.agent, body, self._split_header)
+            return anthropic.parse_request(binding.agent, body, headers, self._split_header)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            logger.debug("agent %s: %s is not understood", binding.agent, path, exc_info=True)
+            return None
 
     # -- script
 
@@ -337,12 +352,13 @@ class Gateway:
         error = _not_found(path)
         await send_json(send, error.status, _encode_error(binding.api, error, ""))
 
-    async def _script_post(
-        self, call: _Call, path: str, request: Request | None, send: Send
-    ) -> None:
+    async def _script_post(self, call: _Call, path: str, request: Request | None, send: Send) -> None:
         model = call.binding.scripted
-        if request is None or model is None:
+        if model is None or not path.endswith(_CONVERSATIONS):
             raise _Refused(_not_found(path))
+        if request is None:
+            sentence = "The request is not of the API's form: 'messages' must be a list of objects."
+            raise _Refused(ApiError(400, "invalid_request_error", sentence, retry=False))
         if path.endswith("/count_tokens"):
             call.status = 200
             await send_json(send, 200, {"input_tokens": request.input_tokens})
@@ -382,17 +398,15 @@ class Gateway:
 
     # -- upstream and local
 
-    async def _pass_on(
-        self, call: _Call, scope: Scope, secret: str, raw: bytes, send: Send
-    ) -> None:
+    async def _pass_on(self, call: _Call, scope: Scope, secret: str, raw: bytes, send: Send) -> None:
         binding = call.binding
         try:
-            base = binding.base_url
+            target = Target(binding.base_url or "", binding.key, binding.api)
             if binding.mode == "local":
-                base = await self.start_local(binding.model)
-            await self._upstream.forward(
-                call, scope, _raw_rest(scope, secret), raw, send, base_url=base or ""
-            )
+                local = await self.start_local(binding.model)
+                target = Target(local.base_url or "", local.key, "anthropic", local.explain)
+            rest = _raw_rest(scope, secret)
+            await self._upstream.forward(call, scope, rest, raw, send, target)
         except OrchestratorLabError as problem:
             logger.warning("agent %s: %s", binding.agent, problem.message)
             status = int(problem.details.get("status", 502))
@@ -456,9 +470,7 @@ class _Refused(Exception):
 
 
 def _encode_error(api: Api, error: ApiError, request_id: str) -> dict[str, Any]:
-    return (
-        openai.encode_error(error) if api == "openai" else anthropic.encode_error(error, request_id)
-    )
+    return openai.encode_error(error) if api == "openai" else anthropic.encode_error(error, request_id)
 
 
 def _not_found(path: str) -> ApiError:
@@ -470,6 +482,13 @@ def _new_id(prefix: str) -> str:
     from ulid import ULID
 
     return prefix + str(ULID()).lower()
+
+
+async def _read(receive: Receive) -> bytes:
+    try:
+        return await read_body(receive)
+    except ValueError as problem:
+        raise _Refused(ApiError(413, "request_too_large", str(problem), retry=False)) from problem
 
 
 def _raw_rest(scope: Scope, secret: str) -> str:

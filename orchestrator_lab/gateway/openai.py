@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from orchestrator_lab.gateway.anthropic import SplitHeader, text_of
-from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens
+from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens, input_tokens
 
 __all__ = ["encode", "encode_error", "parse_request", "stream"]
 
@@ -40,15 +40,21 @@ def parse_request(
     Request
         The request as a script sees it.
 
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        When `body` is no request of this API.
+
     Examples
     --------
     >>> parse_request("boss", {"messages": [{"role": "user", "content": "hi"}]}).text
     'hi'
     """
-    messages = [m for m in body.get("messages") or [] if isinstance(m, dict)]
-    texts = [
-        t for t in (text_of(m.get("content")) for m in messages if m.get("role") == "user") if t
-    ]
+    messages = [m for m in body["messages"] if isinstance(m, dict)]
+    if not messages:
+        msg = "the request holds no messages"
+        raise ValueError(msg)
+    texts = [t for t in (text_of(m.get("content")) for m in messages if m.get("role") == "user") if t]
     prompt = texts[-1] if texts else ""
     names: dict[Any, str] = {
         call.get("id"): str((call.get("function") or {}).get("name", ""))
@@ -78,6 +84,7 @@ def parse_request(
         tools=tuple(str(t.get("name", "")) for t in tools),
         fields=fields,
         body=dict(body),
+        input_tokens=input_tokens(body),
     )
 
 

@@ -105,9 +105,7 @@ def _listed(value: object) -> object:
 
 Words = Annotated[list[str], BeforeValidator(_listed)]
 Numbers = Annotated[list[int], BeforeValidator(_listed)]
-Purpose = Literal[
-    "main", "title", "probe", "suggestion", "compact", "web_search", "subagent", "side"
-]
+Purpose = Literal["main", "title", "probe", "suggestion", "compact", "web_search", "subagent", "side"]
 
 
 class _Strict(BaseModel):
@@ -205,9 +203,7 @@ class Rule(Answer):
             raise ValueError(message)
         for answer in self.sequence or ():
             if not answer.says_something():
-                message = (
-                    "an answer of 'sequence' is empty: give 'reply', 'echo', 'tool' or 'error'"
-                )
+                message = "an answer of 'sequence' is empty: give 'reply', 'echo', 'tool' or 'error'"
                 raise ValueError(message)
         groups = self.when.matches.groups if self.when.matches else None
         for number in _group_numbers(self):
@@ -250,9 +246,7 @@ def _group_numbers(answer: Answer) -> set[int]:
     return found.union(*map(_group_numbers, parts))
 
 
-def load_script(
-    source: str | Path | list[Any] | dict[str, Any], *, where: str = "script"
-) -> Script:
+def load_script(source: str | Path | list[Any] | dict[str, Any], *, where: str = "script") -> Script:
     """Read and check a script.
 
     Parameters
@@ -299,9 +293,7 @@ def _read(path: Path) -> tuple[Any, dict[tuple[Any, ...], int]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
-        msg = (
-            f"{path}: the gateway's script cannot be read ({reason}); give the path of a YAML file"
-        )
+        msg = f"{path}: the gateway's script cannot be read ({reason}); give the path of a YAML file"
         raise ConfigError(msg, file=str(path)) from problem
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -329,11 +321,11 @@ def _read(path: Path) -> tuple[Any, dict[tuple[Any, ...], int]]:
     return data, lines
 
 
-def _explain(
-    problem: ValidationError, where: str, lines: dict[tuple[Any, ...], int], *, listed: bool
-) -> ConfigError:
+def _explain(problem: ValidationError, where: str, lines: dict[tuple[Any, ...], int], *, listed: bool) -> ConfigError:
     """Turn pydantic's first complaint into one sentence with file, line and rule."""
-    first = problem.errors(include_url=False)[0]
+    errors = problem.errors(include_url=False)
+    # A mistyped key is also reported as a missing one: the typing error is what helps.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     place = tuple(first["loc"])
     # Pydantic adds the names of union members to the place; they are in no file.
     place = tuple(p for p in place if not (isinstance(p, str) and ("[" in p or p == "bool")))

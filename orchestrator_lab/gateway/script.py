@@ -77,9 +77,7 @@ def _match(when: When, request: Request) -> dict[str, str] | None:
         return None
     if isinstance(wanted, list) and not any(r.name in wanted for r in results):
         return None
-    if when.result_contains is not None and not any(
-        when.result_contains in r.text for r in results
-    ):
+    if when.result_contains is not None and not any(when.result_contains in r.text for r in results):
         return None
     if when.agent is not None and request.agent not in when.agent:
         return None

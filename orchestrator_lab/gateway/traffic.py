@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any, Literal
 
-__all__ = ["ApiError", "Reply", "Request", "ToolCall", "ToolResult", "Usage", "count_tokens"]
+__all__ = ["ApiError", "Reply", "Request", "ToolCall", "ToolResult", "Usage", "count_tokens", "input_tokens"]
 
 Api = Literal["anthropic", "openai"]
 
@@ -41,12 +42,29 @@ def count_tokens(value: object) -> int:
     """
     if value is None or value == "":
         return 0
-    text = (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    )
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
+
+
+def input_tokens(body: Mapping[str, Any]) -> int:
+    """Return the size of a request, as :func:`count_tokens` counts it.
+
+    Parameters
+    ----------
+    body : dict
+        The request.
+
+    Returns
+    -------
+    int
+        Tokens of system prompt, messages and tools.
+
+    Examples
+    --------
+    >>> input_tokens({"system": "four", "messages": []})
+    2
+    """
+    return sum(count_tokens(body.get(part)) for part in ("system", "messages", "tools"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +121,8 @@ class Request:
         What the lab's header line says (``sender``, ``message_id``, …).
     body : dict
         The whole request as it came.
+    input_tokens : int
+        Size of the question (system prompt, messages and tools), as :func:`count_tokens` counts it.
     """
 
     agent: str
@@ -117,12 +137,7 @@ class Request:
     tools: tuple[str, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def input_tokens(self) -> int:
-        """Size of the question, as :func:`count_tokens` counts it."""
-        parts = (self.body.get("system"), self.body.get("messages"), self.body.get("tools"))
-        return sum(count_tokens(part) for part in parts)
+    input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +232,7 @@ class Reply:
     @property
     def output_tokens(self) -> int:
         """Size of the answer, as :func:`count_tokens` counts it."""
-        return count_tokens(self.text) + sum(
-            count_tokens(t.name) + count_tokens(t.input) for t in self.tools
-        )
+        return count_tokens(self.text) + sum(count_tokens(t.name) + count_tokens(t.input) for t in self.tools)
 
     def pieces(self) -> list[str]:
         """Return the text in the pieces in which it is streamed."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -11,13 +13,13 @@ from starlette.types import Scope, Send
 
 from orchestrator_lab.errors import GatewayError
 from orchestrator_lab.gateway.http import start
-from orchestrator_lab.gateway.traffic import Usage
+from orchestrator_lab.gateway.traffic import Api, ApiError, Usage
 from orchestrator_lab.gateway.usage import UsageReader
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Upstream", "target_url"]
+__all__ = ["Target", "Upstream", "UpstreamError", "target_url"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +43,49 @@ _READ_TIMEOUT_S = 900.0
 _CONNECT_TIMEOUT_S = 15.0
 
 
-class _Binding(Protocol):
-    @property
-    def api(self) -> str: ...
-    @property
-    def key(self) -> str | None: ...
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go.
+
+    Parameters
+    ----------
+    base_url : str
+        The provider, with or without a final ``/v1``.
+    key : str or None
+        The key to present; None passes the client's own credentials on untouched.
+    api : {"anthropic", "openai"}
+        How the key is presented.
+    explain : callable or None
+        Turns an error answer (status, plain body) into the error that the client gets; None passes
+        the provider's own on untouched.
+    """
+
+    base_url: str
+    key: str | None = None
+    api: Api = "anthropic"
+    explain: Callable[[int, bytes], ApiError] | None = None
+
+
+class UpstreamError(Exception):
+    """Carries the explained error of an answer.
+
+    Parameters
+    ----------
+    error : ApiError
+        What the client gets.
+    """
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 class Passage(Protocol):
-    """The parts of a call that passing it on reads and fills."""
+    """The parts of a call that passing it on fills."""
 
     status: int | None
     usage: Usage
     error: str | None
-
-    @property
-    def binding(self) -> _Binding:
-        """Whose request it is."""
 
     def first_byte(self) -> None:
         """Note when the first byte came."""
@@ -116,9 +144,7 @@ class Upstream:
             self._clients[loopback] = httpx.AsyncClient(
                 follow_redirects=False,
                 trust_env=not loopback,
-                timeout=httpx.Timeout(
-                    _READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, pool=_CONNECT_TIMEOUT_S
-                ),
+                timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, pool=_CONNECT_TIMEOUT_S),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
             )
         return self._clients[loopback]
@@ -130,9 +156,7 @@ class Upstream:
         for client in clients:
             await client.aclose()
 
-    async def forward(
-        self, call: Passage, scope: Scope, rest: str, body: bytes, send: Send, *, base_url: str
-    ) -> None:
+    async def forward(self, call: Passage, scope: Scope, rest: str, body: bytes, send: Send, target: Target) -> None:
         """Pass one request on and its answer back.
 
         Parameters
@@ -147,21 +171,23 @@ class Upstream:
             The request's body as it came.
         send : callable
             ASGI's.
-        base_url : str
+        target : Target
             The provider.
 
         Raises
         ------
+        UpstreamError
+            When the provider answered with an error that `target` explains.
         GatewayError
             When the provider cannot be reached or sends the client elsewhere; names the URL.
         """
         import httpx
 
-        url = target_url(base_url, rest)
+        url = target_url(target.base_url, rest)
         shown = url.split("?", 1)[0]
         try:
             request = httpx.Request(
-                scope["method"], url, headers=_onward(scope["headers"], call), content=body or None
+                scope["method"], url, headers=_onward(scope["headers"], target), content=body or None
             )
             response = await self._client(url).send(request, stream=True)
         except httpx.TimeoutException as problem:
@@ -172,6 +198,8 @@ class Upstream:
             msg = f"the model endpoint {shown} cannot be reached: {reason}; check gateway.base_url"
             raise GatewayError(msg, url=shown, status=502) from problem
         try:
+            if target.explain is not None and response.is_error:
+                raise UpstreamError(target.explain(response.status_code, await response.aread()))
             await _answer(call, response, send, shown)
         finally:
             await response.aclose()
@@ -189,7 +217,8 @@ async def _answer(call: Passage, response: httpx.Response, send: Send, shown: st
         raise GatewayError(msg, url=shown, status=502)
     headers = response.headers
     reader = UsageReader(headers.get("content-type", ""), headers.get("content-encoding", ""))
-    dropped = _HOP_BY_HOP | _named_by_connection(response.headers.raw)
+    # Date and server are written by the web server that the gateway runs in.
+    dropped = _HOP_BY_HOP | _named_by_connection(response.headers.raw) | {b"date", b"server"}
     call.status = response.status_code
     await start(
         send,
@@ -204,11 +233,12 @@ async def _answer(call: Passage, response: httpx.Response, send: Send, shown: st
             await send({"type": "http.response.body", "body": piece, "more_body": True})
             reader.feed(piece)
     except httpx.HTTPError as problem:
-        # The answer has begun: a cut connection is the only honest way to tell the client that it is not whole.
+        # The answer has begun. Returning without its end makes the web server cut the connection:
+        # the only honest way to tell the client that it is not whole.
         reason = str(problem) or type(problem).__name__
         call.error = f"the model endpoint {shown} broke off in the middle of its answer: {reason}"
         logger.warning("%s", call.error)
-        raise ConnectionResetError(call.error) from problem
+        return
     finally:
         call.usage = reader.finish()
     await send({"type": "http.response.body", "body": b""})
@@ -219,9 +249,9 @@ def _named_by_connection(headers: list[Any]) -> frozenset[bytes]:
     return frozenset(name.strip().lower() for v in values for name in v.split(b","))
 
 
-def _onward(headers: list[tuple[bytes, bytes]], call: Passage) -> list[tuple[bytes, bytes]]:
+def _onward(headers: list[tuple[bytes, bytes]], target: Target) -> list[tuple[bytes, bytes]]:
     """Return the headers for the provider."""
-    key = call.binding.key
+    key = target.key
     # The length is httpx's to write; the host is the provider's.
     dropped = _HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"content-length"}
     if key is not None:
@@ -233,12 +263,10 @@ def _onward(headers: list[tuple[bytes, bytes]], call: Passage) -> list[tuple[byt
         if name.lower() == b"accept-encoding":
             # No decoder for brotli is at hand, and usage is to be read: the other codings do as well.
             codings = [c.strip() for c in value.split(b",")]
-            kept.append(
-                (name, b", ".join(c for c in codings if not c.startswith(b"br")) or b"identity")
-            )
+            kept.append((name, b", ".join(c for c in codings if not c.startswith(b"br")) or b"identity"))
         else:
             kept.append((name, value))
-    if key is not None and call.binding.api == "openai":
+    if key is not None and target.api == "openai":
         kept.append((b"authorization", f"Bearer {key}".encode()))
     elif key is not None:
         kept.append((b"x-api-key", key.encode()))

@@ -69,7 +69,7 @@ class UsageReader:
         piece : bytes
             As it came over the wire. Nothing in it can make this fail: what is not understood is left out.
         """
-        if self._blind:
+        if self._blind or not piece:
             return
         if self._decompress is not None:
             try:
@@ -95,7 +95,7 @@ class UsageReader:
         Usage
             None where the answer said nothing.
         """
-        if not self._blind and self._buffer:
+        if self._buffer:
             if self._stream:
                 self._line(bytes(self._buffer))
             else:
