@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,21 +43,22 @@ def to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any: 
     if column.dtype == "category":
         dtype = pd.CategoricalDtype(list(column.categories or ()))
         codes = {name: code for code, name in enumerate(column.categories or ())}
-        strange = {value for value in set(values) if value is not None and value not in codes}
+        names = [value if isinstance(value, str) else None for value in values]
+        strange = {name for name in names if name is not None and name not in codes}
         if strange:
             logger.warning(
                 "column %s has values that this version does not know and shows as NA: %s",
                 column.name,
                 ", ".join(sorted(map(repr, strange))),
             )
-        found = np.fromiter((codes.get(value, -1) for value in values), np.int8, length)
+        found = np.fromiter((codes.get(name or "", -1) for name in names), np.int8, length)
         return pd.Categorical.from_codes(found.tolist(), dtype=dtype)
     if column.dtype == "string":
         return _from_arrow(pd.StringDtype("pyarrow"), _strings(values))
     if column.dtype == "Int64":
         return _from_arrow(pd.Int64Dtype(), _numbers(values, pa.int64(), _integer))
     if column.dtype == "boolean":
-        return _from_arrow(pd.BooleanDtype(), _numbers(values, pa.bool_(), bool))
+        return _from_arrow(pd.BooleanDtype(), _numbers(values, pa.bool_(), _boolean))
     if column.dtype == "float64":
         floats = _numbers(values, pa.float64(), _float)
         return floats.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
@@ -110,14 +112,29 @@ def _float(value: object) -> float | None:
         return None
 
 
+def _boolean(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
 def _instants(values: Sequence[Any]) -> Any:  # noqa: ANN401 - a pandas array
     import pandas as pd
     import pyarrow as pa
 
-    dtype = pd.DatetimeTZDtype("us", "UTC")
+    kind = pa.timestamp("us", tz="UTC")
     try:
-        array = pa.array(values, pa.string()).cast(pa.timestamp("us", tz="UTC"))
-    except (pa.ArrowException, TypeError):
-        parsed = pd.to_datetime(pd.Series(values, dtype=object), utc=True, errors="coerce")
-        return parsed.astype(dtype).array
-    return pd.Series(array.to_pandas()).astype(dtype).array
+        array = pa.array(values, pa.string()).cast(kind)
+    except (pa.ArrowException, TypeError, UnicodeError):
+        array = pa.array([_instant(value) for value in values], kind)
+    return pd.Series(array.to_pandas()).astype(pd.DatetimeTZDtype("us", "UTC")).array
+
+
+def _instant(value: object) -> datetime | None:
+    """Return an instant of UTC; a text or datetime without a zone is taken to be UTC."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
