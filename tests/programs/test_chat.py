@@ -1,11 +1,13 @@
 """The chat program in a real pane, with a real endpoint and a real hook receiver."""
 
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN201, ANN202, S607
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -418,6 +420,7 @@ def test_a_signal_ends_it_in_order(chat, number):
     assert chat.records()[-1]["outcome"] == "interrupted"
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_an_idle_program_costs_nothing(chat):
     chat.start()
     time.sleep(0.5)
@@ -439,3 +442,66 @@ def test_a_hundred_messages_in_a_row(chat):
     assert [e["prompt"] for e in chat.receiver.of("UserPromptSubmit")] == [
         f"message {number}" for number in range(1, 101)
     ]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_tls_is_verified_and_can_be_interrupted(chat, short_folder):
+    cert, key = short_folder / "cert.pem", short_folder / "key.pem"
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert,
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    endpoint = chat.endpoint
+    endpoint.socket = context.wrap_socket(endpoint.socket, server_side=True)
+    base = f"https://localhost:{endpoint.server_port}"
+    chat.start(base_url=base)
+    chat.pane.paste("hi")
+    assert "certificate verify failed" in chat.receiver.wait("StopFailure")["error"]
+    chat.start(base_url=base, env={"SSL_CERT_FILE": str(cert)})
+    chat.pane.paste("hi")
+    assert chat.receiver.wait("Stop")["last_assistant_message"] == "echo: hi"
+    endpoint.reply, endpoint.pause = (lambda _: ["word "] * 500), 0.05
+    chat.pane.paste("more")
+    chat.receiver.wait("MessageDisplay", 2)
+    started = time.monotonic()
+    chat.pane.keys("C-c")
+    assert chat.receiver.wait("StopFailure", 2)["error"] == "interrupted"
+    assert time.monotonic() - started < 2
+    endpoint.reply, endpoint.pause = (lambda _: "fine"), 0
+    chat.pane.paste("again")
+    assert chat.receiver.wait("Stop", 2)["last_assistant_message"] == "fine"
+
+
+def test_pastes_during_a_stream_stay_exact(chat):
+    chat.endpoint.reply = lambda prompt: [f"日本 {i} " for i in range(3000 if prompt == "go" else 1)]
+    chat.start()
+    chat.pane.paste("go")
+    chat.receiver.wait("MessageDisplay")
+    texts = [f"日本 {i};\\\t\n" * 2000 for i in range(4)]
+    for text in texts:
+        chat.pane.paste(text)
+    chat.receiver.wait("Stop", 5)
+    assert [e["prompt"] for e in chat.receiver.of("UserPromptSubmit")] == ["go", *texts]
+
+
+def test_copy_mode_does_not_swallow_a_message(chat):
+    chat.start()
+    chat.pane.tmux("copy-mode")
+    chat.pane.paste("while you scroll")
+    assert chat.receiver.wait("UserPromptSubmit")["prompt"] == "while you scroll"
+
+
+def test_a_broken_receiver_does_not_hold_up_the_chat(chat, endpoint):
+    chat.start(wait=False, hook_url=endpoint.url + "/nowhere")  # it fails on a body without messages
+    chat.pane.wait_screen("Write a message")
+    chat.pane.paste("hi")
+    chat.pane.wait_screen("echo: hi")
+    chat.pane.keys("C-d")
+    chat.pane.wait_screen("Ctrl-C leaves at once")
+    chat.pane.keys("C-c")
+    wait_for(chat.pane.dead, 3)

@@ -8,7 +8,7 @@ import sys
 
 from orchestrator_lab.errors import ConfigError
 
-from .settings import parse_arguments
+from .settings import Settings, parse_arguments
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
         return 2
 
 
-def _run_clever(settings: object) -> int:
+def _run_clever(settings: Settings) -> int:
     import termios
 
     fd = sys.stdin.fileno()
@@ -55,12 +55,17 @@ def _run_clever(settings: object) -> int:
     raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
     raw[6][termios.VMIN] = 1
     termios.tcsetattr(fd, termios.TCSANOW, raw)
+
+    def restore() -> None:
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
     try:
         from .app import run_app
 
-        return run_app(settings)  # type: ignore[arg-type]
+        return run_app(settings, restore)
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        restore()
 
 
 if __name__ == "__main__":

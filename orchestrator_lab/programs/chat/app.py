@@ -1,4 +1,9 @@
-"""The chat on a terminal: a line to type in below, the conversation above."""
+"""The chat on a terminal: a line to type in below, the conversation above.
+
+What is sent while an answer comes in is queued: shown above the line, accepted (with its
+``UserPromptSubmit``) in order when the turns before it have ended, also after an interrupted or failed one.
+A draft that was not sent stays in the line.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +41,8 @@ from .terminal import PasteInput, SteadyOutput
 from .text import RowWrapper, clip, fold, neutralise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prompt_toolkit.formatted_text import StyleAndTextTuples
 
     from .settings import Settings
@@ -55,7 +62,7 @@ A message sent while an answer comes in is queued and sent after it."""
 COMMANDS: Final = {"/help", "/clear", "/exit", "/model"}
 
 #: Shortest time between two screen updates of a streaming answer, in seconds.
-FRAME_S: Final = 0.03
+FRAME_S: Final = 0.05
 #: An interrupted answer whose thread does not come back is ended after this time, in seconds.
 ABANDON_S: Final = 1.0
 
@@ -449,8 +456,13 @@ class ChatApp:
             if self._ticker is not None:
                 self._ticker.cancel()
 
-    def run(self) -> int:
+    def run(self, restore: Callable[[], None]) -> int:
         """Run until the user, or a signal, ends it.
+
+        Parameters
+        ----------
+        restore : callable
+            Gives the terminal its former modes back.
 
         Returns
         -------
@@ -467,25 +479,30 @@ class ChatApp:
             self.session.abandon(turn)
             turn.recorded.wait(2.0)  # its own thread may be writing the record at this moment
             self.session.report(turn)
+        restore()  # Ctrl-C must be able to end the wait for the lab
         asked = self.exit_reason == "prompt_input_exit"
         try:
+            if asked and not self.session.hooks.drain(1.0):
+                print("waiting for the lab to take the last events; Ctrl-C leaves at once", flush=True)
             self.session.close(self.exit_reason, wait_s=30.0 if asked else 2.0)
         except KeyboardInterrupt:
             return 130
         return 0 if asked else 143
 
 
-def run_app(settings: Settings) -> int:
+def run_app(settings: Settings, restore: Callable[[], None]) -> int:
     """Run the chat on the terminal of the process.
 
     Parameters
     ----------
     settings : Settings
         What to talk to.
+    restore : callable
+        Gives the terminal its former modes back; called before the last events are waited for.
 
     Returns
     -------
     int
         Exit status.
     """
-    return ChatApp(settings).run()
+    return ChatApp(settings).run(restore)

@@ -119,7 +119,7 @@ class HookSender:
             self._start()
             self._changed.notify_all()
 
-    def close(self, timeout_s: float) -> bool:
+    def drain(self, timeout_s: float) -> bool:
         """Wait until everything was delivered, or the time is over.
 
         Parameters
@@ -132,17 +132,27 @@ class HookSender:
         bool
             True when nothing is left.
         """
-        deadline = time.monotonic() + timeout_s
         with self._changed:
             self._release_held()
             self._changed.notify_all()
-            while self._queue or self._busy:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
+            return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
+
+    def close(self, timeout_s: float) -> bool:
+        """Wait as :meth:`drain` does, then stop trying.
+
+        Parameters
+        ----------
+        timeout_s : float
+            Longest wait in seconds.
+
+        Returns
+        -------
+        bool
+            True when nothing is left.
+        """
+        done = self.drain(timeout_s)
+        with self._changed:
             self._closing = True
-            done = not self._queue and not self._busy
             self._changed.notify_all()
         return done
 
