@@ -49,6 +49,13 @@ ONE_BLOCK = frozenset(  # a block of words reads better than sixty quoted ones
     """.split()  # noqa: SIM905
 )
 
+# Asking twice does no harm: these are sent again when the client was lost on the way.
+_ASKING = frozenset({"capture-pane", "display-message", "has-session"})
+
+
+def _only_asks(commands: Sequence[Sequence[str]]) -> bool:
+    return all(c[0] in _ASKING or c[0].startswith(("list-", "show-")) for c in commands)
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -377,7 +384,7 @@ class ControlChannel:
                 replies = client.run(data, blocks, time.monotonic() + timeout)
             except _Lost as lost:
                 self._drop(client)
-                if not lost.sent and not last:
+                if not last and (not lost.sent or _only_asks(commands)):
                     continue
                 raise TmuxError(
                     f"the control client on {self._socket} was lost during '{commands[0][0]}'",

@@ -571,9 +571,9 @@ class TmuxDriver:
         )
         if not (lines[0].ok and lines[1].ok and lines[0].lines and lines[1].lines):
             raise TmuxError(f"there is no pane {pane_id}", pane_id=pane_id)
-        found, fixed = parse_fixed(lines[1].lines[0])
-        if found != pane_id:
+        if not lines[1].lines[0].startswith(f"{pane_id} ".encode()):
             raise TmuxError(f"there is no pane {pane_id}", pane_id=pane_id)
+        _, fixed = parse_fixed(lines[1].lines[0])
         self._fixed[pane_id] = fixed
         return join_state(split_state(lines[0].lines[0]), fixed)
 
@@ -591,7 +591,7 @@ class TmuxDriver:
         if self._channel.is_open:
             return
         there = run_tmux(self.binary, self.socket, ["has-session", "-t", f"={self.session}"], check=False)
-        if there.returncode and "can't find session" in there.stderr:
+        if there.returncode and self.alive:
             lobby = lobby_command(self.session, self._facts.cols, self._facts.rows)
             mark = ["set-option", "-p", "-t", f"={self.session}:", LOBBY_OPTION, "1"]
             run_tmux(self.binary, self.socket, [*lobby, ";", *mark])

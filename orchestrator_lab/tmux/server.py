@@ -212,7 +212,7 @@ def find_server(binary: TmuxBinary, socket: Path) -> ServerFacts:
     check_socket(socket)
     if not socket.exists():
         raise TmuxError(f"there is no tmux server on {socket}: the socket is gone")
-    query = ["display-message", "-p", f"#{{{FACTS_OPTION}}}\n#{{{CLIENTS_OPTION}}}"]
+    query = ["show-options", "-sqv", FACTS_OPTION, ";", "show-options", "-sqv", CLIENTS_OPTION]
     try:
         done = run_tmux(binary, socket, query, timeout=3.0, check=False)
     except TmuxTimeout:

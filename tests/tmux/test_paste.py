@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import Receiver, wait_for
+
+from orchestrator_lab.errors import TmuxError
+from orchestrator_lab.tmux.paste import check_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator_lab.tmux import TmuxDriver
+
+TEXTS = [
+    "one line",
+    "trailing ;",
+    "trailing \\;",
+    "trailing \\",
+    "日本語 と 🚀👩‍👩‍👧 ß",
+    "quotes ' \" ` and $(touch /tmp/no) ${HOME} #{pid} %1",
+    "a\tb\ttabs",
+    "/slash",
+    "!bang",
+    "#hash",
+    "@at",
+    "-p -d",
+    " ",
+    "x" * 16_384,
+]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_texts_arrive_as_they_are(driver: TmuxDriver, receiver: Receiver, text: str) -> None:
+    driver.paste(receiver.pane, text)
+    data = text.encode()
+    assert receiver.got(len(data)) == data
+
+
+def test_newlines(driver: TmuxDriver, receiver: Receiver) -> None:
+    driver.paste(receiver.pane, "a\nb\n")
+    driver.paste(receiver.pane, "c\nd\n", keep_newlines=True)
+    driver.enter(receiver.pane)
+    driver.paste(receiver.pane, "")
+    assert receiver.got(9) == b"a\rb\rc\nd\n\r"
+
+
+def test_ten_megabytes_to_the_byte(driver: TmuxDriver, receiver: Receiver) -> None:
+    block = "".join(TEXTS) + "".join(map(chr, range(32, 127)))
+    data = (block * (10_000_000 // len(block.encode()) + 1)).encode()
+    driver.paste(receiver.pane, data, keep_newlines=True)
+    assert receiver.got(len(data), 60) == data
+
+
+def test_bracketed_only_when_the_program_asked(driver: TmuxDriver, folder: Path) -> None:
+    asked = Receiver(driver, folder, "printf '\\033[?2004h';")
+    driver.paste(asked.pane, "x")
+    driver.paste(asked.pane, "y", bracketed=False)
+    assert asked.got(14) == b"\x1b[200~x\x1b[201~y"
+    plain = Receiver(driver, folder)
+    driver.paste(plain.pane, "x")
+    driver.enter(plain.pane)
+    assert plain.got(2) == b"x\r"
+
+
+def test_arrives_while_somebody_scrolls(driver: TmuxDriver, receiver: Receiver) -> None:
+    driver.run("copy-mode", "-t", receiver.pane)
+    driver.paste(receiver.pane, "text")
+    driver.enter(receiver.pane)
+    assert receiver.got(5) == b"text\r"
+    assert driver.panes()[0].in_mode
+    driver.press(receiver.pane, "Escape")
+    assert receiver.got(6) == b"text\r\x1b"
+    assert not driver.panes()[0].in_mode
+
+
+def test_keys(driver: TmuxDriver, receiver: Receiver) -> None:
+    for key in ("Up", "C-c", "y", ";", "~", "BSpace", "é"):
+        driver.press(receiver.pane, key)
+    want = b"\x1b[A\x03y;~\x7f" + "é".encode()
+    assert receiver.got(len(want)) == want
+    for wrong in ("Entr", "", "ab", "C-", "Ctrl-c", "\n"):
+        with pytest.raises(TmuxError, match="names no key"):
+            driver.press(receiver.pane, wrong)
+    assert check_key("C-M-x") == "C-M-x"
+
+
+def test_files_are_private_and_leave_nothing(driver: TmuxDriver, receiver: Receiver, folder: Path) -> None:
+    buffers = folder / "buffers"
+    assert buffers.stat().st_mode & 0o777 == 0o700
+    driver.paste(receiver.pane, "secret")
+    driver.enter(receiver.pane)
+    receiver.got(7)
+    assert list(buffers.iterdir()) == []
+    with pytest.raises(TmuxError):
+        driver.paste("%99", "secret")
+    assert list(buffers.iterdir()) == []
+    names = driver.run("list-buffers", "-F", "#{buffer_name} #{buffer_size}")
+    assert names == [f"olab-{os.getpid()}-return 1"]
+    driver.run("delete-buffer", "-b", f"olab-{os.getpid()}-return")
+    driver.enter(receiver.pane)
+    assert receiver.got(8) == b"secret\r\r"
+
+
+def test_a_dead_pane_takes_nothing_and_harms_nobody(driver: TmuxDriver, folder: Path) -> None:
+    # tmux 3.3a itself crashes when it pastes into a dead pane
+    pane = driver.create_pane("short", ["true"], cwd=folder).pane_id
+    wait_for(lambda: driver.panes()[0].dead)
+    for act in (
+        lambda: driver.paste(pane, "x"),
+        lambda: driver.enter(pane),
+        lambda: driver.press(pane, "y"),
+    ):
+        with pytest.raises(TmuxError, match="has ended") as caught:
+            act()
+        assert caught.value.details["dead"] is True
+        assert caught.value.details["executed"] == "no"
+    for act in (
+        lambda: driver.paste("%99", "x"),
+        lambda: driver.enter("%99"),
+        lambda: driver.press("%99", "y"),
+        lambda: driver.capture("%99"),
+        lambda: driver.pane("%99"),
+        lambda: driver.respawn("%99", ["true"], cwd=folder),
+    ):
+        with pytest.raises(TmuxError, match=r"no pane %99|find pane: %99"):
+            act()
+    with pytest.raises(TmuxError, match="is no pane id"):
+        driver.paste("lab:0", "x")
+    with contextlib.suppress(TmuxError):  # newer versions refuse
+        driver.pipe(pane, ["cat"])
+    assert driver.capture(pane)
+    assert driver.respawn(pane, ["cat"], cwd=folder).dead is False
+    assert driver.alive
+
+
+def test_no_pane_dies_while_text_flies(driver: TmuxDriver, folder: Path) -> None:
+    # the pane may end between any two instants
+    for i in range(15):
+        pane = driver.create_pane("racer", ["sleep", f"0.0{i % 10}"], cwd=folder).pane_id
+        ended = time.monotonic() + 0.15
+        while time.monotonic() < ended:
+            try:
+                driver.paste(pane, "text")
+                driver.enter(pane)
+            except TmuxError as error:
+                assert error.details["executed"] == "no"  # noqa: PT017 - it may also not be raised
+                break
+    assert driver.alive
+
+
+def test_unread_input(driver: TmuxDriver, folder: Path) -> None:
+    pane = driver.create_pane("deaf", ["sh", "-c", "stty raw -echo; exec sleep 60"], cwd=folder).pane_id
+    wait_for(lambda: not driver.terminal_modes(pane).canonical)
+    assert driver.unread_input(pane) == 0
+    driver.paste(pane, "12345")
+    wait_for(lambda: driver.unread_input(pane) == 5)
+    assert driver.terminal_modes(pane).echo is False
+    with pytest.raises(TmuxError, match="no pane"):
+        driver.unread_input("%99")
