@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from orchestrator_lab import runtime
 from orchestrator_lab.journal.recording import read_cast, to_cast
+from orchestrator_lab.keeper.mask import Mask
 from orchestrator_lab.keeper.modes import ModeTracker
 from orchestrator_lab.keeper.supervise import restart_delay
 
@@ -651,6 +652,30 @@ def test_a_recording_that_cannot_be_opened_is_told(lab: Lab) -> None:
     lab.tell(op="record", agent="boss", pane="%1", cols=80, rows=24, path="/nonexistent/boss.cast.zst")
     failed = until(lambda: lab.said("recording_failed"))[0]
     assert "/nonexistent/boss.cast.zst" in failed["error"]
+
+
+@needs_tmux
+def test_secrets_stay_out_of_the_recording(lab: Lab) -> None:
+    lab.start()
+    secret = runtime.new_token()
+    program = f"put(b'TOKEN={secret[:20]}'); time.sleep(0.1); put(b'{secret[20:]} {secret[:5]}')\ntime.sleep(60)\n"
+    pane, go = lab.pane("boss", program, record=False)
+    path = lab.folder / "boss.cast.zst"
+    lab.record_pane("boss", pane, path, mask=[secret, "", "x"])
+    until(lambda: lab.said("recording"))
+    go.touch()
+    expected = b"TOKEN=" + b"*" * 64 + b" " + secret[:5].encode()
+    until(lambda: read_cast(path).output() == expected)
+
+
+SECRET = b"abcabcabd"
+
+
+@given(st.lists(st.sampled_from([b"a", b"ab", b"abc", b"abcabc", b"d", SECRET, b"abcabcabc", b"\xff"]), max_size=12))
+def test_a_mask_does_not_depend_on_where_reads_are_split(parts: list[bytes]) -> None:
+    mask = Mask([SECRET.decode()])
+    masked = b"".join(mask.feed(part) for part in parts) + mask.rest()
+    assert masked == b"".join(parts).replace(SECRET, b"*" * len(SECRET))
 
 
 # modes --------------------------------------------------------------------------------------------

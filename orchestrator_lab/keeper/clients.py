@@ -17,6 +17,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ SUBSCRIBER_LIMIT = 1 << 20
 
 #: Bytes of the first line of a connection.
 REQUEST_LIMIT = 1 << 16
+
+#: Seconds until connections are accepted again after a failure.
+ACCEPT_RETRY_S = 0.2
 
 #: Connections at one time; more are closed at once.
 CONNECTION_LIMIT = 512
@@ -223,14 +227,18 @@ class Clients:
         self._status = status
         self._open: dict[int, tuple[socket.socket, bytearray, list[int]]] = {}
         listener.setblocking(False)
-        loop.watch(listener.fileno(), READ, self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Stop listening and drop unfinished requests."""
+        self._loop.cancel("accept")
         self._loop.unwatch(self._listener.fileno())
         self._listener.close()
         for key in list(self._open):
             self._drop(key)
+
+    def _listen(self) -> None:
+        self._loop.watch(self._listener.fileno(), READ, self._accept)
 
     def _accept(self, _: int) -> None:
         while True:
@@ -239,7 +247,10 @@ class Clients:
             except BlockingIOError:
                 return
             except OSError as error:
+                # Out of descriptors, most likely: it would be tried again at once, and again.
                 logger.warning("keeper.sock: %s", error)
+                self._loop.unwatch(self._listener.fileno())
+                self._loop.at("accept", time.monotonic() + ACCEPT_RETRY_S, self._listen)
                 return
             if len(self._open) + len(self._hub) >= CONNECTION_LIMIT or not _same_user(connection):
                 connection.close()

@@ -18,6 +18,7 @@ from orchestrator_lab.errors import OrchestratorLabError
 from orchestrator_lab.keeper.loop import Loop
 from orchestrator_lab.keeper.supervise import Supervision
 from orchestrator_lab.runtime import (
+    PROTOCOL,
     ClusterRecord,
     acquire_lock,
     private_dir,
@@ -208,6 +209,7 @@ class Keeper:
     def _hello(self) -> dict[str, Any]:
         return {
             "op": "hello",
+            "protocol": PROTOCOL,
             "pid": os.getpid(),
             "restarts": self._supervision.restarts,
             "panes": [pane.describe() for pane in self._panes] if self._serving else [],

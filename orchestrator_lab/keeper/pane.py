@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.keeper.loop import READ
+from orchestrator_lab.keeper.mask import Mask
 from orchestrator_lab.keeper.modes import ModeTracker
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ READ_SIZE = 1 << 16
 
 #: Seconds between two reports of one pane's activity.
 ACTIVITY_EVERY_S = 0.05
+
+#: Seconds until a supervisor that does not read is tried again.
+IDLE_RETRY_S = 0.5
 
 #: Seconds between two pieces of a recording.
 PIECE_EVERY_S = 1.0
@@ -50,6 +54,8 @@ class Pane:
         self.source: int | None = None
         self.tracker = ModeTracker()
         self.writer: CastWriter | None = None
+        #: Secrets that are kept out of the recording, or None.
+        self.mask: Mask | None = None
         #: Bytes seen by this keeper.
         self.bytes = 0
         #: When the last byte came: seconds since 1970, and monotonic.
@@ -128,6 +134,7 @@ class Panes:
             if name in tracker.modes:
                 tracker.modes[name] = bool(value)
         tracker.title = message.get("screen_title", tracker.title)
+        secrets = message.get("mask")
         path = Path(message["path"])
         if pane.writer is None or pane.writer.path != path:
             self._close(pane)
@@ -143,6 +150,8 @@ class Panes:
                 self._tell({"op": "recording_failed", "agent": pane.agent, "error": error.message})
                 return
         writer = pane.writer
+        if secrets is not None:
+            pane.mask = Mask([str(secret) for secret in secrets]) if secrets else None
         self._tell(
             {
                 "op": "recording",
@@ -183,6 +192,7 @@ class Panes:
         def close() -> None:
             self.drain(pane)
             if pane.writer is writer and writer is not None:
+                self._settle(pane)
                 if status is not None:
                     writer.exit(status)
                 self._close(pane)
@@ -253,6 +263,7 @@ class Panes:
         if not data:
             self._detach(pane)
             if pane.writer is not None:
+                self._settle(pane)
                 pane.writer.flush()
             if pane in self._untold:
                 self._report(pane, time.monotonic())
@@ -264,7 +275,7 @@ class Panes:
         pane.bytes += len(data)
         changed = pane.tracker.feed(data)
         if pane.writer is not None:
-            pane.writer.write(data)
+            pane.writer.write(data if pane.mask is None else pane.mask.feed(data))
             self._pending()
         self._hub.output(pane.agent, pane.at, pane.bytes, data)
         if changed or now - pane.told_at >= ACTIVITY_EVERY_S:
@@ -300,7 +311,9 @@ class Panes:
     def _later(self) -> None:
         if self._untold and not self._loop.due("activity"):
             first = min(pane.told_at for pane in self._untold)
-            when = max(first + ACTIVITY_EVERY_S, time.monotonic() + 0.001)
+            # To a supervisor that is away or busy there is no hurry.
+            wait = 0.001 if self._may_tell() else IDLE_RETRY_S
+            when = max(first + ACTIVITY_EVERY_S, time.monotonic() + wait)
             self._loop.at("activity", when, self.retell)
 
     def _pending(self) -> None:
@@ -310,7 +323,10 @@ class Panes:
     def _write_pieces(self) -> None:
         for pane in self:
             writer = pane.writer
-            if writer is None or not writer.pending:
+            if writer is None:
+                continue
+            self._settle(pane)
+            if not writer.pending:
                 continue
             writer.flush()
             if writer.error != pane.write_error:
@@ -330,7 +346,13 @@ class Panes:
             pane.source = None
 
     @staticmethod
-    def _close(pane: Pane) -> None:
+    def _settle(pane: Pane) -> None:
+        """Record what was held back as the possible beginning of a secret."""
+        if pane.mask is not None and pane.writer is not None and (rest := pane.mask.rest()):
+            pane.writer.write(rest)
+
+    def _close(self, pane: Pane) -> None:
         if pane.writer is not None:
+            self._settle(pane)
             pane.writer.close()
             pane.writer = None
