@@ -1,0 +1,765 @@
+"""One agent under its supervisor: its process, its state, its turns.
+
+The runner owns the facts. Evidence comes in from hooks, MCP, the keeper (activity of the pane), the pane's exit and,
+where nothing better exists, its screen; each piece may change the facts, and every change of the published state is
+journalled with the votes behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shlex
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.agents import adapter_for
+from orchestrator_lab.agents.base import (
+    Accepted,
+    DialogClosed,
+    DialogSeen,
+    Evidence,
+    FirstOutput,
+    LaunchContext,
+    ModelSeen,
+    Ready,
+    SessionEnded,
+    ToolEnded,
+    ToolStarted,
+    TurnEnded,
+    Usage,
+    clean_environment,
+)
+from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
+from orchestrator_lab.runtime import new_token, private_dir, write_private
+from orchestrator_lab.schema import new_id
+from orchestrator_lab.supervisor.screenwatch import ScreenWatch
+from orchestrator_lab.supervisor.states import Facts, decide
+from orchestrator_lab.supervisor.turns import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator_lab.agents.base import Launch, Program, Typed
+    from orchestrator_lab.config import Agent
+    from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.messages import Message
+    from orchestrator_lab.tmux import PaneExit
+
+__all__ = ["AgentRunner"]
+
+logger = logging.getLogger(__name__)
+
+#: Quiet after which the screen of a program that is still starting is read for questions, in seconds.
+_STARTUP_QUIET_S = 0.25
+#: Without any report for this long after the terminal is ready, the screen alone may say so (hooks forbidden).
+_SCREEN_READY_S = 6.0
+#: Quiet after which a busy agent that reports is doubted, and its own record is read.
+_DOUBT_QUIET_S = 2.5
+#: How long readiness waits for the tools to be listed once everything else is there.
+_TOOLS_WAIT_S = 8.0
+#: Tries to find a turn's tokens in a record that may be written after the turn's end, in seconds from its end.
+_USAGE_DELAYS_S = (0.0, 0.05, 0.2, 0.8, 2.0)
+#: A program that ends this soon after its start did not start.
+_END_GRACE_S = 3.0
+
+
+class AgentRunner:
+    """One agent of the cluster.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        Journal, tmux, ledger and the other agents.
+    config : ClaudeAgent, ChatAgent or ProgramAgent
+        Its configuration, with the gateway resolved.
+    token : str, optional
+        Its secret, when it is adopted.
+    """
+
+    def __init__(self, supervisor: Supervisor, config: Agent, *, token: str | None = None) -> None:
+        self.supervisor = supervisor
+        self.config = config
+        self.name = config.name
+        self.adapter = adapter_for(config.kind)
+        self.token = token or new_token()
+        self.gateway_secret = new_token()
+        self.folder = private_dir(supervisor.folder / "agents" / self.name)
+        self.agent_id = new_id("agt_")
+        self.program: Program | None = None
+        self.launch: Launch | None = None
+        self.context: LaunchContext | None = None
+        self.session_id = str(uuid.uuid4())
+        self.session_used = False
+        self.transcript: Path | None = None
+        self.model: str | None = config.model
+        self.pane_id: str | None = None
+        self.pid: int | None = None
+        self.restarts = 0
+        self.started_at = 0.0
+        # Facts.
+        self.state = "starting"
+        self.running = False
+        self.stopping = False
+        self.ready: str | None = None
+        self.session_ready: Ready | None = None
+        self.bracketed_paste = False
+        self.tools_listed = False
+        self.dialog: DialogSeen | None = None
+        self.dialog_id: str | None = None
+        self.turn: Turn | None = None
+        self.delivering: Message | None = None
+        self.typed: Typed | None = None
+        self.doubt: str | None = None
+        self.error: OrchestratorLabError | None = None
+        self.last_screen = ""
+        self.activity = asyncio.Event()
+        self.last_activity = 0.0
+        self.watch = ScreenWatch(self)
+        self._quiet: asyncio.TimerHandle | None = None
+        self._fifo_fd: int | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # start and end ------------------------------------------------------------------------------
+
+    def locate(self) -> Program:
+        """Find the program, or raise ProgramNotFound before anything is started."""
+        environ = {**clean_environment(self.supervisor.environ), **self.config.env}
+        self.program = self.adapter.locate(self.config, environ)
+        return self.program
+
+    def announce(self) -> None:
+        """Journal that the agent belongs to the cluster."""
+        program = self.program or self.locate()
+        instructions = self.supervisor.instructions(self.config)
+        cols, rows = self.supervisor.config.size_of(self.config)
+        self.supervisor.journal.append(
+            "agent.added",
+            agent=self.name,
+            agent_id=self.agent_id,
+            name=self.name,
+            role=self.config.role,
+            kind=self.config.kind,
+            program=program.name,
+            program_version=program.version,
+            provider=program.provider,
+            model=self.config.model,
+            cwd=str(self.supervisor.config.work_dir_of(self.config)),
+            cols=cols,
+            rows=rows,
+            instructions_sha256=hashlib.sha256(instructions.encode()).hexdigest() if instructions else None,
+        )
+
+    def write_launch(self) -> list[str]:
+        """Write the launch files; return the command that a pane runs (it holds no secret)."""
+        supervisor = self.supervisor
+        program = self.program or self.locate()
+        work_dir = supervisor.config.work_dir_of(self.config)
+        gateway = self.config.gateway is not None and self.config.gateway.mode != "none"
+        environ = {**clean_environment(supervisor.environ), **self.config.env}
+        environ.update(
+            ORCHESTRATOR_LAB_AGENT=self.name,
+            ORCHESTRATOR_LAB_AGENT_TOKEN=self.token,
+            ORCHESTRATOR_LAB_AGENT_URL=supervisor.url,
+            TERM="tmux-256color",
+            COLORTERM="truecolor",
+        )
+        self.context = LaunchContext(
+            cluster=supervisor.config.name,
+            folder=self.folder,
+            work_dir=work_dir,
+            work_dir_is_ours=supervisor.made_by_lab(work_dir),
+            transcripts=private_dir(supervisor.run_dir / "transcripts"),
+            environ=environ,
+            url=supervisor.url,
+            token=self.token,
+            gateway_url=f"{supervisor.url}/gateway/{self.gateway_secret}" if gateway else None,
+            instructions=supervisor.instructions(self.config),
+            roster=supervisor.roster(self.name),
+            session_id=self.session_id,
+            resume=self.session_used,
+        )
+        self._open_fifo()
+        self.launch = self.adapter.prepare(self.config, program, self.context)
+        self.transcript = self.launch.transcript
+        self.model = self.launch.model or self.model
+        lines = ["unset TMUX TMUX_PANE"]
+        lines += [
+            f"export {key}={shlex.quote(value)}" for key, value in self.launch.environ.items() if key.isidentifier()
+        ]
+        lines.append(f"cd {shlex.quote(str(work_dir))} || exit 97")
+        lines.append(f"exec {shlex.join(self.launch.argv)}")
+        write_private(self.folder / "launch.sh", "\n".join(lines) + "\n")
+        self.save()
+        return ["/bin/sh", str(self.folder / "launch.sh")]
+
+    def save(self) -> None:
+        """Keep what a new supervisor needs to adopt this agent."""
+        write_private(
+            self.folder / "agent.json",
+            json.dumps(
+                {
+                    "agent_id": self.agent_id,
+                    "token": self.token,
+                    "gateway_secret": self.gateway_secret,
+                    "session_id": self.session_id,
+                    "session_used": self.session_used,
+                    "transcript": str(self.transcript) if self.transcript else None,
+                    "restarts": self.restarts,
+                    "config": json.loads(self.config.model_dump_json(by_alias=True)),
+                }
+            ),
+        )
+
+    def started(self, pane_id: str, pid: int, *, restart: int | None = None) -> None:
+        """Take note of a process that was started in the pane."""
+        self.pane_id, self.pid = pane_id, pid
+        self.running, self.stopping, self.ready, self.doubt, self.error = True, False, None, None, None
+        self.session_ready, self.tools_listed, self.bracketed_paste = None, False, False
+        self.started_at = time.monotonic()
+        self.supervisor.journal.append(
+            "agent.started", agent=self.name, pid=pid, pane_id=pane_id, session_id=self.session_id, restart=restart
+        )
+        self.publish()
+        self._arm_quiet(_STARTUP_QUIET_S)
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Take on the identity that an earlier supervisor gave to this agent."""
+        self.agent_id = kept.get("agent_id", self.agent_id)
+        self.gateway_secret = kept.get("gateway_secret", self.gateway_secret)
+        self.session_id = kept.get("session_id", self.session_id)
+        self.session_used = bool(kept.get("session_used", False))
+        self.restarts = int(kept.get("restarts", 0))
+        self.transcript = Path(kept["transcript"]) if kept.get("transcript") else None
+
+    def adopted(self, pane_id: str, pid: int, *, alive: bool, ready: str | None, dialog: DialogSeen | None) -> None:
+        """Go on with a pane that an earlier supervisor started."""
+        self.pane_id, self.pid, self.running = pane_id, pid, alive
+        self.ready = ready if alive else None
+        self.dialog = dialog if alive else None
+        self.started_at = time.monotonic()
+        self._open_fifo()
+        self.supervisor.note_state(self.name)
+        if alive and ready is None:
+            self.read_session_file()
+            self._arm_quiet(_STARTUP_QUIET_S)
+        self.publish()
+
+    def publish(self) -> None:
+        """Decide the state from the facts, and journal it when it changed."""
+        facts = Facts(
+            running=self.running,
+            ready=self.ready,
+            dialog=self.dialog.source if self.dialog else None,
+            turn=self.turn.source if self.turn else None,
+            composing=self.delivering is not None,
+            doubt=self.doubt,
+            failed=self.error is not None,
+        )
+        state, source = decide(facts)
+        if state != self.state or not self.supervisor.journalled_state(self.name):
+            previous, self.state = self.state, state
+            self.supervisor.note_state(self.name)
+            self.supervisor.journal.append(
+                "agent.state",
+                agent=self.name,
+                turn_id=self.turn.turn_id if self.turn else None,
+                source=source,
+                state=state,
+                previous=previous if previous != state else None,
+                votes=facts.votes(),
+            )
+        self.supervisor.ledger.poke()
+
+    async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
+        """Settle everything that hung on the process."""
+        if not self.running:
+            return
+        self.running = False
+        with contextlib.suppress(OrchestratorLabError):
+            self.last_screen = (await self.supervisor.screen(self)).rstrip()
+        early = self.ready is None and not self.stopping
+        quick = time.monotonic() - self.started_at < _END_GRACE_S and not self.stopping and self.turn is None
+        if early or (quick and exit.status not in {0, None}):
+            how = f"signal {exit.signal}" if exit.signal else f"exit status {exit.status}"
+            tail = "\n".join(line for line in self.last_screen.splitlines() if line.strip())[-2000:]
+            program = self.program.argv[0] if self.program else self.config.kind
+            self.error = AgentFailed(
+                f"agent {self.name!r}: {program} ended with {how} before it was ready; its last screen was:\n{tail}",
+                agent=self.name,
+                exit_code=exit.status,
+                screen=tail,
+            )
+            self.supervisor.journal.append(
+                "agent.failed",
+                agent=self.name,
+                level="error",
+                error_type="AgentFailed",
+                error_message=self.error.message.split("\n", 1)[0],
+                screen=tail,
+            )
+        self.supervisor.journal.append(
+            "agent.exited",
+            agent=self.name,
+            source="process",
+            exit_code=exit.status,
+            signal=exit.signal,
+        )
+        self._close_dialog("program", "gone with the program", "process")
+        if self.turn is not None:
+            self.apply([TurnEnded("process", None, "exited", None, f"{self.name} ended during the turn")])
+        self.publish()
+        await self.keep_transcript()
+
+    async def keep_transcript(self) -> None:
+        """Copy the program's own record into the run."""
+        if self.transcript is None or self.transcript.parent == self.supervisor.run_dir / "transcripts":
+            return
+        source = self.transcript
+        target = self.supervisor.run_dir / "transcripts" / f"{self.name}.jsonl"
+        try:
+            data = await asyncio.to_thread(source.read_bytes)
+        except OSError:
+            return
+        await asyncio.to_thread(write_private, target, self.supervisor.mask_bytes(data))
+
+    def close(self) -> None:
+        """Let go of timers, pipes and tasks."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+        if self._fifo_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._fifo_fd)
+            os.close(self._fifo_fd)
+            self._fifo_fd = None
+        for task in self._tasks:
+            task.cancel()
+
+    # evidence -----------------------------------------------------------------------------------
+
+    def hook(self, payload: Mapping[str, Any]) -> None:
+        """Take in one hook of the program."""
+        self.apply(self.adapter.hook(payload))
+
+    def tools_were_listed(self) -> None:
+        """Take note that the program's MCP client asked for the tools."""
+        self.tools_listed = True
+        self._check_ready()
+
+    def apply(self, evidence: list[Evidence]) -> None:
+        """Act on evidence, piece by piece."""
+        for piece in evidence:
+            match piece:
+                case Ready():
+                    self._session(piece)
+                case Accepted():
+                    self._accepted(piece)
+                case FirstOutput():
+                    self._first_output(piece.source)
+                case ToolStarted():
+                    self._tool_started(piece)
+                case ToolEnded():
+                    self._tool_ended(piece)
+                case TurnEnded():
+                    self._turn_ended(piece)
+                case DialogSeen():
+                    self._dialog_seen(piece)
+                case DialogClosed():
+                    self._close_dialog("human", None, piece.source)
+                case ModelSeen():
+                    self._model(piece.model)
+                case SessionEnded():
+                    logger.info("%s: session ended (%s)", self.name, piece.reason)
+                case _:
+                    logger.error("%s: unknown evidence %r", self.name, piece)
+        self.publish()
+
+    def _session(self, ready: Ready) -> None:
+        self.session_ready = ready
+        if ready.transcript:
+            self.transcript = Path(ready.transcript)
+        if ready.session_id and ready.session_id != self.session_id:
+            self.session_id = ready.session_id
+            self.supervisor.journal.append(
+                "agent.session", agent=self.name, source=ready.source, session_id=ready.session_id
+            )
+        self.session_used = True
+        self.save()
+        if ready.model:
+            self._model(ready.model)
+        self._check_ready()
+
+    def _model(self, model: str) -> None:
+        if model != self.model:
+            self.model = model
+            self.supervisor.journal.append("agent.model", agent=self.name, model=model)
+
+    def _check_ready(self) -> None:
+        if self.ready is not None or not self.running or self.session_ready is None:
+            return
+        if not self.bracketed_paste and self.session_ready.source != "screen":
+            return
+        wants_tools = getattr(self.config, "mcp", False) and self.session_ready.source == "hook"
+        if wants_tools and not self.tools_listed and time.monotonic() - self.started_at < _TOOLS_WAIT_S:
+            self._later(_TOOLS_WAIT_S / 8, self._check_ready)
+            return
+        self.ready = self.session_ready.source
+        self._close_dialog("human", None, "screen")
+        self.supervisor.journal.append("agent.ready", agent=self.name, source=self.ready)
+        self.publish()
+
+    def is_ready(self, source: str) -> None:
+        """Take the program for ready on another evidence than its own report."""
+        if self.session_ready is None:
+            self.session_ready = Ready(source)
+        self._check_ready()
+        if self.ready is None and self.running:
+            self.ready = source
+            self.supervisor.journal.append("agent.ready", agent=self.name, source=source)
+            self.publish()
+
+    # turns --------------------------------------------------------------------------------------
+
+    def _accepted(self, accepted: Accepted) -> None:
+        if accepted.session_id and accepted.session_id != self.session_id:
+            self._session(Ready(accepted.source, accepted.session_id))
+        message = self.delivering if self.delivering is not None and self.delivering.in_pane else None
+        if message is None:
+            message = self.supervisor.unsettled(self.name, accepted.prompt)
+        if message is not None and message.expected is not None and not _same(accepted.prompt, message.expected):
+            if message.status in {"claimed", "written"} and message.content.strip() in accepted.prompt:
+                self.supervisor.ledger.advance(
+                    message,
+                    "uncertain",
+                    source=accepted.source,
+                    error_type="prompt_differs",
+                    error_message=f"{self.name} took a prompt that holds more than the message",
+                )
+            message = self.supervisor.unsettled(self.name, accepted.prompt)
+        if message is None:
+            message = self._typed_by_a_person(accepted)
+        message.expected = message.expected or accepted.prompt
+        if self.turn is None:
+            self.turn = Turn(
+                new_id("trn_"),
+                accepted.prompt,
+                accepted.prompt_id,
+                [message.message_id],
+                accepted.source,
+                hop=message.hop,
+                conversation_id=message.conversation_id,
+            )
+            self.supervisor.ledger.advance(message, "accepted", source=accepted.source, turn_id=self.turn.turn_id)
+            self.supervisor.journal.append(
+                "turn.started",
+                agent=self.name,
+                turn_id=self.turn.turn_id,
+                message_id=message.message_id,
+                source=accepted.source,
+                message_ids=[message.message_id],
+            )
+        elif message.message_id not in self.turn.message_ids:
+            self.turn.message_ids.append(message.message_id)
+            self.turn.prompt_id = accepted.prompt_id or self.turn.prompt_id
+            self.supervisor.ledger.advance(message, "accepted", source=accepted.source, turn_id=self.turn.turn_id)
+        self.doubt = None
+
+    def _typed_by_a_person(self, accepted: Accepted) -> Message:
+        """Make a row for a prompt that nobody sent through the lab."""
+        ledger = self.supervisor.ledger
+        message = ledger.queue(
+            sender="user", recipient=self.name, content=accepted.prompt, kind="direct", source="human"
+        )
+        message.expected = accepted.prompt
+        return message
+
+    def _first_output(self, source: str) -> None:
+        if self.turn is None or self.turn.first_output:
+            return
+        self.turn.first_output = True
+        self.supervisor.journal.append("turn.first_output", agent=self.name, turn_id=self.turn.turn_id, source=source)
+        for message_id in self.turn.message_ids:
+            self.supervisor.ledger.advance(
+                self.supervisor.ledger.messages[message_id], "started", source=source, turn_id=self.turn.turn_id
+            )
+
+    def _tool_started(self, tool: ToolStarted) -> None:
+        if self.turn is not None:
+            self.turn.tools.add(tool.tool_call_id)
+        self.supervisor.journal.append(
+            "tool.started",
+            agent=self.name,
+            turn_id=self.turn.turn_id if self.turn else None,
+            source=tool.source,
+            tool_call_id=tool.tool_call_id,
+            name=tool.name,
+            input=tool.input,
+        )
+
+    def _tool_ended(self, tool: ToolEnded) -> None:
+        self.supervisor.journal.append(
+            "tool.ended",
+            agent=self.name,
+            turn_id=self.turn.turn_id if self.turn else None,
+            source=tool.source,
+            tool_call_id=tool.tool_call_id,
+            output=tool.output,
+            status=tool.status,
+            error_message=tool.error_message,
+        )
+
+    def _turn_ended(self, ended: TurnEnded) -> None:
+        turn = self.turn
+        if turn is None:
+            return
+        if ended.prompt_id and turn.prompt_id and ended.prompt_id != turn.prompt_id:
+            return
+        if turn.prompt is None and ended.source == "hook":
+            turn.prompt = None
+        self.turn = None
+        turn.reply = ended.reply
+        ledger = self.supervisor.ledger
+        if ended.usage is not None:
+            self._usage(turn, ended.usage)
+        self.supervisor.journal.append(
+            "turn.ended",
+            agent=self.name,
+            turn_id=turn.turn_id,
+            source=ended.source,
+            reply=ended.reply,
+            end_reason=ended.reason,
+            error_message=ended.error_message,
+        )
+        for message_id in turn.message_ids:
+            message = ledger.messages[message_id]
+            message.reply = ended.reply
+            if ended.reason in {"interrupted", "error", "exited", "limit"}:
+                why = ended.error_message or f"the turn of {self.name} was {ended.reason}"
+                ledger.advance(
+                    message,
+                    "failed",
+                    source=ended.source,
+                    turn_id=turn.turn_id,
+                    error_type=f"turn_{ended.reason}",
+                    error_message=why,
+                )
+            else:
+                ledger.advance(message, "answered", source=ended.source, turn_id=turn.turn_id)
+            self.supervisor.conversations.turn_over(message, ended)
+        if ended.usage is None and self.transcript is not None and self.adapter.reports:
+            self._spawn(self._amend_usage(turn))
+
+    def _usage(self, turn: Turn, usage: Usage) -> None:
+        self.supervisor.journal.append(
+            "turn.usage", agent=self.name, turn_id=turn.turn_id, source="transcript", **usage.attributes()
+        )
+        if usage.model:
+            self._model(usage.model)
+
+    async def _amend_usage(self, turn: Turn) -> None:
+        """Read the turn's tokens from the program's record, which may be written after the turn's end."""
+        last: Usage | None = None
+        for delay in _USAGE_DELAYS_S:
+            await asyncio.sleep(delay)
+            if self.transcript is None:
+                return
+            usage = await asyncio.to_thread(
+                self.adapter.usage, self.transcript, prompt_id=turn.prompt_id, prompt=turn.prompt
+            )
+            if usage is not None and usage != last:
+                last = usage
+                if usage.final:
+                    break
+        if last is not None:
+            self._usage(turn, last)
+            self.supervisor.ledger.poke()
+
+    # dialogs ------------------------------------------------------------------------------------
+
+    def _dialog_seen(self, dialog: DialogSeen) -> None:
+        if self.dialog is not None and (self.dialog.kind, self.dialog.subject) == (dialog.kind, dialog.subject):
+            return
+        self._close_dialog("human", None, dialog.source)
+        self.dialog, self.dialog_id = dialog, new_id("dlg_")
+        self.supervisor.journal.append(
+            "dialog.opened",
+            agent=self.name,
+            turn_id=self.turn.turn_id if self.turn else None,
+            source=dialog.source,
+            dialog_id=self.dialog_id,
+            kind=dialog.kind,
+            subject=dialog.subject,
+            options=list(dialog.options),
+        )
+        if dialog.answer is not None:
+            self._spawn(self._answer(dialog))
+
+    def _close_dialog(self, by: str, decision: str | None, source: str) -> None:
+        if self.dialog is None:
+            return
+        self.supervisor.journal.append(
+            "dialog.answered",
+            agent=self.name,
+            source=source,
+            dialog_id=self.dialog_id,
+            answered_by=by,
+            decision=decision,
+        )
+        self.dialog, self.dialog_id = None, None
+
+    async def _answer(self, dialog: DialogSeen) -> None:
+        """Choose an option by its label, and look at the screen before Enter is pressed."""
+        if dialog.answer is None or self.pane_id is None:
+            return
+        if await self.watch.choose(dialog.answer):
+            self._close_dialog("policy", dialog.answer, "screen")
+            self.publish()
+
+    # the pane -----------------------------------------------------------------------------------
+
+    def pane_activity(self, message: Mapping[str, Any]) -> None:
+        """Take note of output that the keeper saw."""
+        self.last_activity = time.monotonic()
+        modes = message.get("modes")
+        if isinstance(modes, dict) and "bracketed_paste" in modes:
+            self.bracketed_paste = bool(modes["bracketed_paste"])
+        self.activity.set()
+        self.activity = asyncio.Event()
+        if self.ready is None:
+            self._check_ready()
+        self._arm_quiet(self.watch.quiet_s())
+
+    def _arm_quiet(self, delay_s: float) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = asyncio.get_running_loop().call_later(delay_s, self._on_quiet)
+
+    def _on_quiet(self) -> None:
+        if self.running and self.pane_id is not None:
+            self._spawn(self._look())
+
+    async def _look(self) -> None:
+        """Read the screen or the record, where no better evidence came while the pane was quiet."""
+        if self.watch.watch is not None:
+            await self.watch.look()
+        elif self.ready is None:
+            await self._look_at_start()
+        elif self.turn is not None and time.monotonic() - self.last_activity >= _DOUBT_QUIET_S - 0.1:
+            await self.reconcile()
+
+    async def _look_at_start(self) -> None:
+        if self.context is None:
+            return
+        screen = await self.supervisor.screen(self)
+        found = self.adapter.startup(screen, context=self.context)
+        if found:
+            self.apply(found)
+        elif self.dialog is not None and self.dialog.source == "screen":
+            self._close_dialog("human", None, "screen")
+            self.publish()
+        waited = time.monotonic() - self.started_at
+        if self.ready is None and self.running and self.dialog is None:
+            blank = self.typed or self.adapter.typed("")
+            if waited > _SCREEN_READY_S and self.adapter.composer(screen, blank) == "empty":
+                self.is_ready("screen")
+            else:
+                self._arm_quiet(1.0)
+        elif self.dialog is not None:
+            self._arm_quiet(1.0)
+
+    async def reconcile(self) -> bool:
+        """Settle the current turn from the program's own record; True when that ended it."""
+        turn = self.turn
+        if turn is None or self.transcript is None or turn.prompt is None:
+            return False
+        found = await asyncio.to_thread(
+            self.adapter.transcript, self.transcript, prompt=turn.prompt, since=turn.began_at
+        )
+        ended = [piece for piece in found if isinstance(piece, TurnEnded)]
+        if ended and self.turn is turn:
+            self.apply(list(ended))
+            return True
+        return False
+
+    # small helpers ------------------------------------------------------------------------------
+
+    def _open_fifo(self) -> None:
+        path = self.folder / "ready.fifo"
+        if self._fifo_fd is not None:
+            return
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        # Open for both, so that the last writer's close is no end of file.
+        self._fifo_fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        asyncio.get_running_loop().add_reader(self._fifo_fd, self._on_fifo)
+
+    def _on_fifo(self) -> None:
+        if self._fifo_fd is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fifo_fd, 4096)
+        self.read_session_file()
+
+    def read_session_file(self) -> None:
+        """Take in the session file that a command hook wrote."""
+        try:
+            payload = json.loads((self.folder / "session.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return
+        if isinstance(payload, dict):
+            self.hook(payload)
+
+    def _later(self, delay_s: float, call: Any) -> None:  # noqa: ANN401 - a callable without arguments
+        asyncio.get_running_loop().call_later(delay_s, call)
+
+    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        task = asyncio.create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        try:
+            await work
+        except OrchestratorLabError as error:
+            logger.warning("%s: %s", self.name, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            logger.exception("%s: background work failed", self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what clients see of this agent."""
+        return {
+            "name": self.name,
+            "agent_id": self.agent_id,
+            "role": self.config.role,
+            "kind": self.config.kind,
+            "program": self.program.name if self.program else None,
+            "model": self.model,
+            "state": self.state,
+            "ready": self.ready is not None and self.running,
+            "pane_id": self.pane_id,
+            "pid": self.pid if self.running else None,
+            "session_id": self.session_id,
+            "restarts": self.restarts,
+            "cwd": str(self.supervisor.config.work_dir_of(self.config)),
+            "queued": self.supervisor.mailboxes[self.name].waiting if self.name in self.supervisor.mailboxes else 0,
+            "dialog": None
+            if self.dialog is None
+            else {
+                "dialog_id": self.dialog_id,
+                "kind": self.dialog.kind,
+                "subject": self.dialog.subject,
+                "options": list(self.dialog.options),
+            },
+            "error": None if self.error is None else self.error.message,
+        }
+
+
+def _same(prompt: str, expected: str) -> bool:
+    return prompt == expected or prompt.rstrip() == expected.rstrip()

@@ -1,0 +1,279 @@
+"""The supervisor's API: HTTP on a unix socket that only its user can open.
+
+Errors come as ``{"error": {"type", "message", "details"}}`` with status 409 (422 for a wrong request), and are raised
+again by the client. Waiting calls are answered when what they wait for happens; event streams are NDJSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from orchestrator_lab import __version__
+from orchestrator_lab.config import Agent
+from orchestrator_lab.errors import ConfigError, ExchangeTimeout, OrchestratorLabError, to_payload
+from orchestrator_lab.runtime import PROTOCOL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from orchestrator_lab.journal.event import Event
+    from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.messages import Message
+
+__all__ = ["Api"]
+
+logger = logging.getLogger(__name__)
+
+#: Events that a slow reader of the stream may lag behind before it is cut off and has to read the journal.
+_STREAM_LAG = 50_000
+
+
+class Api:
+    """The application for clients.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        Does what is asked.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        routes: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+            ("GET", "/hello", self._hello),
+            ("GET", "/status", self._status),
+            ("GET", "/ready", self._ready),
+            ("GET", "/wait", self._wait),
+            ("GET", "/events", self._events),
+            ("POST", "/messages", self._send),
+            ("GET", "/messages/{message_id}", self._message),
+            ("POST", "/conversations", self._converse),
+            ("GET", "/conversations/{conversation_id}", self._conversation),
+            ("POST", "/agents", self._add),
+            ("DELETE", "/agents/{name}", self._remove),
+            ("GET", "/agents/{name}/screen", self._screen),
+            ("GET", "/agents/{name}/attach", self._attach),
+            ("POST", "/agents/{name}/interrupt", self._interrupt),
+            ("POST", "/agents/{name}/restart", self._restart),
+            ("POST", "/agents/{name}/stop", self._stop),
+            ("GET", "/attach", self._attach),
+            ("POST", "/stop", self._stop),
+            ("POST", "/restart", self._restart),
+            ("POST", "/shutdown", self._shutdown),
+        ]
+        self.app = Starlette(routes=[Route(path, _answering(call), methods=[method]) for method, path, call in routes])
+        #: Set once the first start is over; holds its error.
+        self.launched: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def _hello(self, _: Request) -> Response:
+        return JSONResponse({"version": __version__, "protocol": PROTOCOL, "name": self._supervisor.config.name})
+
+    async def _status(self, _: Request) -> Response:
+        return JSONResponse(self._supervisor.status())
+
+    async def _ready(self, _: Request) -> Response:
+        await asyncio.shield(self.launched)
+        return JSONResponse(self._supervisor.status())
+
+    async def _wait(self, request: Request) -> Response:
+        names = [name for name in request.query_params.get("agents", "").split(",") if name]
+        timeout = _seconds(request)
+        if not await self._supervisor.until_idle(names or None, timeout):
+            busy = [f"{one.name} ({one.state})" for one in self._supervisor.runners.values() if one.state != "idle"]
+            raise ExchangeTimeout(
+                f"not all agents are idle after {timeout:g} s: {', '.join(busy) or 'messages are on their way'}"
+            )
+        return JSONResponse(self._supervisor.status())
+
+    async def _send(self, request: Request) -> Response:
+        body = await _body(request)
+        if not isinstance(body.get("text"), str):
+            raise ConfigError("a message needs 'text', a string")
+        recipients = body.get("to")
+        names = [recipients] if isinstance(recipients, str) else recipients
+        if names == ["all"]:
+            names = list(self._supervisor.runners)
+        if not isinstance(names, list) or not names:
+            raise ConfigError("a message needs 'to': an agent's name, or a list of names")
+        # All or none: a name that does not exist must not leave the others with a message.
+        for name in names:
+            self._supervisor.runner(str(name))
+        source = "human" if body.get("source") == "human" else "program"
+        kind = "broadcast" if body.get("broadcast") else "direct"
+        ids = body.get("message_ids") or [None] * len(names)
+        conversation = None
+        sent: list[Message] = []
+        for name, identity in zip(names, ids, strict=True):
+            message = self._supervisor.send(
+                sender="user",
+                recipient=str(name),
+                text=body["text"],
+                source=source,
+                kind=kind,
+                in_reply_to=body.get("in_reply_to"),
+                conversation_id=body.get("conversation_id") or conversation,
+                when=body.get("when", "idle"),
+                expires_s=body.get("expires_s"),
+                message_id=identity,
+            )
+            conversation = message.conversation_id if kind == "broadcast" else None
+            sent.append(message)
+        await self._supervisor.journal.asynced()
+        return JSONResponse({"messages": [message.to_dict() for message in sent]})
+
+    async def _message(self, request: Request) -> Response:
+        message = self._supervisor.ledger.messages.get(request.path_params["message_id"])
+        if message is None:
+            raise ConfigError(f"there is no message {request.path_params['message_id']!r} in this run")
+        until = request.query_params.get("until")
+        if until:
+            timeout = _seconds(request)
+            rungs = ("queued", "claimed", "written", "accepted", "started", "answered")
+
+            def reached() -> bool:
+                at = rungs.index(message.status) if message.status in rungs else len(rungs)
+                return message.final or (until in rungs and at >= rungs.index(until))
+
+            await self._supervisor.ledger.until(reached, timeout)
+        return JSONResponse(message.to_dict())
+
+    async def _converse(self, request: Request) -> Response:
+        body = await _body(request)
+        conversation = self._supervisor.conversations.start(
+            [str(name) for name in body.get("agents", [])],
+            str(body.get("opening", "")),
+            int(body.get("rounds", 1)),
+            source="human" if body.get("source") == "human" else "program",
+        )
+        await self._supervisor.journal.asynced()
+        return JSONResponse(conversation.to_dict())
+
+    async def _conversation(self, request: Request) -> Response:
+        return JSONResponse(
+            await self._supervisor.conversation_over(request.path_params["conversation_id"], _seconds(request))
+        )
+
+    async def _add(self, request: Request) -> Response:
+        try:
+            agent: Agent = TypeAdapter(Agent).validate_python(await _body(request))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"agent: {place}: {first['msg']}") from error
+        runner = await self._supervisor.add(agent)
+        return JSONResponse(runner.describe())
+
+    async def _remove(self, request: Request) -> Response:
+        await self._supervisor.remove(request.path_params["name"])
+        return JSONResponse(self._supervisor.status())
+
+    async def _screen(self, request: Request) -> Response:
+        runner = self._supervisor.runner(request.path_params["name"])
+        escapes = request.query_params.get("escapes") == "1"
+        history = int(request.query_params.get("history", "0"))
+        return JSONResponse({"screen": await self._supervisor.screen(runner, escapes=escapes, history=history)})
+
+    async def _attach(self, request: Request) -> Response:
+        read_only = request.query_params.get("read_only") == "1"
+        name = request.path_params.get("name")
+        return JSONResponse({"argv": self._supervisor.attach(name, read_only=read_only)})
+
+    async def _interrupt(self, request: Request) -> Response:
+        await self._supervisor.interrupt(request.path_params["name"])
+        return JSONResponse(self._supervisor.runner(request.path_params["name"]).describe())
+
+    async def _restart(self, request: Request) -> Response:
+        name = request.path_params.get("name")
+        await self._supervisor.restart([name] if name else None)
+        return JSONResponse(self._supervisor.status())
+
+    async def _stop(self, request: Request) -> Response:
+        name = request.path_params.get("name")
+        await self._supervisor.stop([name] if name else None)
+        return JSONResponse(self._supervisor.status())
+
+    async def _shutdown(self, request: Request) -> Response:
+        body = await _body(request)
+        status = body.get("status", "completed")
+        if status not in {"completed", "failed", "cancelled"}:
+            raise ConfigError(f"status={status!r} is not known; use completed, failed or cancelled")
+        await self._supervisor.shutdown(status)
+        return JSONResponse({"run_dir": str(self._supervisor.run_dir)})
+
+    async def _events(self, request: Request) -> Response:
+        """Stream events from a sequence number on, and then as they come."""
+        since = int(request.query_params.get("since", "0"))
+        queue: asyncio.Queue[Event] = asyncio.Queue(_STREAM_LAG)
+        supervisor = self._supervisor
+
+        def take(event: Event) -> None:
+            try:
+                queue.put_nowait(event)
+            except asyncio.QueueFull:
+                stop()
+
+        stop = supervisor.journal.subscribe(take)
+
+        async def stream() -> AsyncIterator[str]:
+            from orchestrator_lab.journal.reader import read_events
+
+            last = since
+            try:
+                events, _ = await asyncio.to_thread(read_events, supervisor.journal.path)
+                for event in events:
+                    if event.seq > last:
+                        last = event.seq
+                        yield event.to_json() + "\n"
+                while not supervisor.ending.is_set() or not queue.empty():
+                    try:
+                        event = await asyncio.wait_for(queue.get(), 15)
+                    except TimeoutError:
+                        yield "\n"  # a sign of life
+                        continue
+                    if event.seq > last:
+                        last = event.seq
+                        yield event.to_json() + "\n"
+                        if event.event == "run.ended":
+                            return
+            finally:
+                stop()
+
+        return StreamingResponse(stream(), media_type="application/x-ndjson")
+
+
+def _answering(call: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            return await call(request)
+        except OrchestratorLabError as error:
+            return JSONResponse({"error": to_payload(error)}, status_code=409)
+        except (ValueError, KeyError, TypeError) as error:
+            logger.exception("a request failed")
+            wrong = ConfigError(f"the supervisor could not read this request: {error}")
+            return JSONResponse({"error": to_payload(wrong)}, status_code=422)
+
+    return answer
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    raw = await request.body()
+    body = json.loads(raw) if raw else {}
+    if not isinstance(body, dict):
+        raise ConfigError("a request's body is one JSON object")
+    return body
+
+
+def _seconds(request: Request) -> float | None:
+    text = request.query_params.get("timeout")
+    return float(text) if text else None

@@ -1,0 +1,180 @@
+"""What follows from a turn's end: replies that are forwarded, and conversations that run by themselves.
+
+Both are decided from the answered message alone, so that a new supervisor that reads the journal comes to the same
+decision: the follow-up of a message is queued exactly once, found again by its ``in_reply_to``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.errors import AgentNotFound, ConfigError, MessageRefused
+from orchestrator_lab.schema import new_id
+from orchestrator_lab.supervisor.header import header_line
+
+if TYPE_CHECKING:
+    from orchestrator_lab.agents.base import TurnEnded
+    from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.messages import Message
+
+__all__ = ["Conversation", "Conversations"]
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Agents that speak in turn, each to the next.
+
+    Parameters
+    ----------
+    conversation_id : str
+        Identity.
+    agents : tuple of str
+        Who speaks, in order; after the last comes the first.
+    rounds : int
+        How often each speaks.
+    turns : int
+        Turns that have ended.
+    ended : str or None
+        Why it is over, None while it goes on.
+    """
+
+    conversation_id: str
+    agents: tuple[str, ...]
+    rounds: int
+    turns: int = 0
+    ended: str | None = None
+
+    def next_speaker(self, speaker: str) -> str:
+        """Return who speaks after this one."""
+        return self.agents[(self.agents.index(speaker) + 1) % len(self.agents)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what clients see."""
+        return {
+            "conversation_id": self.conversation_id,
+            "agents": list(self.agents),
+            "rounds": self.rounds,
+            "turns": self.turns,
+            "turns_planned": self.rounds * len(self.agents),
+            "ended": self.ended,
+        }
+
+
+class Conversations:
+    """Forwards replies and runs conversations.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        Ledger, topology and mailboxes.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.running: dict[str, Conversation] = {}
+
+    def start(self, agents: list[str], opening: str, rounds: int, *, source: str = "program") -> Conversation:
+        """Give the opening to the first agent; from then on each answer goes to the next one."""
+        supervisor = self._supervisor
+        for name in agents:
+            supervisor.runner(name)
+        if len(agents) < 2:
+            raise ConfigError(f"a conversation needs two agents or more, got {len(agents)}")
+        if len(set(agents)) != len(agents):
+            raise ConfigError("a conversation names each agent once; its order is the order of speaking")
+        if rounds < 1:
+            raise ConfigError(f"a conversation has one round or more, got rounds={rounds}")
+        for speaker, listener in zip(agents, [*agents[1:], agents[0]], strict=True):
+            if not supervisor.config.topology.allows(speaker, listener):
+                raise MessageRefused(
+                    f"the topology does not let {speaker} write to {listener}: add the edge "
+                    f"'{speaker} -> {listener}' or choose another order of speaking",
+                    sender=speaker,
+                    recipient=listener,
+                )
+        conversation = Conversation(new_id("cnv_"), tuple(agents), rounds)
+        self.running[conversation.conversation_id] = conversation
+        supervisor.journal.append(
+            "conversation.started",
+            conversation_id=conversation.conversation_id,
+            agents=agents,
+            rounds=rounds,
+        )
+        supervisor.send(
+            sender="user",
+            recipient=agents[0],
+            text=opening,
+            source=source,
+            conversation_id=conversation.conversation_id,
+        )
+        return conversation
+
+    def turn_over(self, message: Message, ended: TurnEnded) -> None:
+        """Do what follows from an answered message: once, whoever asks."""
+        conversation = self.running.get(message.conversation_id)
+        if conversation is not None and conversation.ended is None:
+            self._next_turn(conversation, message, ended)
+        elif message.status == "answered":
+            self._forward(message, ended.reply)
+
+    def follow_up(self, message: Message) -> None:
+        """Queue what should follow an answered message if a supervisor died before it did."""
+        if any(other.in_reply_to == message.message_id for other in self._supervisor.ledger.messages.values()):
+            return
+        conversation = self.running.get(message.conversation_id)
+        if conversation is not None and conversation.ended is None:
+            self._pass_on(conversation, message, message.reply)
+        else:
+            self._forward(message, message.reply)
+
+    def _next_turn(self, conversation: Conversation, message: Message, ended: TurnEnded) -> None:
+        if message.status != "answered":
+            self._end(conversation, f"{message.recipient}: {message.error_message or ended.reason}")
+            return
+        conversation.turns += 1
+        self._pass_on(conversation, message, ended.reply)
+
+    def _pass_on(self, conversation: Conversation, message: Message, reply: str | None) -> None:
+        if conversation.turns >= conversation.rounds * len(conversation.agents):
+            self._end(conversation, "completed")
+        elif not (reply or "").strip():
+            self._end(conversation, f"{message.recipient} gave no answer")
+        else:
+            self._type(message, conversation.next_speaker(message.recipient), str(reply))
+
+    def _forward(self, message: Message, reply: str | None) -> None:
+        """Type an answer to the agent that asked, where the edge says so; never an answer to an answer."""
+        if message.kind == "reply" or message.sender == "user" or message.source != "agent":
+            return
+        if message.sender not in self._supervisor.runners or not (reply or "").strip():
+            return
+        if self._supervisor.config.topology.replies(message.sender, message.recipient) == "forward":
+            self._type(message, message.sender, str(reply))
+
+    def _type(self, message: Message, recipient: str, reply: str) -> None:
+        try:
+            runner = self._supervisor.runner(recipient)
+        except AgentNotFound:
+            return
+        self._supervisor.queue(
+            sender=message.recipient,
+            recipient=runner.name,
+            text=reply,
+            kind="reply",
+            source="agent",
+            conversation_id=message.conversation_id,
+            in_reply_to=message.message_id,
+            hop=message.hop + 1,
+            header=lambda message_id: header_line(message.recipient, message_id),
+        )
+
+    def _end(self, conversation: Conversation, reason: str) -> None:
+        conversation.ended = reason
+        self._supervisor.journal.append(
+            "conversation.ended",
+            conversation_id=conversation.conversation_id,
+            reason=reason,
+            level="info" if reason == "completed" else "warning",
+        )
+        self._supervisor.ledger.poke()

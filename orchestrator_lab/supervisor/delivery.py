@@ -1,0 +1,295 @@
+"""Delivery: one writer per recipient, one message at a time, evidence on every rung.
+
+A message is journalled as *claimed*, and that is on the disk, before its first byte is written to a pane. From then on
+nothing is ever typed again on a guess: only a bare Enter may be repeated, and only when the input line is seen to hold
+our own text. What no evidence settles is ``uncertain``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from orchestrator_lab.agents.base import Accepted, TurnEnded
+from orchestrator_lab.errors import JournalError, TmuxError
+
+if TYPE_CHECKING:
+    from orchestrator_lab.agents.base import Typed
+    from orchestrator_lab.supervisor.agent import AgentRunner
+    from orchestrator_lab.supervisor.messages import Message
+
+__all__ = ["Mailbox"]
+
+logger = logging.getLogger(__name__)
+
+#: Enter is pressed at most this often for one message.
+_SUBMITS = 3
+#: Seconds for acceptance after which a message is uncertain, and one more for each 100 000 characters.
+_GIVE_UP_S = 12.0
+#: A line this long, in bytes, does not fit a terminal that edits lines itself.
+_CANONICAL_LINE = 4095
+
+
+class Mailbox:
+    """Messages that wait for one agent, and the only task that writes to its pane.
+
+    Parameters
+    ----------
+    runner : AgentRunner
+        The recipient.
+    """
+
+    def __init__(self, runner: AgentRunner) -> None:
+        self._runner = runner
+        self._queue: deque[Message] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._finishing: asyncio.Task[None] | None = None
+        #: Why delivery stands still (a full disk), None while it goes on.
+        self.halted: str | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are queued."""
+        return len(self._queue)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message is on its way into the pane, or waits."""
+        return bool(self._queue) or self._runner.delivering is not None
+
+    def open(self) -> None:
+        """Begin to deliver."""
+        self._task = asyncio.create_task(self._run(), name=f"mailbox {self._runner.name}")
+
+    def close(self) -> None:
+        """Stop delivering; what is queued stays queued in the journal."""
+        for task in (self._task, self._finishing):
+            if task is not None:
+                task.cancel()
+
+    def put(self, message: Message) -> None:
+        """Queue a message that is journalled."""
+        self._queue.append(message)
+        self._wake.set()
+        self._runner.supervisor.ledger.poke()
+
+    def finish(self, message: Message, typed: Typed) -> None:
+        """Submit a text that an earlier supervisor left in the input line."""
+        runner = self._runner
+        runner.delivering, runner.typed = message, typed
+        message.status = "written"
+        runner.publish()
+
+        async def go_on() -> None:
+            try:
+                await self._submit(message, typed, str(runner.pane_id))
+            finally:
+                runner.delivering = None
+                runner.publish()
+
+        self._finishing = asyncio.create_task(go_on())
+
+    def expire(self) -> None:
+        """Take out what nobody waits for any more; nothing of it was typed."""
+        now = time.time()
+        for message in [one for one in self._queue if one.expires_at is not None and one.expires_at <= now]:
+            self._queue.remove(message)
+            self._runner.supervisor.ledger.advance(
+                message,
+                "expired",
+                error_type="expired",
+                error_message=f"not delivered to {message.recipient} in time; nothing was typed",
+            )
+
+    async def _run(self) -> None:
+        while True:
+            message = await self._next()
+            try:
+                await self._deliver(message)
+            except JournalError as error:
+                # What cannot be journalled must not be typed: the message stays where it was.
+                self.halted = error.message
+                logger.exception("delivery to %s stops", self._runner.name)
+                if message.status == "queued":
+                    self._queue.appendleft(message)
+                await asyncio.sleep(1.0)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                logger.exception("delivery of %s failed", message.message_id)
+                self._runner.supervisor.ledger.advance(
+                    message,
+                    "uncertain" if message.status != "queued" else "failed",
+                    error_type="internal",
+                    error_message="the supervisor failed while delivering; see its log",
+                )
+            finally:
+                if self._runner.delivering is message:
+                    self._runner.delivering = None
+                    self._runner.publish()
+
+    async def _next(self) -> Message:
+        """Wait for a message that may be written now, in order."""
+        ledger = self._runner.supervisor.ledger
+        while True:
+            self.expire()
+            if self._queue and self._may_write(self._queue[0]):
+                return self._queue.popleft()
+            due = [message.expires_at - time.time() for message in self._queue if message.expires_at is not None]
+            await ledger.until(self._something_to_do, max(0.01, min(due)) if due else None)
+
+    def _something_to_do(self) -> bool:
+        return bool(self._queue) and self._may_write(self._queue[0])
+
+    def _may_write(self, message: Message) -> bool:
+        runner = self._runner
+        if not runner.running or runner.stopping or runner.ready is None:
+            return False
+        if runner.dialog is not None or runner.delivering is not None:
+            return False
+        if message.when == "now":
+            return runner.doubt is None
+        return runner.state == "idle" and runner.turn is None
+
+    async def _deliver(self, message: Message) -> None:
+        runner = self._runner
+        supervisor = runner.supervisor
+        ledger = supervisor.ledger
+        typed = runner.adapter.typed(message.text)
+        pane = runner.pane_id
+        if pane is None:
+            self._queue.appendleft(message)
+            return
+        if why := await self._unfit(typed, pane):
+            ledger.advance(message, "failed", error_type="does_not_fit", error_message=why)
+            return
+        message.expected = typed.expected
+        message.claimed_at = time.time()
+        ledger.advance(message, "claimed", notes=list(typed.notes) or None)
+        runner.delivering, runner.typed = message, typed
+        runner.publish()
+        await supervisor.journal.asynced()
+        self.halted = None
+        await runner.watch.begin(typed.text)
+        echo = runner.activity
+        try:
+            await supervisor.tmux.run(supervisor.driver.paste, pane, typed.text)
+        except TmuxError as error:
+            executed = error.details.get("executed")
+            status = "failed" if executed == "no" else "uncertain"
+            ledger.advance(message, status, error_type="tmux", error_message=error.message)
+            return
+        ledger.advance(message, "written", source="terminal", bytes=len(typed.text.encode()))
+        await self._wait(echo, runner.adapter.echo_timeout_s)
+        await self._submit(message, typed, pane)
+
+    async def _unfit(self, typed: Typed, pane: str) -> str | None:
+        """Return why a text cannot be typed whole, None when it can."""
+        runner = self._runner
+        if runner.adapter.reports or all(len(line.encode()) <= _CANONICAL_LINE for line in typed.text.split("\n")):
+            return None
+        modes = await runner.supervisor.tmux.run(runner.supervisor.driver.terminal_modes, pane)
+        if not modes.canonical:
+            return None
+        return (
+            f"{runner.name} reads its terminal line by line, which cuts a line after {_CANONICAL_LINE} bytes; "
+            "send shorter lines"
+        )
+
+    async def _submit(self, message: Message, typed: Typed, pane: str) -> None:
+        """Press Enter, and see that the program took the text."""
+        runner = self._runner
+        supervisor = runner.supervisor
+        give_up = time.monotonic() + _GIVE_UP_S + len(typed.text) / 1e5
+        for attempt in range(1, _SUBMITS + 1):
+            echo = runner.activity
+            await supervisor.tmux.run(supervisor.driver.enter, pane)
+            supervisor.journal.append(
+                "message.submitted", agent=runner.name, message_id=message.message_id, attempt=attempt
+            )
+            if not runner.adapter.reports:
+                await self._accept_on_screen(message, typed, echo)
+                return
+            if await self._accepted(message, runner.adapter.accept_timeout_s + len(typed.text) / 1e5):
+                return
+            if await self._settled_by_record(message, typed):
+                return
+            screen = await supervisor.screen(runner)
+            if not runner.running or runner.adapter.composer(screen, typed) != "holds_text":
+                break
+        while time.monotonic() < give_up and runner.running:
+            if await self._accepted(message, 1.0) or await self._settled_by_record(message, typed):
+                return
+        if message.status != "written":
+            return
+        held = runner.running and runner.adapter.composer(await supervisor.screen(runner), typed) != "empty"
+        runner.doubt = "input line may hold a message" if held else None
+        supervisor.ledger.advance(
+            message,
+            "uncertain",
+            error_type="no_evidence",
+            error_message=f"{runner.name} gave no sign of having taken the text that was typed",
+        )
+
+    async def _accept_on_screen(self, message: Message, typed: Typed, echo: asyncio.Event) -> None:
+        """Find acceptance where nothing reports: the echo, or input that was read to the end."""
+        runner = self._runner
+        deadline = time.monotonic() + runner.adapter.accept_timeout_s + len(typed.text) / 1e5
+        await self._wait(echo, 0.2)
+        shows = getattr(runner.config, "echo", True)
+        while runner.running and message.status == "written":
+            unread = await runner.supervisor.tmux.run(runner.supervisor.driver.unread_input, str(runner.pane_id))
+            if unread == 0 and (not shows or await runner.watch.echoed(typed.text)):
+                runner.watch.accept(typed.expected, "echo" if shows else "terminal")
+                await runner.watch.look()
+                return
+            if time.monotonic() > deadline:
+                break
+            await self._wait(runner.activity, 0.1)
+        if message.status == "written":
+            runner.supervisor.ledger.advance(
+                message,
+                "uncertain",
+                error_type="no_evidence",
+                error_message=f"{runner.name} did not show the text that was typed",
+            )
+
+    async def _accepted(self, message: Message, timeout_s: float) -> bool:
+        ledger = self._runner.supervisor.ledger
+        await ledger.until(
+            lambda: message.status != "written" or not self._runner.running or self._runner.dialog is not None,
+            timeout_s,
+        )
+        if not self._runner.running and message.status == "written":
+            ledger.advance(
+                message,
+                "uncertain",
+                source="process",
+                error_type="exited",
+                error_message=f"{self._runner.name} ended while the message was delivered",
+            )
+        return message.status != "written"
+
+    async def _settled_by_record(self, message: Message, typed: Typed) -> bool:
+        """Look for the prompt in the program's own record, where its report may have been lost."""
+        runner = self._runner
+        if runner.transcript is None:
+            return False
+        found = await asyncio.to_thread(
+            runner.adapter.transcript, runner.transcript, prompt=typed.expected, since=message.claimed_at
+        )
+        if message.status != "written":
+            return True
+        runner.apply([piece for piece in found if isinstance(piece, Accepted | TurnEnded)])
+        return bool(found)
+
+    @staticmethod
+    async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+        try:
+            await asyncio.wait_for(event.wait(), timeout_s)
+        except TimeoutError:
+            return

@@ -1,0 +1,170 @@
+"""The loopback application: hooks, MCP and gateway. No administration here.
+
+It is reached over TCP by the agents' programs, so every route asks for an agent's secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from orchestrator_lab.errors import OrchestratorLabError, to_payload
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+    from orchestrator_lab.supervisor.agent import AgentRunner
+    from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.tools import Tools
+
+__all__ = ["Loopback"]
+
+logger = logging.getLogger(__name__)
+
+
+class Loopback:
+    """The application for agents.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        Who is told.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        #: Loading the MCP SDK takes a second, during which agents start: requests wait for it.
+        self.tools: asyncio.Future[Tools] = asyncio.get_running_loop().create_future()
+        self._seen: dict[str, None] = {}
+        self.app = Starlette(
+            routes=[
+                Route("/hooks", self._hook, methods=["POST"]),
+                Route("/agent/messages", self._message, methods=["POST"]),
+                Route("/agent/messages", self._messages, methods=["GET"]),
+                Route("/agent/agents", self._agents, methods=["GET"]),
+                Mount("/gateway", app=self._gateway),
+                Mount("/", app=self._mcp),
+            ]
+        )
+
+    def _agent(self, request: Request) -> AgentRunner | None:
+        header = request.headers.get("authorization", "")
+        return self._supervisor.by_token(header.removeprefix("Bearer ").strip())
+
+    async def _hook(self, request: Request) -> Response:
+        runner = self._agent(request)
+        if runner is None:
+            return _forbidden()
+        try:
+            payload = json.loads(await request.body())
+        except ValueError:
+            return JSONResponse({"error": "a hook's body is one JSON object"}, status_code=400)
+        if not isinstance(payload, dict):
+            return JSONResponse({"error": "a hook's body is one JSON object"}, status_code=400)
+        # A program that repeats a hook, because our answer was lost, gives it the same id.
+        hook_id = payload.get("hook_id")
+        if isinstance(hook_id, str):
+            if hook_id in self._seen:
+                return JSONResponse({})
+            self._seen[hook_id] = None
+            if len(self._seen) > 10_000:
+                self._seen.pop(next(iter(self._seen)))
+        try:
+            runner.hook(payload)
+        except OrchestratorLabError as error:
+            logger.warning("hook of %s: %s", runner.name, error)
+        return JSONResponse({})
+
+    async def _message(self, request: Request) -> Response:
+        runner = self._agent(request)
+        if runner is None:
+            return _forbidden()
+        try:
+            body = json.loads(await request.body())
+            to, text = str(body["to"]), str(body["text"])
+        except (ValueError, KeyError, TypeError):
+            return JSONResponse({"error": "expected JSON with 'to' and 'text'"}, status_code=400)
+        try:
+            if to == "all":
+                sent = self._supervisor.broadcast(runner, text)
+                return JSONResponse({"messages": [message.to_dict() for message in sent]})
+            message = self._supervisor.send_from_agent(runner, to, text, in_reply_to=body.get("in_reply_to"))
+        except OrchestratorLabError as error:
+            return JSONResponse({"error": to_payload(error)}, status_code=409)
+        return JSONResponse({"messages": [message.to_dict()]})
+
+    async def _messages(self, request: Request) -> Response:
+        runner = self._agent(request)
+        if runner is None:
+            return _forbidden()
+        return JSONResponse({"messages": self._supervisor.history(runner.name, request.query_params.get("since"))})
+
+    async def _agents(self, request: Request) -> Response:
+        runner = self._agent(request)
+        if runner is None:
+            return _forbidden()
+        agents: list[dict[str, Any]] = [
+            {"name": one.name, "role": one.config.role, "state": one.state} for one in self._supervisor.runners.values()
+        ]
+        return JSONResponse({"agents": agents, "you": runner.name})
+
+    async def _gateway(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway = self._supervisor.gateway
+        if gateway is None:
+            await JSONResponse({"error": "this cluster has no gateway"}, status_code=404)(scope, receive, send)
+            return
+        await gateway.app(scope, receive, send)
+
+    async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].rstrip("/") != "/mcp":
+            await JSONResponse({"error": "not found"}, status_code=404)(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        bearer = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").strip()
+        runner = self._supervisor.by_token(bearer)
+        if runner is None:
+            await _forbidden()(scope, receive, send)
+            return
+        tools = await asyncio.shield(self.tools)
+        body = await _whole_body(receive)
+        if b'"tools/list"' in body:
+            asyncio.get_running_loop().call_soon(runner.tools_were_listed)
+        await tools.app({**scope, "path": "/mcp", "root_path": ""}, _replay(body, receive), send)
+
+
+def _forbidden() -> JSONResponse:
+    return JSONResponse({"error": "this secret belongs to no agent of the cluster"}, status_code=403)
+
+
+async def _whole_body(receive: Receive) -> bytes:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    return b"".join(chunks)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a receive that gives the body that was read already, then what comes."""
+    given = False
+
+    async def again() -> Any:  # noqa: ANN401 - an ASGI message
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await receive()
+
+    return again
