@@ -25,7 +25,7 @@ __all__ = [
     "parse_request",
     "purpose_of",
     "stream",
-    "true_text",
+    "true_texts",
 ]
 
 #: Splits a text into what the lab's header line says and the body below it.
@@ -34,9 +34,11 @@ SplitHeader = Callable[[str], tuple[dict[str, str], str]]
 # Blocks that Claude Code itself puts into the user's messages; each such text block is wholly of this kind.
 _OWN_BLOCK = re.compile(
     r"\s*<(system-reminder|local-command-caveat|local-command-stdout|local-command-stderr|command-name"
-    r"|command-message|bash-stdout|bash-stderr)>.*</[a-z-]+>\s*\Z",
+    r"|command-message|bash-stdout|bash-stderr)>.*</[a-z-]+>\s*\Z|\s*\[Request interrupted by user[^\]]*\]\s*\Z",
     re.DOTALL,
 )
+
+_MEANWHILE = re.compile(r"The user sent a new message while you were working:\n(.*)\n\nIMPORTANT: ", re.DOTALL)
 
 
 def text_of(content: object) -> str:
@@ -69,11 +71,13 @@ def _texts(content: object) -> list[str]:
     return [str(b.get("text", "")) for b in blocks if isinstance(b, dict) and b.get("type") in {"text", "input_text"}]
 
 
-def true_text(content: object) -> str:
+def true_texts(content: object) -> list[str]:
     """Return what the user really wrote, without the blocks that Claude Code adds on its own.
 
-    A block is left out when it is wholly a ``<system-reminder>`` or the record of a local command. A user's own
-    text that merely contains such a tag stays.
+    A block is left out when it is wholly a ``<system-reminder>``, the record of a local command or
+    the note of an interrupt. A user's own text that merely contains such a tag stays. There is one
+    block a prompt; when an earlier prompt was answered with an error of the API, the next request
+    holds both, in one message.
 
     Parameters
     ----------
@@ -82,15 +86,23 @@ def true_text(content: object) -> str:
 
     Returns
     -------
-    str
-        The user's text; "" when the message holds none.
+    list of str
+        The user's texts, oldest first.
 
     Examples
     --------
-    >>> true_text([{"type": "text", "text": "<system-reminder>x</system-reminder>"}, {"type": "text", "text": "hi"}])
-    'hi'
+    >>> blocks = ["<system-reminder>x</system-reminder>", "hi"]
+    >>> true_texts([{"type": "text", "text": text} for text in blocks])
+    ['hi']
     """
-    return "\n".join(t for t in _texts(content) if not _OWN_BLOCK.match(t))
+    return [t for t in _texts(content) if t.strip() and not _OWN_BLOCK.match(t)]
+
+
+def _typed_meanwhile(role: object, content: object) -> list[str]:
+    """Return what the user typed while Claude Code was working: it comes in a system message."""
+    if role != "system":
+        return []
+    return [found[1] for text in _texts(content) if (found := _MEANWHILE.match(text))]
 
 
 def _blocks(message: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -257,23 +269,27 @@ def parse_request(
     if not messages:
         msg = "the request holds no messages"
         raise ValueError(msg)
-    # Claude Code also puts messages of role "system" into the conversation, after the user's.
-    users = [m for m in messages if m.get("role") == "user"]
-    texts = [t for t in (true_text(m.get("content")) for m in users) if t]
-    prompt = texts[-1] if texts else ""
-    last = users[-1] if users else {}
     names = {b.get("id"): str(b.get("name", "")) for m in messages for b in _blocks(m, "tool_use")}
-    results = tuple(
-        ToolResult(
-            str(b.get("tool_use_id", "")),
-            names.get(b.get("tool_use_id"), ""),
-            text_of(b.get("content")),
-            bool(b.get("is_error", False)),
-        )
-        for b in _blocks(last, "tool_result")
-    )
-    if true_text(last.get("content")):
-        results = ()  # the user wrote below the results (after an interrupt): his text is what counts
+    texts: list[str] = []
+    results: tuple[ToolResult, ...] = ()
+    for message in messages:
+        role, content = message.get("role"), message.get("content")
+        # Claude Code also has messages of role "system" in the conversation, even behind the user's.
+        new = true_texts(content) if role == "user" else _typed_meanwhile(role, content)
+        if role == "user":
+            results = tuple(
+                ToolResult(
+                    str(b.get("tool_use_id", "")),
+                    names.get(b.get("tool_use_id"), ""),
+                    text_of(b.get("content")),
+                    bool(b.get("is_error", False)),
+                )
+                for b in _blocks(message, "tool_result")
+            )
+        if new or role == "assistant":
+            results = ()  # what the user wrote below the results is what counts
+        texts += new
+    prompt = texts[-1] if texts else ""
     fields, text = split_header(prompt) if split_header else ({}, prompt)
     return Request(
         agent=agent,

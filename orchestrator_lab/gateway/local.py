@@ -49,7 +49,8 @@ class LocalModel:
         slots: int = 4,
     ) -> None:
         self.path = find(model)
-        self.name = Path(model or DEFAULT_MODEL).stem
+        named = Path(model or DEFAULT_MODEL).name
+        self.name = named.removesuffix(".gguf")
         self.key = secrets.token_urlsafe(24)
         self.base_url: str | None = None
         self.load_s: float | None = None

@@ -13,7 +13,7 @@ from gateway_helpers import asks, running_gateway, settings
 
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.gateway import Reply
-from orchestrator_lab.gateway.anthropic import parse_request, true_text
+from orchestrator_lab.gateway.anthropic import parse_request, true_texts
 
 RULES = {
     "rules": [
@@ -246,15 +246,37 @@ def test_the_users_true_text_as_claude_code_sends_it():
     assert not request.tool_results
 
 
+def test_a_prompt_after_a_refused_one_counts_alone():
+    blocks = [{"type": "text", "text": t} for t in (REMINDER, "refused", "again")]
+    request = parse_request("boss", {"messages": [{"role": "user", "content": blocks}]}, {})
+    assert (request.text, request.turn) == ("again", 2)
+
+
+def test_a_prompt_typed_while_it_worked_is_the_last_text():
+    messages = [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "Bash", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "42"}]},
+        {
+            "role": "system",
+            "content": "The user sent a new message while you were working:\nsecond\nline\n\nIMPORTANT: After completing …",
+        },
+    ]
+    assert parse_request("boss", {"messages": messages[:3]}, {}).tool_results[0].text == "42"
+    request = parse_request("boss", {"messages": messages}, {})
+    assert (request.text, request.turn, request.tool_results) == ("second\nline", 2, ())
+
+
 def test_records_of_local_commands_are_not_the_users_text():
     texts = [
         "<local-command-caveat>Caveat: …</local-command-caveat>",
         "<command-name>/model</command-name>\n  <command-message>model</command-message>\n<command-args></command-args>",
         "<local-command-stdout>Set model</local-command-stdout>",
         "<bash-stdout>hi</bash-stdout><bash-stderr></bash-stderr>",
+        "[Request interrupted by user for tool use]",
         "after it",
     ]
-    assert true_text([{"type": "text", "text": t} for t in texts]) == "after it"
+    assert true_texts([{"type": "text", "text": t} for t in texts]) == ["after it"]
 
 
 CLAUDE = [{"type": "text", "text": "You are Claude Code, Anthropic's official CLI for Claude."}]
