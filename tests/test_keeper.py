@@ -154,6 +154,12 @@ class Lab:
         self.tmux("pipe-pane", "-t", pane, shlex.join(runtime.handoff_argv(self.folder, agent)))
         until(lambda: self.described(agent)["open"], what=f"the pane of {agent}")
 
+    def hand_over(self, agent: str, descriptor: int) -> None:
+        with self.connect("keeper.sock") as connection:
+            header = json.dumps({"op": "pane", "agent": agent}).encode() + b"\n"
+            socket.send_fds(connection, [header], [descriptor])
+            assert connection.recv(1) == b"+"
+
     def described(self, agent: str) -> dict:
         found = {pane["agent"]: pane for pane in self.status()["panes"]}
         return found.get(agent, {"open": False, "bytes": 0})
@@ -666,6 +672,43 @@ def test_secrets_stay_out_of_the_recording(lab: Lab) -> None:
     go.touch()
     expected = b"TOKEN=" + b"*" * 64 + b" " + secret[:5].encode()
     until(lambda: read_cast(path).output() == expected)
+
+
+def test_an_end_is_recorded_even_when_all_is_over_or_begins_again_at_once(lab: Lab) -> None:
+    keeper = lab.start()
+    path = lab.folder / "boss.cast.zst"
+    ours, theirs = socket.socketpair()
+    lab.record_pane("boss", "%1", path)
+    with theirs:
+        lab.hand_over("boss", theirs.fileno())
+    ours.sendall(b"first")
+    lab.tell(op="end", agent="boss", status=1)
+    lab.record_pane("boss", "%1", path)
+    ours.sendall(b"second")
+    until(lambda: lab.described("boss")["bytes"] == 11)
+    lab.tell(op="end", agent="boss", status=2)
+    lab.ask("bye")
+    ours.sendall(b"third")
+    assert keeper.wait(10) == 0
+    ours.close()
+    recording = read_cast(path)
+    assert [event.data for event in recording.events if event.code == "x"] == ["1", "2"]
+    assert recording.output() == b"firstsecondthird"
+
+
+def test_a_pane_waits_for_a_keeper_that_is_being_restarted(lab: Lab) -> None:
+    lab.write_record()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        helper = subprocess.Popen(runtime.handoff_argv(lab.folder, "boss"), stdin=theirs)
+    time.sleep(0.2)
+    assert helper.poll() is None
+    lab.start()
+    assert helper.wait(10) == 0
+    ours.sendall(b"hello")
+    until(lambda: lab.described("boss")["bytes"] == 5)
+    ours.close()
+    until(lambda: lab.said("pane_closed"))
 
 
 SECRET = b"abcabcabd"

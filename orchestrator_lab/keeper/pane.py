@@ -63,6 +63,8 @@ class Pane:
         self.monotonic_s = 0.0
         self.told_at = 0.0
         self.write_error: str | None = None
+        #: Ends the recording, while its end was asked for and the last bytes are awaited.
+        self.ending: Callable[[], None] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return what ``hello`` and ``status`` say of this pane."""
@@ -127,7 +129,7 @@ class Panes:
         from orchestrator_lab.journal.recording import CastWriter
 
         pane = self.get(str(message["agent"]))
-        self._loop.cancel(f"end {pane.agent}")
+        self._end_now(pane)
         pane.pane = message.get("pane", pane.pane)
         tracker = pane.tracker
         for name, value in dict(message.get("modes") or {}).items():
@@ -187,23 +189,25 @@ class Panes:
     def end(self, agent: str, status: int | None) -> None:
         """End a recording a moment from now, when what the program wrote last has come."""
         pane = self.get(agent)
-        writer = pane.writer
+        self._end_now(pane)
 
         def close() -> None:
+            pane.ending = None
             self.drain(pane)
-            if pane.writer is writer and writer is not None:
+            if pane.writer is not None:
                 self._settle(pane)
                 if status is not None:
-                    writer.exit(status)
+                    pane.writer.exit(status)
                 self._close(pane)
 
+        pane.ending = close
         self._loop.at(f"end {agent}", time.monotonic() + END_GRACE_S, close)
 
     def forget(self, agent: str) -> None:
         """Drop a pane whose agent was removed."""
         pane = self._panes.pop(agent, None)
         if pane is not None:
-            self._loop.cancel(f"end {agent}")
+            self._end_now(pane)
             self.drain(pane)
             self._detach(pane)
             self._close(pane)
@@ -233,6 +237,7 @@ class Panes:
     def close(self) -> None:
         """Take what is left and finish all recordings."""
         for pane in self:
+            self._end_now(pane)
             self.drain(pane)
             self._detach(pane)
             with contextlib.suppress(OSError):
@@ -344,6 +349,12 @@ class Panes:
             self._loop.unwatch(pane.source)
             os.close(pane.source)
             pane.source = None
+
+    def _end_now(self, pane: Pane) -> None:
+        """Do at once what :meth:`end` has put off."""
+        self._loop.cancel(f"end {pane.agent}")
+        if pane.ending is not None:
+            pane.ending()
 
     @staticmethod
     def _settle(pane: Pane) -> None:
