@@ -16,6 +16,9 @@ __all__ = ["to_array"]
 
 logger = logging.getLogger(__name__)
 
+#: Values of closed sets that were warned of already: a live run builds its tables again and again.
+_TOLD: dict[str, set[str]] = {}
+
 
 def to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any:  # noqa: ANN401
     """Cast one list to the array of a column, by Arrow where that is faster than pandas.
@@ -45,7 +48,9 @@ def to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any: 
         codes = {name: code for code, name in enumerate(column.categories or ())}
         names = [value if isinstance(value, str) else None for value in values]
         strange = {name for name in names if name is not None and name not in codes}
+        strange -= _TOLD.get(column.name, set())
         if strange:
+            _TOLD.setdefault(column.name, set()).update(strange)
             logger.warning(
                 "column %s has values that this version does not know and shows as NA: %s",
                 column.name,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
+from orchestrator_lab.folds.base import MALFORMED, warn_malformed
 from orchestrator_lab.journal.reader import JournalReader, without_gc
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
 
@@ -164,7 +165,10 @@ class RunTables:
             handlers = get(event.event)
             if handlers is not None:
                 for handler in handlers:
-                    handler(event)
+                    try:
+                        handler(event)
+                    except MALFORMED as error:
+                        warn_malformed(event, error)
         self._run.event_count += len(events)
 
     def refresh(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import json
 import os
@@ -369,7 +370,7 @@ def create_run(
         _write_atomically(folder / MANIFEST, data)
     except OSError as error:
         _discard(folder)
-        kind = DiskFull if error.errno in {28, 122} else EnvironmentProblem
+        kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else EnvironmentProblem
         raise kind(
             f"the run folder {folder} cannot be made ({error.strerror}); check runs_dir, its owner and the space left",
             path=str(folder),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.folds.base import Fold, spans
+from orchestrator_lab.folds.base import Fold, as_count, spans
 
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
@@ -165,7 +165,8 @@ class AgentFold(Fold):
         if row is None:
             return
         for name, value in event.attributes.items():
-            if name in self._cells and name not in self.hidden and value is not None:
+            # The name is the envelope's: rows are found by it.
+            if name in self._cells and name != "name" and value is not None:
                 self._cells[name][row] = value
 
     def _started(self, event: Event) -> None:
@@ -262,7 +263,7 @@ class AgentFold(Fold):
         final = bool(event.attributes.get("final"))
         if row is None or (known is not None and known[2] and not final):
             return
-        tokens = tuple(event.attributes.get(name) for name in _TOKENS)
+        tokens = tuple(as_count(event.attributes.get(name)) for name in _TOKENS)
         before = known[1] if known is not None else (None, None)
         for name, new, old in zip(_TOKENS, tokens, before, strict=True):
             if new is not None or old is not None:

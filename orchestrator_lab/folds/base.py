@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from orchestrator_lab.schema import TABLES
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Event], None]
 
-__all__ = ["Fold", "as_json", "spans"]
+__all__ = ["MALFORMED", "Fold", "as_count", "as_json", "spans", "warn_malformed"]
+
+logger = logging.getLogger(__name__)
+
+#: What a handler raises on an event whose attributes are not of the types that they should be.
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 
 
 class Fold:
@@ -62,7 +68,10 @@ class Fold:
         for event in events:
             handler = get(event.event)
             if handler is not None:
-                handler(event)
+                try:
+                    handler(event)
+                except MALFORMED as error:
+                    warn_malformed(event, error)
         return self
 
     def columns(self) -> dict[str, list[Any]]:
@@ -128,3 +137,13 @@ def as_json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def as_count(value: object) -> int | None:
+    """Return a count, or None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def warn_malformed(event: Event, error: Exception) -> None:
+    """Say which event no table could take; the others are read on."""
+    logger.warning("event %s (%s) is malformed and was left out of a table: %s", event.seq, event.event, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.folds.base import Fold, as_json, spans
+from orchestrator_lab.folds.base import Fold, as_count, as_json, spans
 
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
@@ -131,7 +131,7 @@ class TurnFold(Fold):
             return
         cells, facts = self._cells, event.attributes
         for name in TOKENS:
-            cells[name][row] = facts.get(name)
+            cells[name][row] = as_count(facts.get(name))
         if facts.get("model") is not None:
             cells["model"][row] = facts["model"]
         cells["tokens_source"][row] = "reported"
