@@ -274,10 +274,12 @@ def refuse_if_running(name: str) -> None:
     record = read_record(folder)
     if is_locked(folder) or (record is not None and record.alive("tmux")):
         raise ClusterExists(
-            f"cluster {name!r} is running already (run {record.run_id if record else 'unknown'}): attach to it, shut it "
-            f"down with 'orchestrator-lab shutdown {name}', or give this one another name",
+            f"cluster {name!r} is running already (run {record.run_id if record else 'unknown'}): attach to it, shut it down "
+            f"with 'orchestrator-lab shutdown {name}', or give this one another name",
             cluster=name,
         )
+    if not folder.is_dir():
+        return
     for leftover in folder.iterdir():
         if leftover.is_dir():
             shutil.rmtree(leftover)

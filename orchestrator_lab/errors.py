@@ -33,6 +33,7 @@ __all__ = [
     "TmuxMissing",
     "TmuxTimeout",
     "TmuxTooOld",
+    "TurnFailed",
     "VersionMismatch",
     "from_payload",
     "to_payload",
@@ -139,6 +140,10 @@ class DeliveryFailed(OrchestratorLabError):
 
 class DeliveryUncertain(OrchestratorLabError):
     """Bytes may have reached the pane, but no evidence says what became of them."""
+
+
+class TurnFailed(OrchestratorLabError):
+    """The recipient took the message, but its turn ended without an answer."""
 
 
 class ExchangeTimeout(OrchestratorLabError, TimeoutError):

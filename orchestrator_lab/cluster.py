@@ -1,0 +1,900 @@
+"""What a notebook holds: a cluster, its agents and its exchanges. A client of the supervisor, no more.
+
+Closing the notebook, restarting its kernel or killing it changes nothing: attach again with :meth:`Cluster.attach`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from orchestrator_lab import client as processes
+from orchestrator_lab.client import Client
+from orchestrator_lab.errors import (
+    AgentNotFound,
+    ConfigError,
+    DeliveryFailed,
+    DeliveryUncertain,
+    ExchangeTimeout,
+    MessageExpired,
+    MessageRefused,
+    OrchestratorLabError,
+    RunNotFound,
+    TurnFailed,
+)
+from orchestrator_lab.runtime import ClusterRecord, is_locked, list_clusters, read_record, runtime_dir
+from orchestrator_lab.schema import new_id
+from orchestrator_lab.stills import Screen, Screens
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+
+    import libtmux
+    import pandas as pd
+
+    from orchestrator_lab.config import ClusterConfig
+    from orchestrator_lab.run import Run
+
+__all__ = ["Agent", "Cluster", "Conversation", "Exchange"]
+
+_FAILURES = {"refused": MessageRefused, "expired": MessageExpired, "uncertain": DeliveryUncertain}
+_CREATED_MARK = ".orchestrator-lab-created"
+
+
+class Exchange:
+    """A message together with the turn that answers it.
+
+    Returned by :meth:`Agent.send` at once. ``exchange.result(timeout)`` waits for the answer's text, and so does
+    ``await exchange``.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where it happens.
+    facts : dict
+        What the supervisor said of the message.
+    """
+
+    def __init__(self, cluster: Cluster, facts: dict[str, Any]) -> None:
+        self._cluster = cluster
+        self._facts = facts
+
+    @property
+    def message_id(self) -> str:
+        """Identity of the message."""
+        return str(self._facts["message_id"])
+
+    @property
+    def recipient(self) -> str:
+        """Name of the agent that was written to."""
+        return str(self._facts["recipient"])
+
+    @property
+    def content(self) -> str:
+        """The text that was sent."""
+        return str(self._facts["content"])
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is expected."""
+        return self.status in {"answered", "refused", "expired", "failed", "uncertain"}
+
+    @property
+    def status(self) -> str:
+        """Rung of the delivery ladder that is reached now."""
+        if self._facts["status"] not in {"answered", "refused", "expired", "failed"}:
+            self._refresh()
+        return str(self._facts["status"])
+
+    @property
+    def reply(self) -> str | None:
+        """Text of the answer, None while there is none."""
+        if self._facts.get("reply") is None and not self.done:
+            self._refresh()
+        reply = self._facts.get("reply")
+        return None if reply is None else str(reply)
+
+    def result(self, timeout: float | None = None) -> str:
+        """Wait for the answer.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; without end by default.
+
+        Returns
+        -------
+        str
+            The final text of the turn that answered.
+
+        Raises
+        ------
+        ExchangeTimeout
+            When the time is over; the exchange goes on.
+        MessageRefused, MessageExpired, DeliveryFailed, DeliveryUncertain
+            When the message did not arrive, or nobody knows.
+        TurnFailed
+            When it arrived, and the turn ended without an answer.
+        """
+        self._facts = self._client.get(self._path, timeout_s=timeout, until="final")
+        return self._outcome(timeout)
+
+    def accepted(self, timeout: float | None = None) -> Self:
+        """Wait until the program has taken the message.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; without end by default.
+
+        Returns
+        -------
+        Exchange
+            Itself.
+
+        Raises
+        ------
+        ExchangeTimeout, MessageRefused, MessageExpired, DeliveryFailed, DeliveryUncertain
+            As :meth:`result`.
+        """
+        self._facts = self._client.get(self._path, timeout_s=timeout, until="accepted")
+        if self._facts["status"] not in {"accepted", "started", "answered"}:
+            self._outcome(timeout)
+        return self
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return self._aresult().__await__()
+
+    async def _aresult(self) -> str:
+        self._facts = await self._client.aget(self._path, until="final")
+        return self._outcome(None)
+
+    def _outcome(self, timeout: float | None) -> str:
+        status, recipient = self._facts["status"], self.recipient
+        why = self._facts.get("error_message") or "no reason is known"
+        if status == "answered":
+            return str(self._facts.get("reply") or "")
+        if status in _FAILURES:
+            raise _FAILURES[status](f"message to {recipient}: {why}", message_id=self.message_id)
+        if status == "failed":
+            kind = TurnFailed if str(self._facts.get("error_type", "")).startswith("turn_") else DeliveryFailed
+            raise kind(f"message to {recipient}: {why}", message_id=self.message_id)
+        raise ExchangeTimeout(
+            f"{recipient} has not answered within {timeout:g} s (the message is {status}); the exchange goes on: "
+            "wait again with .result()",
+            message_id=self.message_id,
+            status=status,
+        )
+
+    @property
+    def message(self) -> pd.Series[Any]:
+        """The message's row of ``messages_df``."""
+        return self._row(self._cluster.run.messages, "message_id", self.message_id)
+
+    @property
+    def turn(self) -> pd.Series[Any] | None:
+        """The row of ``turns_df`` of the turn that answered, None before it began."""
+        if self._facts.get("turn_id") is None:
+            self._refresh()
+        turn_id = self._facts.get("turn_id")
+        return None if turn_id is None else self._row(self._cluster.run.turns, "turn_id", str(turn_id))
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds in the queue, to acceptance and to the answer, as far as they are known."""
+        row = self.message
+        found = {name: row[name] for name in ("queue_s", "delivery_s", "response_s")}
+        return {name: float(value) for name, value in found.items() if value == value}  # noqa: PLR0124 - not NaN
+
+    @staticmethod
+    def _row(frame: pd.DataFrame, column: str, value: str) -> pd.Series[Any]:
+        rows = frame[frame[column] == value]
+        if rows.empty:
+            raise RunNotFound(f"the run has no row with {column} {value!r} yet")
+        return rows.iloc[0]
+
+    @property
+    def _client(self) -> Client:
+        return self._cluster.client
+
+    @property
+    def _path(self) -> str:
+        return f"/messages/{self.message_id}"
+
+    def _refresh(self) -> None:
+        self._facts = self._client.get(self._path, timeout_s=10.0)
+
+    def __repr__(self) -> str:
+        text = _short(self.content)
+        answer = f", reply={_short(str(self._facts['reply']))!r}" if self._facts.get("reply") is not None else ""
+        return f"Exchange({self._facts['sender']} → {self.recipient}: {text!r}, {self._facts['status']}{answer})"
+
+    def _repr_html_(self) -> str:
+        reply = self._facts.get("reply")
+        rows = [(str(self._facts["sender"]), self.content), (self.recipient, "" if reply is None else str(reply))]
+        body = "".join(
+            f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(who)}</th>"
+            f"<td style='text-align:left;white-space:pre-wrap'>{html.escape(_short(text, 4000))}</td></tr>"
+            for who, text in rows
+        )
+        return f"<table>{body}</table><i>{html.escape(str(self._facts['status']))}</i>"
+
+
+class Conversation:
+    """Agents that speak in turn by themselves, for a number of rounds.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where it happens.
+    facts : dict
+        What the supervisor said of it.
+    """
+
+    def __init__(self, cluster: Cluster, facts: dict[str, Any]) -> None:
+        self._cluster = cluster
+        self._facts = facts
+
+    @property
+    def conversation_id(self) -> str:
+        """Identity; a column of ``messages_df``."""
+        return str(self._facts["conversation_id"])
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until it is over.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; without end by default.
+
+        Returns
+        -------
+        Conversation
+            Itself.
+
+        Raises
+        ------
+        ExchangeTimeout
+            When the time is over; the conversation goes on.
+        """
+        self._facts = self._cluster.client.get(f"/conversations/{self.conversation_id}", timeout_s=timeout)
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._await().__await__()
+
+    async def _await(self) -> Self:
+        self._facts = await self._cluster.client.aget(f"/conversations/{self.conversation_id}")
+        return self
+
+    @property
+    def messages(self) -> pd.DataFrame:
+        """Its rows of ``messages_df``."""
+        frame = self._cluster.run.messages
+        return frame[frame["conversation_id"] == self.conversation_id]
+
+    def __repr__(self) -> str:
+        ended = self._facts.get("ended") or "going on"
+        return f"Conversation({' → '.join(self._facts['agents'])}, rounds={self._facts['rounds']}, {ended})"
+
+
+class Agent:
+    """One agent of a running cluster.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Its cluster.
+    name : str
+        Its name.
+    """
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self._cluster = cluster
+        self.name = name
+
+    def send(
+        self,
+        text: str,
+        *,
+        when: str = "idle",
+        in_reply_to: str | None = None,
+        expires: float | None = None,
+        source: str = "program",
+    ) -> Exchange:
+        """Write to the agent; return at once.
+
+        Parameters
+        ----------
+        text : str
+            What is typed into its input, whatever its length. Control characters are removed.
+        when : {"idle", "now"}
+            Wait for the end of its turn, or type while it works (it queues the text itself).
+        in_reply_to : str, optional
+            Id of a message that this one answers.
+        expires : float, optional
+            Seconds after which an undelivered message is given up.
+        source : {"program", "human"}
+            Who made the text: a notebook's code, or a person.
+
+        Returns
+        -------
+        Exchange
+            ``.result()`` waits for the answer.
+
+        Raises
+        ------
+        MessageRefused, ClusterStopped
+            When it may not, or cannot, be written to.
+        """
+        return self._cluster.send(
+            [self.name], text, when=when, in_reply_to=in_reply_to, expires=expires, source=source
+        )[0]
+
+    def ask(self, text: str, *, timeout: float | None = None) -> Exchange:
+        """Write to the agent and wait for its answer.
+
+        Parameters
+        ----------
+        text : str
+            What is typed into its input.
+        timeout : float, optional
+            Seconds to wait; the agent's ``response_timeout_s``, or without end.
+
+        Returns
+        -------
+        Exchange
+            Finished; its ``reply`` is the answer's text.
+
+        Raises
+        ------
+        ExchangeTimeout, DeliveryFailed, DeliveryUncertain, TurnFailed
+            See :meth:`Exchange.result`.
+        """
+        if timeout is None:
+            timeout = self._cluster.config.agent(self.name).response_timeout_s
+        exchange = self.send(text)
+        exchange.result(timeout)
+        return exchange
+
+    def screen(self, *, history: int = 0) -> Screen:
+        """Return a still of the pane.
+
+        Parameters
+        ----------
+        history : int
+            Lines above the visible part to include.
+        """
+        reply = self._cluster.client.get(self._path("screen"), timeout_s=10.0, escapes="1", history=history)
+        return Screen(self.name, str(reply["screen"]))
+
+    def interrupt(self) -> None:
+        """Interrupt its turn, as a person would; the turn ends as ``interrupted``."""
+        self._cluster.client.post(self._path("interrupt"))
+
+    def restart(self) -> None:
+        """Start its program anew; its session goes on where the program can resume one."""
+        self._cluster.client.post(self._path("restart"))
+
+    def stop(self) -> None:
+        """End its program; the pane stays."""
+        self._cluster.client.post(self._path("stop"))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the supervisor knows of it now."""
+        for agent in self._cluster.status()["agents"]:
+            if agent["name"] == self.name:
+                return dict(agent)
+        raise AgentNotFound(f"agent {self.name!r} has left cluster {self._cluster.name!r}", agent=self.name)
+
+    @property
+    def state(self) -> str:
+        """Published state: starting, idle, busy, waiting, limited, exited, failed or unknown."""
+        return str(self.facts["state"])
+
+    @property
+    def role(self) -> str:
+        """Its role, as configured."""
+        return str(self.facts["role"])
+
+    @property
+    def pane(self) -> libtmux.Pane:
+        """The libtmux object of its pane."""
+        import libtmux
+
+        status = self._cluster.status()
+        server = libtmux.Server(socket_path=status["tmux_socket"])
+        pane_id = self.facts["pane_id"]
+        return libtmux.Pane.from_pane_id(pane_id=pane_id, server=server)
+
+    @property
+    def attach_command(self) -> str:
+        """The command that attaches a terminal to its pane."""
+        return shlex.join(self._cluster.client.get(self._path("attach"), timeout_s=10.0)["argv"])
+
+    def _path(self, what: str) -> str:
+        return f"/agents/{self.name}/{what}"
+
+    def __repr__(self) -> str:
+        return f"Agent({self.name!r})"
+
+
+class Cluster:
+    """A named set of agents that runs under its supervisor.
+
+    Made by :meth:`start` and :meth:`attach`. As a context manager it shuts the cluster down at the end of the block.
+
+    Parameters
+    ----------
+    folder : Path
+        Its runtime folder.
+    name : str
+        Its name.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.client = Client(folder, name)
+        record = read_record(folder)
+        self._run_dir = Path(record.run_dir) if record is not None else None
+        self._run: Run | None = None
+        self._config: ClusterConfig | None = None
+        self._ended = False
+
+    # life ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def start(
+        cls,
+        config: str | Path | Mapping[str, Any] | ClusterConfig | None = None,
+        *,
+        experiment: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
+        seed: int | None = None,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Cluster:
+        """Start a cluster and wait until its agents take messages.
+
+        Parameters
+        ----------
+        config : path, mapping, ClusterConfig or ``template:NAME``, optional
+            What to start; ``cluster.yaml`` of the current folder by default.
+        experiment : str, optional
+            Name of the experiment that the run belongs to.
+        params : mapping, optional
+            Conditions of the run, JSON values; a column of ``runs_df``.
+        tags : iterable of str
+            Labels of the run.
+        seed : int, optional
+            Kept with the run.
+        on_event : callable, optional
+            Called with each journal event during the start, for progress.
+
+        Returns
+        -------
+        Cluster
+            It lives on when this process ends, unless its ``lifetime`` is ``owner``.
+
+        Raises
+        ------
+        ConfigError, ClusterExists, TmuxMissing, ProgramNotFound, AgentFailed
+            Nothing is left behind.
+
+        Examples
+        --------
+        >>> with Cluster.start("template:duo") as cluster:  # doctest: +SKIP
+        ...     print(cluster["ada"].ask("Say hello.").reply)
+        """
+        from orchestrator_lab.config import load_config, to_dict
+        from orchestrator_lab.run import create_run
+
+        settings = load_config(config)
+        environ = processes.check_locale(dict(os.environ))
+        processes.refuse_if_running(settings.name)
+        made = _make_work_dirs(settings)
+        run_dir = create_run(
+            settings.runs_dir,
+            config=to_dict(settings),
+            name=settings.name,
+            experiment=experiment,
+            params=params,
+            tags=tags,
+            seed=seed,
+            work_dir=settings.work_dir,
+        )
+        try:
+            folder, keeper = processes.launch(settings, run_dir, run_dir.name, environ)
+            cluster = cls(folder, settings.name)
+            cluster._config = settings
+            try:
+                processes.wait_for_socket(cluster.client, keeper)
+                cluster.client.check_version()
+                cluster._follow_start(on_event)
+            except BaseException:
+                cluster._abandon(keeper)
+                raise
+        except BaseException:
+            _discard(run_dir, made)
+            raise
+        return cluster
+
+    @classmethod
+    async def astart(cls, *args: Any, **kwargs: Any) -> Cluster:  # noqa: ANN401 - as start
+        """Start without blocking the loop; see :meth:`start`."""
+        return await asyncio.to_thread(cls.start, *args, **kwargs)
+
+    @classmethod
+    def attach(cls, name: str) -> Cluster:
+        """Return a cluster that runs already, whoever started it.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+
+        Raises
+        ------
+        ClusterNotFound
+            When there is none.
+        VersionMismatch
+            When it is run by a version that this one does not understand.
+        """
+        folder = processes.find(name)
+        cluster = cls(folder, name)
+        processes.wake(name)
+        cluster.client.check_version()
+        return cluster
+
+    @classmethod
+    async def aattach(cls, name: str) -> Cluster:
+        """Attach without blocking the loop; see :meth:`attach`."""
+        return await asyncio.to_thread(cls.attach, name)
+
+    @staticmethod
+    def list() -> builtins.list[ClusterRecord]:
+        """Return the clusters that run on this machine for this user."""
+        return [one for one in list_clusters() if is_locked(runtime_dir() / one.name) or one.alive("tmux")]
+
+    def _follow_start(self, on_event: Callable[[dict[str, Any]], None] | None) -> None:
+        """Wait for the start, telling each event to whoever shows progress."""
+        if on_event is not None:
+            import threading
+
+            follower = threading.Thread(target=self._tell, args=(on_event,), daemon=True)
+            follower.start()
+        self.client.get("/ready")
+
+    def _tell(self, on_event: Callable[[dict[str, Any]], None]) -> None:
+        with contextlib.suppress(OrchestratorLabError, Exception):
+            for event in Client(self.client.folder, self.name).events():
+                on_event(event)
+                if event["event"] in {"run.ended", "cluster.started"}:
+                    return
+
+    def _abandon(self, keeper: Any) -> None:  # noqa: ANN401 - a Popen
+        """End what a failed or interrupted start has begun."""
+        import signal
+
+        with contextlib.suppress(ProcessLookupError):
+            keeper.send_signal(signal.SIGTERM)
+        with contextlib.suppress(Exception):
+            keeper.wait(30)
+        self.client.close()
+        processes.wait_until_gone(self.client.folder)
+        shutil.rmtree(self.client.folder, ignore_errors=True)
+
+    def stop(self) -> None:
+        """End the agents; the tmux session and the run stay, :meth:`restart` goes on."""
+        self.client.post("/stop")
+
+    def restart(self) -> None:
+        """Start the agents anew in the same run; their sessions go on where a program can resume one."""
+        self.client.post("/restart")
+
+    def shutdown(self, status: str = "completed") -> Path:
+        """End agents, tmux session and run.
+
+        Parameters
+        ----------
+        status : {"completed", "failed", "cancelled"}
+            How the run ended.
+
+        Returns
+        -------
+        Path
+            The run's folder.
+        """
+        run_dir = self.run_dir
+        if self._ended:
+            return run_dir
+        # The run stays readable: what is asked of it later comes from its folder.
+        _ = self.run
+        self.client.post("/shutdown", {"status": status})
+        self.client.close()
+        processes.wait_until_gone(self.client.folder)
+        self._ended = True
+        return run_dir
+
+    async def astop(self) -> None:
+        """Stop without blocking the loop; see :meth:`stop`."""
+        await asyncio.to_thread(self.stop)
+
+    async def arestart(self) -> None:
+        """Restart without blocking the loop; see :meth:`restart`."""
+        await asyncio.to_thread(self.restart)
+
+    async def ashutdown(self, status: str = "completed") -> Path:
+        """Shut down without blocking the loop; see :meth:`shutdown`."""
+        return await asyncio.to_thread(self.shutdown, status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.shutdown("completed" if kind is None else "failed" if issubclass(kind, Exception) else "cancelled")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.ashutdown("completed" if kind is None else "failed")
+
+    # agents -------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> Agent:
+        if name not in self.names:
+            raise AgentNotFound(
+                f"no agent {name!r} in cluster {self.name!r}; it has: {', '.join(self.names) or 'none'}", agent=name
+            )
+        return Agent(self, name)
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter([Agent(self, name) for name in self.names])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def names(self) -> builtins.list[str]:
+        """Names of the agents."""
+        return [str(agent["name"]) for agent in self.status()["agents"]]
+
+    @property
+    def agents(self) -> builtins.list[Agent]:
+        """The agents, in the order of the configuration."""
+        return list(iter(self))
+
+    @property
+    def config(self) -> ClusterConfig:
+        """The configuration that it was started with."""
+        if self._config is None:
+            from orchestrator_lab.config import ClusterConfig
+
+            self._config = ClusterConfig.from_json((self.client.folder / "config.json").read_bytes())
+        return self._config
+
+    def add(self, agent: Mapping[str, Any]) -> Agent:
+        """Start one more agent.
+
+        Parameters
+        ----------
+        agent : mapping
+            The keys of an entry of ``agents:`` in ``cluster.yaml``.
+
+        Returns
+        -------
+        Agent
+            Ready.
+
+        Raises
+        ------
+        ConfigError, ProgramNotFound, AgentFailed
+            The cluster is as before.
+        """
+        from orchestrator_lab.config import add_agent
+
+        config = add_agent(self.config, agent)
+        self.client.post("/agents", config.agents[-1].model_dump(mode="json", by_alias=True))
+        self._config = config
+        return Agent(self, config.agents[-1].name)
+
+    def remove(self, name: str) -> None:
+        """End an agent and take it out of the cluster."""
+        self.client.delete(f"/agents/{self[name].name}")
+        self._config = self.config.model_copy(
+            update={"agents": [agent for agent in self.config.agents if agent.name != name]}
+        )
+
+    # messages -----------------------------------------------------------------------------------
+
+    def send(
+        self,
+        to: Iterable[str],
+        text: str,
+        *,
+        when: str = "idle",
+        in_reply_to: str | None = None,
+        expires: float | None = None,
+        source: str = "program",
+        broadcast: bool = False,
+    ) -> builtins.list[Exchange]:
+        """Write the same text to several agents; see :meth:`Agent.send`."""
+        if not isinstance(text, str):
+            raise ConfigError(f"a message is a text, got {type(text).__name__}")
+        names = [to] if isinstance(to, str) else [str(name) for name in to]
+        reply = self.client.post(
+            "/messages",
+            {
+                "to": names,
+                "text": text,
+                "when": when,
+                "in_reply_to": in_reply_to,
+                "expires_s": expires,
+                "source": source,
+                "broadcast": broadcast,
+                "message_ids": [new_id("msg_") for _ in names],
+            },
+        )
+        return [Exchange(self, facts) for facts in reply["messages"]]
+
+    def ask(self, to: str, text: str, *, timeout: float | None = None) -> Exchange:
+        """Write to one agent and wait for its answer; see :meth:`Agent.ask`."""
+        return self[to].ask(text, timeout=timeout)
+
+    def broadcast(self, text: str, *, when: str = "idle") -> builtins.list[Exchange]:
+        """Write the same text to every agent; return at once."""
+        return self.send(self.names, text, when=when, broadcast=True)
+
+    def converse(self, agents: Iterable[str | Agent], opening: str, *, rounds: int = 1) -> Conversation:
+        """Let agents speak in turn, each answer typed to the next, for a number of rounds.
+
+        Parameters
+        ----------
+        agents : iterable of str or Agent
+            Who speaks, in order; after the last comes the first.
+        opening : str
+            What the first one is told.
+        rounds : int
+            How often each speaks.
+
+        Returns
+        -------
+        Conversation
+            ``.wait()`` (or ``await``) returns when it is over; it needs no client meanwhile.
+        """
+        names = [agent.name if isinstance(agent, Agent) else str(agent) for agent in agents]
+        return Conversation(
+            self, self.client.post("/conversations", {"agents": names, "opening": opening, "rounds": rounds})
+        )
+
+    def wait(self, *names: str, timeout: float | None = None) -> Self:
+        """Wait until agents are idle and nothing is on its way to them.
+
+        Parameters
+        ----------
+        *names : str
+            Agents; all by default.
+        timeout : float, optional
+            Seconds to wait; without end by default.
+
+        Raises
+        ------
+        ExchangeTimeout
+            When the time is over.
+        """
+        self.client.get("/wait", timeout_s=timeout, agents=",".join(names))
+        return self
+
+    async def await_idle(self, *names: str, timeout: float | None = None) -> Self:  # noqa: ASYNC109 - as wait
+        """Wait without blocking the loop; see :meth:`wait`."""
+        await self.client.aget("/wait", timeout_s=timeout, agents=",".join(names))
+        return self
+
+    # looking ------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Return what the supervisor knows now: agents, states, counts, the attach command."""
+        return self.client.get("/status", timeout_s=20.0)
+
+    def screens(self) -> Screens:
+        """Return a still of every pane."""
+        return Screens([agent.screen() for agent in self])
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run that it records."""
+        if self._run_dir is None:
+            self._run_dir = Path(self.status()["run_dir"])
+        return self._run_dir
+
+    @property
+    def run(self) -> Run:
+        """The run that it records, as far as it has come."""
+        if self._run is None:
+            from orchestrator_lab.run import open_run
+
+            self._run = open_run(self.run_dir)
+        return self._run
+
+    @property
+    def run_id(self) -> str:
+        """Identity of the run."""
+        return self.run.run_id
+
+    def events(self) -> builtins.list[Any]:
+        """Return the run's events so far."""
+        return self.run.events()
+
+    @property
+    def attach_command(self) -> str:
+        """The command that attaches a terminal to the cluster."""
+        return str(self.status()["attach"])
+
+    def __repr__(self) -> str:
+        if self._ended:
+            return f"Cluster({self.name!r}, shut down)"
+        try:
+            names = ", ".join(self.names)
+        except OrchestratorLabError:
+            return f"Cluster({self.name!r}, gone)"
+        return f"Cluster({self.name!r}, agents=[{names}])"
+
+    def _repr_html_(self) -> str:
+        if self._ended:
+            return f"<b>{html.escape(self.name)}</b>: shut down"
+        try:
+            agents = self.status()["agents"]
+        except OrchestratorLabError as error:
+            return f"<b>{html.escape(self.name)}</b>: {html.escape(error.message)}"
+        rows = "".join(
+            "<tr>"
+            + "".join(f"<td style='text-align:left'>{html.escape(str(agent[key] or ''))}</td>" for key in _SHOWN)
+            + "</tr>"
+            for agent in agents
+        )
+        head = "".join(f"<th style='text-align:left'>{key}</th>" for key in _SHOWN)
+        return f"<b>{html.escape(self.name)}</b><table><tr>{head}</tr>{rows}</table>"
+
+
+_SHOWN = ("name", "role", "kind", "state")
+
+
+def _short(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _make_work_dirs(config: ClusterConfig) -> list[Path]:
+    """Make the work folders that the configuration asks for; return the new ones."""
+    wanted = [config.work_dir] if config.create_work_dir else []
+    wanted += [agent.work_dir for agent in config.agents if agent.create_work_dir and agent.work_dir is not None]
+    made = []
+    for folder in wanted:
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / _CREATED_MARK).touch()
+            made.append(folder)
+    return made
+
+
+def _discard(run_dir: Path, made: list[Path]) -> None:
+    """Take away what a start made that never got to an agent."""
+    journal = run_dir / "journal.jsonl"
+    if journal.exists() and b'"agent.started"' in journal.read_bytes():
+        return
+    shutil.rmtree(run_dir, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        run_dir.parent.rmdir()
+    for folder in made:
+        with contextlib.suppress(OSError):
+            (folder / _CREATED_MARK).unlink()
+            folder.rmdir()

@@ -1,0 +1,117 @@
+"""Still pictures of panes: a screen as text, and as HTML with its colours."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Screen", "Screens"]
+
+_FRAME = (
+    "background:#1e1e1e;color:#d4d4d4;padding:8px 10px;border-radius:6px;overflow:auto;line-height:1.2;"
+    "font-size:12px;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:0 0 12px 0"
+)
+
+
+class Screen:
+    r"""What a pane showed at one moment.
+
+    Parameters
+    ----------
+    agent : str
+        Whose pane.
+    ansi : str
+        Its lines, colours as escape sequences.
+
+    Examples
+    --------
+    >>> screen = Screen("boss", "\x1b[31mhello\x1b[0m\n")
+    >>> screen.text
+    'hello'
+    """
+
+    def __init__(self, agent: str, ansi: str) -> None:
+        self.agent = agent
+        self.ansi = ansi.rstrip("\n")
+
+    @property
+    def text(self) -> str:
+        """The screen without colours, blank lines at the end cut."""
+        from rich.text import Text
+
+        lines = [Text.from_ansi(line).plain.rstrip() for line in self.ansi.split("\n")]
+        return "\n".join(lines).rstrip("\n")
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"── {self.agent} ──\n{self.text}"
+
+    def __contains__(self, part: str) -> bool:
+        return part in self.text
+
+    def _repr_html_(self) -> str:
+        return f"<div><b>{html.escape(self.agent)}</b><pre style='{_FRAME}'>{self.html()}</pre></div>"
+
+    def html(self) -> str:
+        """Return the lines as HTML with inline colours; all text is escaped.
+
+        Returns
+        -------
+        str
+            To be put into a ``<pre>``; nothing in it is interpreted by a browser but ``<span style>``.
+        """
+        import io
+
+        from rich.console import Console
+        from rich.terminal_theme import MONOKAI
+        from rich.text import Text
+
+        lines = self.ansi.split("\n")
+        while lines and not Text.from_ansi(lines[-1]).plain.strip():
+            lines.pop()
+        console = Console(
+            record=True,
+            file=io.StringIO(),
+            force_terminal=True,
+            color_system="truecolor",
+            width=1000,
+            legacy_windows=False,
+        )
+        for line in lines:
+            text = Text.from_ansi(line)
+            text.rstrip()
+            console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        return console.export_html(inline_styles=True, code_format="{code}", theme=MONOKAI).rstrip("\n")
+
+
+class Screens:
+    """The panes of several agents at one moment.
+
+    Parameters
+    ----------
+    screens : list of Screen
+        One per agent, in the cluster's order.
+    """
+
+    def __init__(self, screens: list[Screen]) -> None:
+        self._screens = {screen.agent: screen for screen in screens}
+
+    def __getitem__(self, agent: str) -> Screen:
+        return self._screens[agent]
+
+    def __iter__(self) -> Iterator[Screen]:
+        return iter(self._screens.values())
+
+    def __len__(self) -> int:
+        return len(self._screens)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(repr(screen) for screen in self)
+
+    def _repr_html_(self) -> str:
+        return "".join(screen._repr_html_() for screen in self)
