@@ -50,6 +50,7 @@ class Lab:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kp", dir="/tmp"))
         runtime.private_dir(self.folder / "logs")
+        self.keeper = runtime.keeper_argv(self.folder)[:-1]
         self.standin = [sys.executable, STANDIN]
         self.processes: list[subprocess.Popen] = []
         self.tmux_pid: int | None = None
@@ -61,7 +62,7 @@ class Lab:
         runtime.write_record(self.folder, record)
 
     def spawn(self) -> subprocess.Popen:
-        argv = [*runtime.keeper_argv(self.folder), "--supervisor-cmd", json.dumps(self.standin)]
+        argv = [*self.keeper, str(self.folder), "--supervisor-cmd", json.dumps(self.standin)]
         with (self.folder / "logs" / "keeper.log").open("ab") as log:
             process = subprocess.Popen(argv, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.processes.append(process)
@@ -301,6 +302,19 @@ def test_adopted_supervisor_that_says_goodbye_ends_the_keeper(lab: Lab) -> None:
     until(lambda: not runtime.is_locked(lab.folder))
     assert "bye True" in lab.log
     assert not (lab.folder / "keeper.sock").exists()
+
+
+def test_without_pidfd_an_end_is_noticed_too(lab: Lab) -> None:
+    program = (
+        "import os, sys; del os.pidfd_open\nfrom orchestrator_lab.keeper.main import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    lab.keeper = [sys.executable, "-P", "-c", program]
+    keeper = lab.start()
+    first = lab.kill_supervisor()
+    until(lambda: lab.record.supervisor_pid != first, 2)
+    assert lab.ask("state")["restart"] == 1
+    lab.ask("bye")
+    assert keeper.wait(10) == 0
 
 
 def test_after_both_are_killed_a_new_keeper_binds_the_same_port(lab: Lab) -> None:
