@@ -109,7 +109,7 @@ $(AGENTS)/node_modules/.stamp: $(AGENTS)/package.json $(AGENTS)/package-lock.jso
 tmux: ## Check tmux, and install it where that is allowed
 	@new_enough() { \
 		command -v tmux >/dev/null || return 1; \
-		local v; v=$$(tmux -V); v=$${v#tmux }; v=$${v#next-}; \
+		local v; v=$$(tmux -V); v=$${v#tmux }; v=$${v#next-}; v=$${v%%-rc*}; \
 		[ "$$v" = master ] || [ "$$(printf '%s\n' 3.2a "$$v" | sort -V | head -n 1)" = 3.2a ]; \
 	}; \
 	if new_enough; then exit 0; fi; \

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator_lab import config as configuration
@@ -519,6 +519,21 @@ def test_adding_an_agent() -> None:
         add_agent(config, ClaudeAgent(name="b", instructions_file=Path("x.md")))
 
 
+def test_what_was_not_said_stays_unsaid() -> None:
+    for said in ("", ", config: inherit"):
+        config = load_config(write(MINIMAL.replace("kind: claude", f"kind: claude{said}")))
+        trips = [
+            config,
+            ClusterConfig.from_json(config.to_json()),
+            load_config(write(to_yaml(config), "trip.yaml")),
+            load_config({"cluster": {"name": "a"}, "agents": [config.agents[0]]}),
+        ]
+        for trip in trips:
+            assert ("config" in trip.agents[0].model_fields_set) == bool(said)
+            assert isinstance(trip.agents[0], ClaudeAgent)
+            assert trip.agents[0].config == "inherit"
+
+
 def test_create_work_dir_is_left_to_the_start(folder: Path) -> None:
     config = load_config(write(MINIMAL.replace("name: duo", "name: duo, work_dir: a/b, create_work_dir: true")))
     assert config.work_dir == folder / "a/b"
@@ -736,6 +751,13 @@ def test_the_schema_is_valid_and_knows_the_short_forms() -> None:
 
 # --- properties
 
+PROPERTY = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    deadline=None,
+    # shrinking a whole cluster takes minutes, and the example found says enough
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,31}", fullmatch=True).filter(
     lambda name: name.lower() not in {"user", "all"}
 )
@@ -783,7 +805,16 @@ def clusters(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(clusters())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(
+    {
+        "cluster": {"name": "a"},
+        "agents": [
+            {"name": x, "kind": "chat", "instructions": text}
+            for x, text in {"a": "0o7", "b": "\x85", "c": "a\u2028\nb", "d": "<<", "e": " |\n x"}.items()
+        ],
+    }
+)
+@settings(PROPERTY, max_examples=60)
 def test_json_and_yaml_round_trip(data: dict[str, Any]) -> None:
     config = load_config(data)
     assert ClusterConfig.from_json(config.to_json()) == config
@@ -802,7 +833,7 @@ def test_json_and_yaml_round_trip(data: dict[str, Any]) -> None:
 @example("!!binary x: 1")
 @example("&a [*a]")
 @example("<<: {<<: {a: 1}}")
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(PROPERTY, max_examples=300)
 def test_any_text_gives_a_configuration_or_a_config_error(text: str) -> None:
     Path("any.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
     message = "any.yaml"
@@ -832,7 +863,7 @@ KEYS += ["turn_end", "command", "work_dir", "instructions_file", "stop", "cols",
     ),
     st.sampled_from(["claude", "chat", "program", None]),
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(PROPERTY, max_examples=300)
 def test_any_mapping_gives_a_configuration_or_a_config_error(data: dict[str, Any], kind: str | None) -> None:
     agent = {"name": "a", "kind": kind, **data}
     for source in (data, {"cluster": {"name": "a", **data}, "agents": [agent]}):

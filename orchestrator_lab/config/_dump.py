@@ -71,12 +71,19 @@ def to_yaml(config: ClusterConfig, *, masked: bool = True) -> str:
     """
     import yaml
 
+    from orchestrator_lab.config._yaml import implicit_resolvers
+
     class _Dumper(yaml.SafeDumper):
+        # quoted is what either YAML would take for something else than text
+        yaml_implicit_resolvers = implicit_resolvers(yaml.SafeDumper.yaml_implicit_resolvers)
+
         def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - yaml's signature
             return True
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
         style = "|" if "\n" in value else None
+        if any(mark in value for mark in "\r\x85\u2028\u2029\ufeff"):
+            style = '"'  # YAML would take these for line ends
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     _Dumper.add_representer(str, text)

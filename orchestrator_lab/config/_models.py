@@ -14,7 +14,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -343,7 +345,8 @@ class ClaudeAgent(AgentConfig):
     ----------
     config : {"inherit", "isolated"}
         ``inherit``: the user's own login, settings and MCP servers; ``isolated``: a folder of the
-        cluster's own.
+        cluster's own. When nothing is said: ``isolated`` on a gateway that needs no key (``script``,
+        ``local``), where a login has no business, else ``inherit``.
     command : list of str
         The program; a single text is split into words.
     args : list of str
@@ -366,6 +369,13 @@ class ClaudeAgent(AgentConfig):
     permission_mode: PermissionMode | None = Field(
         default=None, description="what it may do without asking; asks when omitted"
     )
+
+    @model_serializer(mode="wrap")
+    def _keep_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Whether `config` was said at all matters to its adapter, so it survives every round trip.
+        data: dict[str, Any] = handler(self)
+        data.pop("config", None)
+        return data | ({"config": self.config} if "config" in self.model_fields_set else {})
 
 
 class ChatAgent(AgentConfig):

@@ -55,6 +55,14 @@ for _name, _pattern, _first in (
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(_pattern), ["" if c == "\0" else c for c in _first])
 
 
+def implicit_resolvers(
+    others: dict[str, list[tuple[str, re.Pattern[str]]]],
+) -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """Return the patterns by which this module's YAML knows numbers and words, after `others`."""
+    own = _Loader.yaml_implicit_resolvers
+    return {first: [*others.get(first, []), *own.get(first, [])] for first in {*others, *own}}
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """What a configuration says, and where each value stands.
