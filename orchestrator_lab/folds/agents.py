@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from orchestrator_lab.folds.base import Fold, as_count, spans
+from orchestrator_lab.folds.base import Fold, as_count
 
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
@@ -42,7 +42,8 @@ class StateFold(Fold):
     """The states table: an agent's published states as intervals without gaps or overlaps."""
 
     table = "states"
-    derived = ("run_id", "duration_s")
+    derived = ("run_id",)
+    durations: ClassVar = {"duration_s": ("_started_s", "_ended_s")}
     hidden = ("_started_s", "_ended_s")
 
     def __init__(self) -> None:
@@ -56,11 +57,6 @@ class StateFold(Fold):
             "agent.removed": self._enter,
             "run.ended": self._close_all,
         }
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Return the table so far, durations from the clock that never jumps."""
-        lengths = spans(self._cells["_started_s"], self._cells["_ended_s"])
-        return super().columns() | {"duration_s": lengths}
 
     def state_of(self, agent: str) -> str | None:
         """Return the state that an agent is in.
@@ -166,7 +162,7 @@ class AgentFold(Fold):
             return
         for name, value in event.attributes.items():
             # The name is the envelope's: rows are found by it.
-            if name in self._cells and name != "name" and value is not None:
+            if name in self._cells and name not in {"name", *self.hidden} and value is not None:
                 self._cells[name][row] = value
 
     def _started(self, event: Event) -> None:

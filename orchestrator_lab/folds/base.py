@@ -37,11 +37,14 @@ class Fold:
     table: ClassVar[str]
     #: Columns kept beside those of the table, such as clock readings for durations.
     hidden: ClassVar[tuple[str, ...]] = ()
-    #: Columns that are computed when asked for.
+    #: Columns that a fold does not know.
     derived: ClassVar[tuple[str, ...]] = ("run_id", "cost_usd")
+    #: Durations: from which clock reading to which, by the clock that never jumps.
+    durations: ClassVar[dict[str, tuple[str, str]]] = {}
 
     def __init__(self) -> None:
-        names = [column.name for column in TABLES[self.table] if column.name not in self.derived]
+        unknown = {*self.derived, *self.durations}
+        names = [column.name for column in TABLES[self.table] if column.name not in unknown]
         self._cells: dict[str, list[Any]] = {name: [] for name in (*names, *self.hidden)}
         self._appends = [(name, cells.append) for name, cells in self._cells.items()]
         self._rows: dict[str, int] = {}
@@ -82,7 +85,10 @@ class Fold:
         dict of str to list
             All of one length; None where a value is not known. Not to be changed.
         """
-        return {name: cells for name, cells in self._cells.items() if name not in self.hidden}
+        columns = {name: cells for name, cells in self._cells.items() if name not in self.hidden}
+        for name, (start, end) in self.durations.items():
+            columns[name] = spans(self._cells[start], self._cells[end])
+        return columns
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table so far, one dict a row.
@@ -107,12 +113,16 @@ class Fold:
         Returns
         -------
         dict or None
-            Its columns, those derived by :meth:`columns` left out; None when there is no such row.
+            The columns of :meth:`columns`; None when there is no such row.
         """
         found = self._rows.get(key)
         if found is None:
             return None
-        return {name: cells[found] for name, cells in self._cells.items() if name not in self.hidden}
+        row = {name: cells[found] for name, cells in self._cells.items() if name not in self.hidden}
+        for name, (start, end) in self.durations.items():
+            begun, ended = self._cells[start][found], self._cells[end][found]
+            row[name] = spans([begun], [ended])[0]
+        return row
 
     def _add(self, key: str | None, values: dict[str, Any]) -> int:
         row = self._length

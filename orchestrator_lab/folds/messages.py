@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator_lab.folds.base import Fold, spans
+from orchestrator_lab.folds.base import Fold
 
 if TYPE_CHECKING:
     from orchestrator_lab.folds.base import Handler
@@ -35,7 +35,12 @@ class MessageFold(Fold):
     """
 
     table = "messages"
-    derived = ("run_id", "queue_s", "delivery_s", "response_s")
+    derived = ("run_id",)
+    durations: ClassVar = {
+        "queue_s": ("_queued_s", "_claimed_s"),
+        "delivery_s": ("_claimed_s", "_accepted_s"),
+        "response_s": ("_accepted_s", "_answered_s"),
+    }
     hidden = ("_queued_s", "_claimed_s", "_accepted_s", "_answered_s", "_rank")
 
     def __init__(self) -> None:
@@ -45,15 +50,6 @@ class MessageFold(Fold):
             self.handlers[f"message.{rung}"] = self._rung(rung)
         for outcome in (*_FINAL, "failed", "uncertain"):
             self.handlers[f"message.{outcome}"] = self._outcome(outcome)
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Return the table so far, durations from the clock that never jumps."""
-        cells = self._cells
-        return super().columns() | {
-            "queue_s": spans(cells["_queued_s"], cells["_claimed_s"]),
-            "delivery_s": spans(cells["_claimed_s"], cells["_accepted_s"]),
-            "response_s": spans(cells["_accepted_s"], cells["_answered_s"]),
-        }
 
     def _queued(self, event: Event) -> None:
         facts = event.attributes

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator_lab.folds.base import Fold, as_count, as_json, spans
+from orchestrator_lab.folds.base import Fold, as_count, as_json
 
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
@@ -54,7 +54,10 @@ class TurnFold(Fold):
     """The turns table; usage that arrives after a turn's end amends its row."""
 
     table = "turns"
-    derived = ("run_id", "cost_usd", "time_to_first_output_s", "duration_s")
+    durations: ClassVar = {
+        "time_to_first_output_s": ("_started_s", "_first_s"),
+        "duration_s": ("_started_s", "_ended_s"),
+    }
     hidden = ("_started_s", "_first_s", "_ended_s", "_final")
 
     def __init__(self) -> None:
@@ -67,14 +70,6 @@ class TurnFold(Fold):
             "turn.usage": self._usage,
             "tool.started": self._tool,
             "recording.started": self._recordings.started,
-        }
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Return the table so far, durations from the clock that never jumps."""
-        cells = self._cells
-        return super().columns() | {
-            "time_to_first_output_s": spans(cells["_started_s"], cells["_first_s"]),
-            "duration_s": spans(cells["_started_s"], cells["_ended_s"]),
         }
 
     def _row_of(self, event: Event) -> int | None:
@@ -147,17 +142,13 @@ class ToolCallFold(Fold):
     """The tool_calls table."""
 
     table = "tool_calls"
-    derived = ("run_id", "duration_s")
+    derived = ("run_id",)
+    durations: ClassVar = {"duration_s": ("_started_s", "_ended_s")}
     hidden = ("_started_s", "_ended_s")
 
     def __init__(self) -> None:
         super().__init__()
         self.handlers = {"tool.started": self._started, "tool.ended": self._ended}
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Return the table so far, durations from the clock that never jumps."""
-        lengths = spans(self._cells["_started_s"], self._cells["_ended_s"])
-        return super().columns() | {"duration_s": lengths}
 
     def _row_of(self, event: Event) -> int:
         call = event.attributes.get("tool_call_id")
@@ -195,17 +186,13 @@ class DialogFold(Fold):
     """The dialogs table."""
 
     table = "dialogs"
-    derived = ("run_id", "wait_s")
+    derived = ("run_id",)
+    durations: ClassVar = {"wait_s": ("_opened_s", "_answered_s")}
     hidden = ("_opened_s", "_answered_s")
 
     def __init__(self) -> None:
         super().__init__()
         self.handlers = {"dialog.opened": self._opened, "dialog.answered": self._answered}
-
-    def columns(self) -> dict[str, list[Any]]:
-        """Return the table so far, durations from the clock that never jumps."""
-        lengths = spans(self._cells["_opened_s"], self._cells["_answered_s"])
-        return super().columns() | {"wait_s": lengths}
 
     def _opened(self, event: Event) -> None:
         facts = event.attributes
