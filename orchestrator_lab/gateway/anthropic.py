@@ -1,7 +1,7 @@
 """The Anthropic Messages format: requests read, answers and event streams written.
 
-What the real Claude Code sends was found by running it (2.1.197); the rules for telling its own side requests from the
-conversation are in :func:`purpose_of`, each with its evidence.
+What the real Claude Code sends was found by running it (2.1.197); the rules for telling its own
+side requests from the conversation are in :func:`purpose_of`, each with its evidence.
 
 Notes
 -----
@@ -115,19 +115,20 @@ def _blocks(message: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
 def purpose_of(body: Mapping[str, Any], headers: Mapping[str, str], text: str) -> str:
     """Tell the conversation itself from what Claude Code asks on the side.
 
-    ====================  ===========================================================================================
+    ====================  ==========================================================================
     purpose               evidence
-    ====================  ===========================================================================================
+    ====================  ==========================================================================
     ``probe``             ``max_tokens`` is 1 (quota and key checks)
     ``subagent``          the header ``x-claude-code-agent-id`` (its Agent tool; carries tools)
     ``title``             no tools, and an output format whose JSON schema asks for a ``title``
     ``suggestion``        the last text begins with ``[SUGGESTION MODE:`` (it carries all tools)
     ``compact``           the last text asks for "a detailed summary of" the conversation
     ``web_search``        every tool is one of the provider's own (``web_search_…``)
-    ``side``              the system prompt is Claude Code's, there are no tools, and the ``anthropic-beta`` header
+    ``side``              the system prompt is Claude Code's, there are no tools, and the
+                        ``anthropic-beta`` header
                           does not hold ``claude-code-…`` (summaries, explanations, names)
     ``main``              everything else; programs that are not Claude Code have no side requests
-    ====================  ===========================================================================================
+    ====================  ==========================================================================
 
     Parameters
     ----------

@@ -6,14 +6,11 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from orchestrator_lab.errors import ConfigError, GatewayError, OrchestratorLabError
 from orchestrator_lab.gateway import anthropic, openai
@@ -32,6 +29,12 @@ from orchestrator_lab.gateway.script import ScriptedModel, ScriptFunction
 from orchestrator_lab.gateway.traffic import Api, ApiError, Request, Usage
 from orchestrator_lab.gateway.upstream import Target, Upstream, UpstreamError
 from orchestrator_lab.models import find
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["Gateway", "GatewaySettings"]
 
@@ -109,8 +112,8 @@ class Gateway:
     record : callable
         ``record(event, agent=…, **attributes)`` writes one event into the journal.
     split_header : callable, optional
-        Takes the lab's header line off a user's text: returns what it says (``{"sender": …}``) and the body below it.
-        Scripts then match on the body.
+        Takes the lab's header line off a user's text: returns what it says (``{"sender": …}``) and
+        the body below it. Scripts then match on the body.
     local_log : Path, optional
         Where the local model's process writes its log when it is started by the first request.
 
@@ -118,7 +121,8 @@ class Gateway:
     --------
     >>> from types import SimpleNamespace
     >>> gateway = Gateway(lambda event, **attributes: None)
-    >>> rules = SimpleNamespace(mode="script", base_url=None, api="anthropic", script=[{"echo": True}], model=None)
+    >>> rules = SimpleNamespace(mode="script", base_url=None, api="anthropic", model=None)
+    >>> rules.script = [{"echo": True}]
     >>> gateway.bind("boss", "a-long-secret", rules, key=None)
     >>> gateway.unbind("a-long-secret")
     """
@@ -165,7 +169,8 @@ class Gateway:
         config : GatewayConfig
             Mode and the mode's settings.
         key : str, optional
-            The provider's key (``upstream``); without it the client's own credentials pass on untouched.
+            The provider's key (``upstream``); without it the client's own credentials pass on
+            untouched.
         script : callable, optional
             A Python function in the place of rules (``script``).
 
@@ -304,17 +309,16 @@ class Gateway:
                 purpose = request.purpose if request is not None else None
             self._journal_request(call, body, purpose)
             begun = True
-            if binding.mode == "script" and not isinstance(body, dict):
-                sentence = "The request's body is no JSON object, or is compressed in an unknown way."
-                raise _Refused(ApiError(400, "invalid_request_error", sentence, retry=False))
-            if binding.mode == "script":
+            if binding.mode != "script":
+                work = self._pass_on(call, scope, secret, raw, send)
+            elif isinstance(body, dict):
                 work = self._script_post(call, path, request, send)
             else:
-                work = self._pass_on(call, scope, secret, raw, send)
+                work = self._not_json()
             await until_gone(receive, work)
         except ClientGone:
             call.error = "the client closed the connection"
-        except (_Refused, UpstreamError) as refused:
+        except (_RefusedError, UpstreamError) as refused:
             call.error = refused.error.message
             await self._send_error(call, refused.error, send)
         except asyncio.CancelledError:
@@ -352,13 +356,18 @@ class Gateway:
         error = _not_found(path)
         await send_json(send, error.status, _encode_error(binding.api, error, ""))
 
+    @staticmethod
+    async def _not_json() -> None:
+        sentence = "The request's body is no JSON object, or is compressed in an unknown way."
+        raise _RefusedError(ApiError(400, "invalid_request_error", sentence, retry=False))
+
     async def _script_post(self, call: _Call, path: str, request: Request | None, send: Send) -> None:
         model = call.binding.scripted
         if model is None or not path.endswith(_CONVERSATIONS):
-            raise _Refused(_not_found(path))
+            raise _RefusedError(_not_found(path))
         if request is None:
             sentence = "The request is not of the API's form: 'messages' must be a list of objects."
-            raise _Refused(ApiError(400, "invalid_request_error", sentence, retry=False))
+            raise _RefusedError(ApiError(400, "invalid_request_error", sentence, retry=False))
         if path.endswith("/count_tokens"):
             call.status = 200
             await send_json(send, 200, {"input_tokens": request.input_tokens})
@@ -366,12 +375,12 @@ class Gateway:
         try:
             reply = model.answer(request)
         except GatewayError as problem:
-            raise _Refused(ApiError(500, "api_error", problem.message, retry=False)) from problem
+            raise _RefusedError(ApiError(500, "api_error", problem.message, retry=False)) from problem
         call.rule = reply.rule
         if reply.delay_s:
             await asyncio.sleep(reply.delay_s)
         if reply.error is not None:
-            raise _Refused(reply.error)
+            raise _RefusedError(reply.error)
         call.usage = Usage("script", request.input_tokens, reply.output_tokens)
         wire: Any = openai if request.api == "openai" else anthropic
         reply_id = _new_id("chatcmpl-" if request.api == "openai" else "msg_")
@@ -406,11 +415,11 @@ class Gateway:
                 local = await self.start_local(binding.model)
                 target = Target(local.base_url or "", local.key, "anthropic", local.explain)
             rest = _raw_rest(scope, secret)
-            await self._upstream.forward(call, scope, rest, raw, send, target)
+            await self._upstream.forward(call, scope, send, rest=rest, body=raw, target=target)
         except OrchestratorLabError as problem:
             logger.warning("agent %s: %s", binding.agent, problem.message)
             status = int(problem.details.get("status", 502))
-            raise _Refused(ApiError(status, "api_error", problem.message)) from problem
+            raise _RefusedError(ApiError(status, "api_error", problem.message)) from problem
 
     async def _send_error(self, call: _Call, error: ApiError, send: Send) -> None:
         if call.status is not None:
@@ -461,7 +470,7 @@ class _Endpoint:
         await self._gateway.handle(scope, receive, send)
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Carries an error of the API to where it is sent."""
 
     def __init__(self, error: ApiError) -> None:
@@ -488,7 +497,7 @@ async def _read(receive: Receive) -> bytes:
     try:
         return await read_body(receive)
     except ValueError as problem:
-        raise _Refused(ApiError(413, "request_too_large", str(problem), retry=False)) from problem
+        raise _RefusedError(ApiError(413, "request_too_large", str(problem), retry=False)) from problem
 
 
 def _raw_rest(scope: Scope, secret: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import zlib
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.types import Receive, Scope, Send
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["ClientGone", "decoded", "headers_of", "read_body", "send_json", "start", "until_gone"]
 

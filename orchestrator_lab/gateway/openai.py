@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.gateway.anthropic import SplitHeader, text_of
 from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens, input_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
 
 __all__ = ["encode", "encode_error", "parse_request", "stream"]
 

@@ -3,77 +3,83 @@ r"""The rules of a scripted model: their format, and reading them with errors th
 A script is a YAML file (or the same as a list or mapping in ``cluster.yaml``)::
 
     rules:
-      - when: {matches: "^ask (\\w+) to (.*)"}          # take this rule when …
-        tool:                                           # … and answer with a tool call
+      - when: {matches: "^ask (\\w+) to (.*)"}    # take this rule when …
+        tool:                                     # … and answer with a tool call
           name: mcp__orchestrator-lab__send_message
           input: {to: "{1}", text: "{2}"}
-        then: {reply: "I have asked {1}."}              # … and, when its result comes back, with this
+        then: {reply: "I have asked {1}."}        # … and its result with this
       - when: {contains: weather}
-        times: 1                                        # for the first such request only
+        times: 1                                  # for the first such request only
         error: {status: 529, type: overloaded_error, message: Busy.}
       - when: {contains: count}
         sequence: [{reply: one}, {reply: two}, {reply: three}]
     default: {reply: "You said: {text}", tokens_per_s: 40}
 
-The first rule whose conditions all hold answers; then ``default``; a plain list is a list of rules. Without a default,
-a text that no rule matches is answered with an error of the API that says so, and a tool result with "Done.".
+The first rule whose conditions all hold answers; then ``default``; a plain list is a list of rules.
+Without a default, a text that no rule matches is answered with an error of the API that says so,
+and a tool result with "Done.".
 
-==================  ===================================================================================================
+==================  ================================================================================
 ``when``            condition (all given ones must hold; none: always)
-==================  ===================================================================================================
-``text``            the user's last text equals this (both stripped of surrounding white space)
+==================  ================================================================================
+``text``            the user's last text equals this (white space around both aside)
 ``contains``        the user's last text contains this (or all of these)
-``matches``         this regular expression is found in the user's last text (``re.search``, ``.`` matches newlines)
+``matches``         this regular expression is found in the user's last text (``re.search``, ``.``
+                    matches newlines)
 ``agent``           the agent's name is this (or one of these)
 ``sender``          the message's sender, by the lab's header line, is this (or one of these)
-``tool_result``     true, a tool's name, or a list of names: the request ends with the result of (such) a tool.
-                    Without it a rule matches only requests that end with a text of the user
+``tool_result``     true, a tool's name, or a list of names: the request ends with the result of
+                    (such) a tool; without it a rule matches only requests that end with a text of
+                    the user
 ``result_contains`` a tool result contains this
-``turn``            the user's texts in the conversation so far number this (or one of these), this one included
-``purpose``         ``main`` (default), or a side request of Claude Code: ``title``, ``probe``, ``suggestion``,
-                    ``compact``, ``web_search``, ``subagent``, ``side``; unmatched side requests get a built-in answer
-==================  ===================================================================================================
+``turn``            the conversation holds this many texts of the user, this one included (or one
+                    of these numbers)
+``purpose``         ``main`` (default), or what Claude Code asks on the side: ``title``, ``probe``,
+                    ``suggestion``, ``compact``, ``web_search``, ``subagent``, ``side``; those that
+                    no rule names get a built-in answer
+==================  ================================================================================
 
-==================  ===================================================================================================
+==================  ================================================================================
 rule                meaning
-==================  ===================================================================================================
+==================  ================================================================================
 ``name``            shown in the journal and in errors
 ``when``            conditions, as above
 ``times``           the rule answers so many requests, then never again
-``sequence``        answers given one after the other; ``after`` says what comes then: ``last`` (default: the last one
-                    again), ``cycle`` (from the start), ``skip`` (the rule no longer matches)
+``sequence``        answers given one after the other
+``after``           what follows the last one of ``sequence``: ``last`` (default: it is given again
+                    and again), ``cycle`` (from the start), ``skip`` (the rule matches no longer)
 (an answer's keys)  a rule without ``sequence`` holds its answer itself
-==================  ===================================================================================================
+==================  ================================================================================
 
-==================  ===================================================================================================
+==================  ================================================================================
 answer              meaning
-==================  ===================================================================================================
+==================  ================================================================================
 ``reply``           text, a template
-``echo``            true: the user's text itself (of a tool result: its text)
-``tool``            ``{name, input}`` or a list of them: tool calls; strings anywhere in ``input`` are templates;
-                    ``reply`` may come before them
-``then``            the answer for the request that brings the results of this answer's tool calls; may have its own
-                    ``tool`` and ``then``
+``echo``            true: the user's text itself (to a tool's result: the result's text)
+``tool``            ``{name, input}`` or a list of them: tool calls, after ``reply`` if there is one;
+                    strings anywhere in ``input`` are templates
+``then``            the answer to the results of this answer's tool calls; may have ``tool`` and
+                    ``then`` of its own
 ``delay_s``         wait before the first byte, in seconds
 ``chunk``           characters in one streamed piece
 ``tokens_per_s``    pace of the stream (a token: 4 UTF-8 bytes)
-``error``           ``{status, type, message, retry, retry_after_s}``: answer with this error of the API
+``error``           ``{status, type, message, retry, retry_after_s}``: an error of the API instead
                     (``retry: false`` tells the client not to try again)
-==================  ===================================================================================================
+==================  ================================================================================
 
-==================  ===================================================================================================
+==================  ================================================================================
 template            becomes
-==================  ===================================================================================================
-``{1}``, ``{2}``    groups of ``matches`` (``{0}`` the whole match; named groups by name)
+==================  ================================================================================
+``{1}``, ``{2}`` …  groups of ``matches`` (``{0}`` the whole match; named groups by name)
 ``{agent}``         the agent's name
 ``{text}``          the user's last text, without the lab's header line
 ``{prompt}``        the same with it
 ``{sender}`` …      what the header line says (``message_id``, …); "" when there is none
 ``{n}``             how many requests the script has answered for this agent, this one included
-``{turn}``          number of user texts in the conversation
-``{tool_result}``   text of the tool results; ``{tool}`` the name of the first one's tool
+``{turn}``          how many texts of the user the conversation holds
+``{tool_result}``   text of the tool results; ``{tool}`` is the name of the first one's tool
 ``{{word}}``        ``{word}`` itself; any other braces stay as they are
-==================  ===================================================================================================
+==================  ================================================================================
 """
 
 from __future__ import annotations

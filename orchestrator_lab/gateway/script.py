@@ -1,7 +1,8 @@
 """The scripted model: finds the rule for a request and makes the reply.
 
-A :class:`ScriptedModel` belongs to one agent. It counts (``times``, ``sequence``, ``{n}``) only what belongs to the
-agent's conversation; what Claude Code asks on the side is answered without touching the counts.
+A :class:`ScriptedModel` belongs to one agent. It counts (``times``, ``sequence``, ``{n}``) only
+what belongs to the agent's conversation; what Claude Code asks on the side is answered without
+touching the counts.
 """
 
 from __future__ import annotations
@@ -115,12 +116,14 @@ class ScriptedModel:
     Parameters
     ----------
     script : Script or callable
-        Checked rules (:func:`~orchestrator_lab.gateway.rules.load_script`), or a function of the request.
+        Checked rules (:func:`~orchestrator_lab.gateway.rules.load_script`), or a function of the
+        request.
 
     Examples
     --------
     >>> from orchestrator_lab.gateway.rules import load_script
-    >>> model = ScriptedModel(load_script([{"when": {"matches": "I am (.*)"}, "reply": "Hello {1}!"}]))
+    >>> rules = [{"when": {"matches": "I am (.*)"}, "reply": "Hello {1}!"}]
+    >>> model = ScriptedModel(load_script(rules))
     >>> model.answer(Request("boss", "anthropic", "I am Ada")).text
     'Hello Ada!'
     """
@@ -157,10 +160,8 @@ class ScriptedModel:
         """
         if request.purpose == "main":
             self._answered += 1
-        if self._function is not None:
-            reply = self._call(self._function, request)
-        else:
-            reply = self._by_rules(request)
+        function = self._function
+        reply = self._call(function, request) if function else self._by_rules(request)
         return self._with_ids(reply)
 
     def _call(self, function: ScriptFunction, request: Request) -> Reply:

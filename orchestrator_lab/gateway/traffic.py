@@ -1,15 +1,18 @@
 """What a model is asked and what it answers, whatever the wire format.
 
-The wire modules (:mod:`~orchestrator_lab.gateway.anthropic`, :mod:`~orchestrator_lab.gateway.openai`) translate to and
-from these values, so that a script is written once and serves every program.
+The wire modules (:mod:`~orchestrator_lab.gateway.anthropic`,
+:mod:`~orchestrator_lab.gateway.openai`) translate to and from these values, so that a script is
+written once and serves every program.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["ApiError", "Reply", "Request", "ToolCall", "ToolResult", "Usage", "count_tokens", "input_tokens"]
 
@@ -19,9 +22,10 @@ Api = Literal["anthropic", "openai"]
 def count_tokens(value: object) -> int:
     """Return the size that script mode reports for a text or a JSON value, in tokens.
 
-    No tokenizer of the real models is public, so script mode counts what it can count exactly: the UTF-8 bytes,
-    divided by four and rounded up. It is a measure of size, equal on every machine, and no estimate of what a
-    provider would bill; replies carry the model name ``script`` so that nobody takes it for one.
+    No tokenizer of the real models is public, so script mode counts what it can count exactly: the
+    UTF-8 bytes, divided by four and rounded up. It is a measure of size, equal on every machine,
+    and no estimate of what a provider would bill; replies carry the model name ``script`` so that
+    nobody takes it for one.
 
     Parameters
     ----------
@@ -100,8 +104,8 @@ class Request:
     api : {"anthropic", "openai"}
         The wire format.
     text : str
-        The last text of the user, without the blocks that the program itself adds (system reminders, output of
-        local commands) and without the header line of the lab.
+        The last text of the user, without the blocks that the program itself adds (system
+        reminders, output of local commands) and without the header line of the lab.
     prompt : str
         The same with the lab's header line.
     model : str
@@ -111,7 +115,8 @@ class Request:
     tool_results : tuple of ToolResult
         The tool results at the end of the conversation; empty when it ends with a text of the user.
     purpose : str
-        ``main`` for the conversation itself; else what the program asks on the side: ``title``, ``probe``,
+        ``main`` for the conversation itself; else what the program asks on the side: ``title``,
+                            ``probe``,
         ``suggestion``, ``compact``, ``web_search``, ``side``.
     stream : bool
         Whether the answer is to be streamed.
@@ -206,8 +211,8 @@ class Reply:
     delay_s : float
         Wait before the first byte, in seconds.
     chunk : int or None
-        Characters in one streamed piece; None streams the text in one piece, or in pieces of a token when
-        `tokens_per_s` is given.
+        Characters in one streamed piece; None streams the text in one piece, or in pieces of a
+        token when `tokens_per_s` is given.
     tokens_per_s : float or None
         Pace of the stream, in tokens (4 UTF-8 bytes) a second; None streams at once.
     error : ApiError or None

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from starlette.types import Scope, Send
-
 from orchestrator_lab.errors import GatewayError
 from orchestrator_lab.gateway.http import start
-from orchestrator_lab.gateway.traffic import Api, ApiError, Usage
 from orchestrator_lab.gateway.usage import UsageReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
+    from starlette.types import Scope, Send
+
+    from orchestrator_lab.gateway.traffic import Api, ApiError, Usage
 
 __all__ = ["Target", "Upstream", "UpstreamError", "target_url"]
 
@@ -156,7 +157,7 @@ class Upstream:
         for client in clients:
             await client.aclose()
 
-    async def forward(self, call: Passage, scope: Scope, rest: str, body: bytes, send: Send, target: Target) -> None:
+    async def forward(self, call: Passage, scope: Scope, send: Send, *, rest: str, body: bytes, target: Target) -> None:
         """Pass one request on and its answer back.
 
         Parameters

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.gateway.traffic import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["UsageReader"]
 
@@ -25,8 +27,9 @@ _ANTHROPIC = (
 class UsageReader:
     """Collects usage and model from an answer, fed in pieces of any size.
 
-    Knows Anthropic's messages, OpenAI's chat completions and responses, each as JSON and as event stream.
-    `input_tokens` are those that the provider names so: Anthropic's without the cached ones, OpenAI's with them.
+    Knows Anthropic's messages, OpenAI's chat completions and responses, each as JSON and as event
+    stream. `input_tokens` are those that the provider names so: Anthropic's without the cached
+    ones, OpenAI's with them.
 
     Parameters
     ----------
@@ -67,7 +70,8 @@ class UsageReader:
         Parameters
         ----------
         piece : bytes
-            As it came over the wire. Nothing in it can make this fail: what is not understood is left out.
+            As it came over the wire. Nothing in it can make this fail: what is not understood is
+            left out.
         """
         if self._blind or not piece:
             return

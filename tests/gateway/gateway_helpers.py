@@ -43,13 +43,13 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(app: Any):
+async def serving(app: Any) -> Any:
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         yield sock.getsockname()[1]
     finally:
@@ -59,7 +59,7 @@ async def serving(app: Any):
 
 
 @asynccontextmanager
-async def running_gateway(**options: Any):
+async def running_gateway(**options: Any) -> Any:
     running = Running(None, 0)  # type: ignore[arg-type]
 
     def record(event: str, *, agent: str, **attributes: Any) -> None:

@@ -5,11 +5,12 @@ import gzip
 import json
 import time
 import zlib
+from typing import Any
 
 import httpx
 import pytest
 import zstandard
-from gateway_helpers import asks, running_gateway, settings
+from gateway_helpers import Running, asks, running_gateway, settings
 
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.gateway import Reply
@@ -42,12 +43,12 @@ def read_sse(text: str) -> list[dict]:
 
 
 @pytest.fixture
-async def url(running):
+async def url(running: Running) -> Any:
     running.gateway.bind("boss", "secret", settings(script=RULES))
     return running.url("secret")
 
 
-async def test_a_message(url, client, running):
+async def test_a_message(url: str, client: httpx.AsyncClient, running: Running) -> None:
     answer = (await client.post(f"{url}/v1/messages?beta=true", json=asks("hi ünï"))).json()
     assert answer["content"] == [{"type": "text", "text": "You said: hi ünï"}]
     assert answer["model"] == "script"
@@ -71,7 +72,7 @@ async def test_a_message(url, client, running):
     assert "secret" not in json.dumps(running.events)
 
 
-async def test_a_stream_has_the_api_s_events(url, client):
+async def test_a_stream_has_the_api_s_events(url: str, client: httpx.AsyncClient) -> None:
     answer = await client.post(f"{url}/v1/messages", json=asks("hi", stream=True))
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = read_sse(answer.text)
@@ -83,7 +84,7 @@ async def test_a_stream_has_the_api_s_events(url, client):
     assert {len(p) for p in pieces} == {3}
 
 
-async def test_tool_calls(url, client):
+async def test_tool_calls(url: str, client: httpx.AsyncClient) -> None:
     whole = (await client.post(f"{url}/v1/messages", json=asks("tool"))).json()
     assert whole["stop_reason"] == "tool_use"
     assert [b["type"] for b in whole["content"]] == ["text", "tool_use", "tool_use"]
@@ -96,12 +97,11 @@ async def test_tool_calls(url, client):
     assert events[-2]["delta"]["stop_reason"] == "tool_use"
 
 
-async def test_pace_and_delay(url, client):
+async def test_pace_and_delay(url: str, client: httpx.AsyncClient) -> None:
     begun = time.perf_counter()
     times = []
     async with client.stream("POST", f"{url}/v1/messages", json=asks("slow", stream=True)) as answer:
-        async for _ in answer.aiter_raw():
-            times.append(time.perf_counter() - begun)
+        times += [time.perf_counter() - begun async for _ in answer.aiter_raw()]
     assert len(times) == 9  # one for the start, eight tokens of four bytes
     assert times[0] < 0.15
     assert 0.2 <= times[-1] < 0.6
@@ -110,7 +110,7 @@ async def test_pace_and_delay(url, client):
     assert time.perf_counter() - begun >= 0.3
 
 
-async def test_errors(url, client, running):
+async def test_errors(url: str, client: httpx.AsyncClient, running: Running) -> None:
     answer = await client.post(f"{url}/v1/messages", json=asks("busy", stream=True))
     assert answer.status_code == 529
     assert answer.headers["retry-after"] == "2"
@@ -129,13 +129,15 @@ async def test_errors(url, client, running):
         ("/v1/complete", b"{}", 404),
     ],
 )
-async def test_malformed_requests_get_errors_of_the_api(url, client, path, body, status):
+async def test_malformed_requests_get_errors_of_the_api(
+    url: str, client: httpx.AsyncClient, path: Any, body: Any, status: Any
+) -> None:
     answer = await client.post(url + path, content=body)
     assert answer.status_code == status
     assert answer.json()["type"] == "error"
 
 
-async def test_what_clients_look_up_first(url, client):
+async def test_what_clients_look_up_first(url: str, client: httpx.AsyncClient) -> None:
     assert (await client.head(url)).status_code == 200
     assert (await client.get(f"{url}/v1/models")).json()["data"][0]["id"] == "script"
     assert (await client.get(f"{url}/v1/other")).status_code == 404
@@ -147,7 +149,7 @@ async def test_what_clients_look_up_first(url, client):
     ("coding", "pack"),
     [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstandard.compress)],
 )
-async def test_compressed_requests(url, client, coding, pack):
+async def test_compressed_requests(url: str, client: httpx.AsyncClient, coding: Any, pack: Any) -> None:
     body = pack(json.dumps(asks("hi")).encode())
     headers = {"content-encoding": coding}
     answer = await client.post(f"{url}/v1/messages", content=body, headers=headers)
@@ -156,14 +158,14 @@ async def test_compressed_requests(url, client, coding, pack):
     assert broken.status_code == 400
 
 
-async def test_an_unknown_or_closed_address_is_refused(url, client, running):
+async def test_an_unknown_or_closed_address_is_refused(url: str, client: httpx.AsyncClient, running: Running) -> None:
     running.gateway.unbind("secret")
     answer = await client.post(f"{url}/v1/messages", json=asks("hi"))
     assert answer.status_code == 403
     assert "not known" in answer.json()["error"]["message"]
 
 
-async def test_a_client_that_leaves_ends_the_wait(running, client):
+async def test_a_client_that_leaves_ends_the_wait(running: Running, client: httpx.AsyncClient) -> None:
     running.gateway.bind("boss", "s", settings(script=[{"reply": "x", "delay_s": 30}]))
     with pytest.raises(httpx.ReadTimeout):
         await client.post(f"{running.url('s')}/v1/messages", json=asks("hi"), timeout=0.2)
@@ -172,7 +174,7 @@ async def test_a_client_that_leaves_ends_the_wait(running, client):
     assert answered["duration_s"] < 2
 
 
-async def test_a_python_function_and_the_labs_header(client):
+async def test_a_python_function_and_the_labs_header(client: httpx.AsyncClient) -> None:
     def split(text: str) -> tuple[dict[str, str], str]:
         head, _, body = text.partition("\n")
         return {"sender": head.strip("[]")}, body
@@ -189,14 +191,14 @@ async def test_a_python_function_and_the_labs_header(client):
     assert texts == ["ann: hi", "ann|hi|[ann]\nhi"]
 
 
-async def test_a_failing_function_is_an_error_of_the_api(running, client):
-    running.gateway.bind("a", "f", settings(), script=lambda r: 1 / 0)  # type: ignore[arg-type,return-value]
+async def test_a_failing_function_is_an_error_of_the_api(running: Running, client: httpx.AsyncClient) -> None:
+    running.gateway.bind("a", "f", settings(), script=lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
     answer = await client.post(f"{running.url('f')}/v1/messages", json=asks("hi"))
     assert answer.status_code == 500
     assert "ZeroDivisionError" in answer.json()["error"]["message"]
 
 
-async def test_requests_in_parallel(url, client):
+async def test_requests_in_parallel(url: str, client: httpx.AsyncClient) -> None:
     answers = await asyncio.gather(
         *(client.post(f"{url}/v1/messages", json=asks(f"n{i}", stream=True)) for i in range(40))
     )
@@ -206,7 +208,7 @@ async def test_requests_in_parallel(url, client):
         assert text == f"You said: n{i}"
 
 
-def test_settings_are_checked():
+def test_settings_are_checked() -> None:
     from orchestrator_lab.gateway import Gateway
 
     gateway = Gateway(lambda *_a, **_k: None)
@@ -218,7 +220,7 @@ def test_settings_are_checked():
         gateway.bind("a", "s", settings("none"))
 
 
-def test_the_users_true_text_as_claude_code_sends_it():
+def test_the_users_true_text_as_claude_code_sends_it() -> None:
     messages = [
         {"role": "user", "content": [{"type": "text", "text": REMINDER}, {"type": "text", "text": "first"}]},
         {"role": "system", "content": "Available agent types …"},
@@ -246,20 +248,21 @@ def test_the_users_true_text_as_claude_code_sends_it():
     assert not request.tool_results
 
 
-def test_a_prompt_after_a_refused_one_counts_alone():
+def test_a_prompt_after_a_refused_one_counts_alone() -> None:
     blocks = [{"type": "text", "text": t} for t in (REMINDER, "refused", "again")]
     request = parse_request("boss", {"messages": [{"role": "user", "content": blocks}]}, {})
     assert (request.text, request.turn) == ("again", 2)
 
 
-def test_a_prompt_typed_while_it_worked_is_the_last_text():
+def test_a_prompt_typed_while_it_worked_is_the_last_text() -> None:
     messages = [
         {"role": "user", "content": "first"},
         {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "Bash", "input": {}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "42"}]},
         {
             "role": "system",
-            "content": "The user sent a new message while you were working:\nsecond\nline\n\nIMPORTANT: After completing …",
+            "content": "The user sent a new message while you were working:\nsecond\nline\n\n"
+            "IMPORTANT: After completing …",
         },
     ]
     assert parse_request("boss", {"messages": messages[:3]}, {}).tool_results[0].text == "42"
@@ -267,10 +270,10 @@ def test_a_prompt_typed_while_it_worked_is_the_last_text():
     assert (request.text, request.turn, request.tool_results) == ("second\nline", 2, ())
 
 
-def test_records_of_local_commands_are_not_the_users_text():
+def test_records_of_local_commands_are_not_the_users_text() -> None:
     texts = [
         "<local-command-caveat>Caveat: …</local-command-caveat>",
-        "<command-name>/model</command-name>\n  <command-message>model</command-message>\n<command-args></command-args>",
+        "<command-name>/model</command-name>\n  <command-message>model</command-message>",
         "<local-command-stdout>Set model</local-command-stdout>",
         "<bash-stdout>hi</bash-stdout><bash-stderr></bash-stderr>",
         "[Request interrupted by user for tool use]",
@@ -296,11 +299,11 @@ TITLE = {"format": {"type": "json_schema", "schema": {"type": "object", "propert
         ({}, {}, "main"),
     ],
 )
-def test_side_requests_are_recognised(body, headers, purpose):
+def test_side_requests_are_recognised(body: Any, headers: Any, purpose: Any) -> None:
     request = parse_request("boss", {"messages": [{"role": "user", "content": "hi"}], **body}, headers)
     assert request.purpose == purpose
 
 
-async def test_the_title_comes_in_the_asked_schema(url, client):
+async def test_the_title_comes_in_the_asked_schema(url: str, client: httpx.AsyncClient) -> None:
     answer = await client.post(f"{url}/v1/messages", json=asks("hi", system=CLAUDE, output_config=TITLE))
     assert json.loads(answer.json()["content"][0]["text"]) == {"title": "boss on a script"}

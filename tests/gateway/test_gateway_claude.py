@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from gateway_helpers import settings
+from gateway_helpers import Running, settings
 
 KEY = "sk-ant-lab-0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -55,15 +57,16 @@ class Screen:
 
 
 @pytest.fixture
-def screen(tmp_path):
+def screen(tmp_path: Path) -> Any:
     value = Screen(tmp_path)
     yield value
-    subprocess.run(["tmux", "-S", value.socket, "kill-server"], check=False, capture_output=True)
+    with suppress(subprocess.CalledProcessError):
+        value.tmux("kill-server")
 
 
 @pytest.mark.claude
 @pytest.mark.slow
-async def test_claude_code_talks_to_a_script(claude, running, screen, tmp_path):
+async def test_claude_code_talks_to_a_script(claude: str, running: Running, screen: Screen, tmp_path: Path) -> None:
     config, work = tmp_path / "config", tmp_path / "work"
     config.mkdir()
     work.mkdir()

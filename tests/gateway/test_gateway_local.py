@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -17,14 +18,19 @@ from orchestrator_lab import models
 from orchestrator_lab.errors import GatewayError, ModelNotAvailable
 from orchestrator_lab.gateway.local import LocalModel
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return models.pull()
 
 
 @pytest.mark.local_model
-async def test_agents_share_one_model(model, client, tmp_path):
+async def test_agents_share_one_model(model: Path, client: httpx.AsyncClient, tmp_path: Path) -> None:
     log = tmp_path / "local-model.log"
     async with running_gateway(local_log=log) as running:
         for secret in "abcde":
@@ -78,10 +84,12 @@ async def test_agents_share_one_model(model, client, tmp_path):
 
 
 @pytest.mark.local_model
-def test_it_dies_with_its_parent(model):
+@pytest.mark.usefixtures("model")
+def test_it_dies_with_its_parent() -> None:
     code = (
         "import asyncio\nfrom orchestrator_lab.gateway.local import LocalModel\n"
-        "async def main():\n    m = LocalModel(None)\n    await m.start()\n    print(m.pid, flush=True)\n    await asyncio.sleep(60)\n"
+        "async def main():\n    m = LocalModel(None)\n    await m.start()\n"
+        "    print(m.pid, flush=True)\n    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -93,7 +101,7 @@ def test_it_dies_with_its_parent(model):
 
 
 @pytest.mark.local_model
-async def test_a_broken_model_says_so(tmp_path):
+async def test_a_broken_model_says_so(tmp_path: Path) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + b"\0" * 100)
     log = tmp_path / "log"
@@ -104,8 +112,8 @@ async def test_a_broken_model_says_so(tmp_path):
     assert time.perf_counter() - begun < 30
 
 
-def test_a_missing_model_is_told_when_the_agent_is_bound():
+def test_a_missing_model_is_told_when_the_agent_is_bound() -> None:
     from orchestrator_lab.gateway import Gateway
 
-    with pytest.raises(ModelNotAvailable, match="no model 'nowhere.gguf'"):
+    with pytest.raises(ModelNotAvailable, match=r"no model 'nowhere\.gguf'"):
         Gateway(lambda *_a, **_k: None).bind("a", "s", settings("local", model="nowhere.gguf"))

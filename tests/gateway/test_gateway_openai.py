@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from gateway_helpers import settings
+from gateway_helpers import Running, settings
+
+if TYPE_CHECKING:
+    import httpx
 
 RULES = {
     "rules": [
@@ -23,7 +27,7 @@ def read_sse(text: str) -> list[dict]:
     return [json.loads(b.removeprefix("data: ")) for b in blocks[:-1]]
 
 
-async def test_chat_completions(running, client):
+async def test_chat_completions(running: Running, client: httpx.AsyncClient) -> None:
     running.gateway.bind("boss", "s", settings(script=RULES, api="openai"))
     url = f"{running.url('s')}/v1/chat/completions"
     messages = [{"role": "system", "content": "Be nice."}, {"role": "user", "content": "hi"}]
@@ -43,7 +47,7 @@ async def test_chat_completions(running, client):
     assert [a["output_tokens"] for a in answered] == [3, 3]
 
 
-async def test_tool_calls_and_their_results(running, client):
+async def test_tool_calls_and_their_results(running: Running, client: httpx.AsyncClient) -> None:
     running.gateway.bind("boss", "s", settings(script=RULES, api="openai"))
     url = f"{running.url('s')}/v1/chat/completions"
     messages = [{"role": "user", "content": "tool"}]
@@ -58,7 +62,7 @@ async def test_tool_calls_and_their_results(running, client):
     assert answer["choices"][0]["message"]["content"] == "It gave 42."
 
 
-async def test_errors_have_openais_form(running, client):
+async def test_errors_have_openais_form(running: Running, client: httpx.AsyncClient) -> None:
     running.gateway.bind("boss", "s", settings(script=RULES, api="openai"))
     body = {"messages": [{"role": "user", "content": "busy"}]}
     answer = await client.post(f"{running.url('s')}/v1/chat/completions", json=body)

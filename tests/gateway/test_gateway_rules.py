@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.gateway import load_script
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-def test_a_list_a_mapping_and_a_file_are_the_same_script(tmp_path):
+
+def test_a_list_a_mapping_and_a_file_are_the_same_script(tmp_path: Path) -> None:
     rules = [{"when": {"contains": "hi"}, "reply": "Hello."}]
     path = tmp_path / "script.yaml"
     path.write_text("- when: {contains: hi}\n  reply: Hello.\n")
@@ -35,7 +40,7 @@ def test_a_list_a_mapping_and_a_file_are_the_same_script(tmp_path):
         ("rules: [\n", 2, ["not YAML"]),
     ],
 )
-def test_errors_name_file_line_and_rule(tmp_path, text, line, words):
+def test_errors_name_file_line_and_rule(tmp_path: Path, text: Any, line: Any, words: Any) -> None:
     path = tmp_path / "script.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -45,19 +50,19 @@ def test_errors_name_file_line_and_rule(tmp_path, text, line, words):
     assert all(word in message for word in words), message
 
 
-def test_inline_rules_are_named_by_their_place():
+def test_inline_rules_are_named_by_their_place() -> None:
     with pytest.raises(ConfigError, match=r"^agent 'boss', gateway.script: rule 1: .*no answer"):
         load_script([{"when": {"text": "a"}}], where="agent 'boss', gateway.script")
 
 
 @pytest.mark.parametrize("text", ["just words", "42", ""])
-def test_a_file_that_is_no_script(tmp_path, text):
+def test_a_file_that_is_no_script(tmp_path: Path, text: Any) -> None:
     path = tmp_path / "script.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match="a script is a list of rules"):
         load_script(path)
 
 
-def test_a_file_that_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.yaml: the gateway's script cannot be read"):
+def test_a_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: the gateway's script cannot be read"):
         load_script(tmp_path / "nowhere.yaml")

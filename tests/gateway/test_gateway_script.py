@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import doctest
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,11 @@ from orchestrator_lab.gateway import (
 )
 
 
-def ask(model: ScriptedModel, text: str, **more) -> Reply:
+def ask(model: ScriptedModel, text: str, **more: Any) -> Reply:
     return model.answer(Request(more.pop("agent", "boss"), "anthropic", text, **more))
 
 
-def model(*rules, **more) -> ScriptedModel:
+def model(*rules: Any, **more: Any) -> ScriptedModel:
     return ScriptedModel(load_script({"rules": list(rules), **more}))
 
 
@@ -49,12 +50,12 @@ def model(*rules, **more) -> ScriptedModel:
         ({"contains": "a"}, "a", {"purpose": "side"}, False),
     ],
 )
-def test_conditions(when, text, more, hit):
+def test_conditions(when: Any, text: Any, more: Any, hit: Any) -> None:
     reply = ask(model({"when": when, "reply": "hit"}), text, **more)
     assert (reply.text == "hit") is hit
 
 
-def test_templates():
+def test_templates() -> None:
     scripted = model(
         {
             "when": {"matches": r"^tell (?P<who>\w+) (.*)"},
@@ -68,7 +69,7 @@ def test_templates():
     assert reply.tools[0].id.startswith("toolu_")
 
 
-def test_times_and_sequences_count_the_conversation_only():
+def test_times_and_sequences_count_the_conversation_only() -> None:
     scripted = model(
         {"when": {"contains": "a"}, "times": 1, "reply": "first"},
         {"when": {"contains": "a"}, "sequence": [{"reply": "x"}, {"reply": "y"}], "after": "skip"},
@@ -82,7 +83,7 @@ def test_times_and_sequences_count_the_conversation_only():
     assert [ask(scripted, "c").text for _ in range(3)] == ["1", "2", "2"]
 
 
-def test_then_follows_its_own_tool_call():
+def test_then_follows_its_own_tool_call() -> None:
     scripted = model(
         {
             "when": {"matches": "ask (.*)"},
@@ -99,7 +100,7 @@ def test_then_follows_its_own_tool_call():
         assert last.text == f"{who}: done (again)"
 
 
-def test_what_no_rule_matches():
+def test_what_no_rule_matches() -> None:
     reply = ask(model(), "hello?")
     assert reply.error is not None
     assert reply.error.status == 400
@@ -112,7 +113,7 @@ def test_what_no_rule_matches():
     assert ask(model(default={"tool": {"name": "t"}}), "a", tool_results=result).text == "Done."
 
 
-def test_a_function_in_the_place_of_rules():
+def test_a_function_in_the_place_of_rules() -> None:
     scripted = ScriptedModel(lambda r: Reply(r.text.upper(), tools=(ToolCall("t", {"a": 1}),)))
     reply = ask(scripted, "hi")
     assert reply.text == "HI"
@@ -128,6 +129,6 @@ def test_a_function_in_the_place_of_rules():
 @pytest.mark.parametrize(
     "name", ["anthropic", "openai", "http", "rules", "script", "traffic", "upstream", "usage", "gateway"]
 )
-def test_examples_run(name):
+def test_examples_run(name: Any) -> None:
     module = __import__(f"{orchestrator_lab.gateway.__name__}.{name}", fromlist=["x"])
     assert doctest.testmod(module).failed == 0

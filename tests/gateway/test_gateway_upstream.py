@@ -6,10 +6,11 @@ import asyncio
 import gzip
 import json
 import socket
+from typing import Any
 
 import httpx
 import pytest
-from gateway_helpers import asks, running_gateway, serving, settings
+from gateway_helpers import Running, asks, running_gateway, serving, settings
 
 RULES = {
     "rules": [
@@ -23,14 +24,14 @@ PLACE = "/gateway/a-secret/"
 
 
 @pytest.fixture
-async def provider():
+async def provider() -> Any:
     async with running_gateway() as value:
         value.gateway.bind("model", "provider", settings(script=RULES))
         yield value
 
 
 @pytest.fixture
-async def url(running, provider):
+async def url(running: Running, provider: Running) -> Any:
     running.gateway.bind("boss", "a-secret", settings("upstream", base_url=provider.url("provider")))
     return running.url("a-secret")
 
@@ -44,7 +45,7 @@ class Mirror:
         self.headers: list[tuple[bytes, bytes]] = [(b"content-type", b"application/json")]
         self.body = b"{}"
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
         while True:
             message = await receive()
@@ -59,14 +60,16 @@ class Mirror:
 
 
 @pytest.fixture
-async def mirror():
+async def mirror() -> Any:
     app = Mirror()
     async with serving(app) as port:
         app.port = port  # type: ignore[attr-defined]
         yield app
 
 
-async def test_a_stream_passes_untouched_and_its_usage_is_journalled(url, client, running):
+async def test_a_stream_passes_untouched_and_its_usage_is_journalled(
+    url: str, client: httpx.AsyncClient, running: Running
+) -> None:
     answer = await client.post(f"{url}/v1/messages?beta=true", json=asks("hi", stream=True))
     assert answer.status_code == 200
     assert answer.text.count("content_block_delta") == 2 * 4
@@ -77,18 +80,17 @@ async def test_a_stream_passes_untouched_and_its_usage_is_journalled(url, client
     assert answered["first_byte_s"] <= answered["duration_s"]
 
 
-async def test_a_slow_stream_is_not_held_back(url, client):
+async def test_a_slow_stream_is_not_held_back(url: str, client: httpx.AsyncClient) -> None:
     loop = asyncio.get_running_loop()
     times = []
     async with client.stream("POST", f"{url}/v1/messages", json=asks("slow", stream=True)) as answer:
         begun = loop.time()
-        async for _ in answer.aiter_raw():
-            times.append(loop.time() - begun)
+        times += [loop.time() - begun async for _ in answer.aiter_raw()]
     assert len(times) >= 6
     assert times[0] < times[-1] / 2
 
 
-async def test_errors_of_the_provider_pass_untouched(url, client, running):
+async def test_errors_of_the_provider_pass_untouched(url: str, client: httpx.AsyncClient, running: Running) -> None:
     answer = await client.post(f"{url}/v1/messages", json=asks("busy"))
     assert answer.status_code == 529
     assert answer.json()["error"]["type"] == "overloaded_error"
@@ -96,7 +98,9 @@ async def test_errors_of_the_provider_pass_untouched(url, client, running):
     assert "answered with status 529" in answered["error"]
 
 
-async def test_method_path_query_headers_and_body_as_the_client_sent_them(running, mirror, client):
+async def test_method_path_query_headers_and_body_as_the_client_sent_them(
+    running: Running, mirror: Mirror, client: httpx.AsyncClient
+) -> None:
     running.gateway.bind("boss", "a-secret", settings("upstream", base_url=f"http://127.0.0.1:{mirror.port}/base/"))
     url = running.url("a-secret")
     packed = gzip.compress(json.dumps(asks("hi")).encode())
@@ -128,7 +132,9 @@ async def test_method_path_query_headers_and_body_as_the_client_sent_them(runnin
 @pytest.mark.parametrize(
     ("api", "name", "value"), [("anthropic", "x-api-key", "KEY"), ("openai", "authorization", "Bearer KEY")]
 )
-async def test_a_configured_key_takes_the_place_of_the_clients(running, mirror, client, api, name, value):
+async def test_a_configured_key_takes_the_place_of_the_clients(
+    running: Running, mirror: Mirror, client: httpx.AsyncClient, *, api: str, name: str, value: str
+) -> None:
     config = settings("upstream", base_url=f"http://127.0.0.1:{mirror.port}/v1", api=api)
     running.gateway.bind("boss", "a-secret", config, key="KEY")
     sent = {"x-api-key": "dummy", "authorization": "Bearer dummy"}
@@ -141,7 +147,9 @@ async def test_a_configured_key_takes_the_place_of_the_clients(running, mirror, 
     assert "KEY" not in json.dumps(running.events)
 
 
-async def test_compressed_answers_pass_and_are_read(running, mirror, client):
+async def test_compressed_answers_pass_and_are_read(
+    running: Running, mirror: Mirror, client: httpx.AsyncClient
+) -> None:
     mirror.body = gzip.compress(b'{"model": "m", "usage": {"input_tokens": 2, "output_tokens": 3}}')
     mirror.headers += [(b"content-encoding", b"gzip"), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
     running.gateway.bind("boss", "a-secret", settings("upstream", base_url=f"http://127.0.0.1:{mirror.port}"))
@@ -154,7 +162,7 @@ async def test_compressed_answers_pass_and_are_read(running, mirror, client):
     assert (answered["input_tokens"], answered["output_tokens"]) == (2, 3)
 
 
-async def test_redirects_are_not_followed(running, mirror, client):
+async def test_redirects_are_not_followed(running: Running, mirror: Mirror, client: httpx.AsyncClient) -> None:
     mirror.status = 307
     mirror.headers.append((b"location", b"http://elsewhere.example/v1/messages"))
     running.gateway.bind(
@@ -166,7 +174,7 @@ async def test_redirects_are_not_followed(running, mirror, client):
     assert len(mirror.seen) == 1
 
 
-async def test_nobody_there(running, client):
+async def test_nobody_there(running: Running, client: httpx.AsyncClient) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -179,7 +187,9 @@ async def test_nobody_there(running, client):
     assert answered["error"] == message
 
 
-async def test_a_client_that_leaves_ends_the_providers_work(url, client, running, provider):
+async def test_a_client_that_leaves_ends_the_providers_work(
+    url: str, client: httpx.AsyncClient, running: Running, provider: Running
+) -> None:
     with pytest.raises(httpx.ReadTimeout):
         await client.post(f"{url}/v1/messages", json=asks("never"), timeout=0.3)
     (ours,) = await running.wait_for("gateway.response")
@@ -187,8 +197,8 @@ async def test_a_client_that_leaves_ends_the_providers_work(url, client, running
     assert ours["error"] == theirs["error"] == "the client closed the connection"
 
 
-async def test_a_provider_that_breaks_off_is_no_complete_answer(running, client):
-    async def half(reader, writer) -> None:
+async def test_a_provider_that_breaks_off_is_no_complete_answer(running: Running, client: httpx.AsyncClient) -> None:
+    async def half(reader: Any, writer: Any) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         writer.write(b"6\r\ndata: \r\n")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
+from typing import Any
 
 import pytest
 import zstandard
@@ -14,7 +16,7 @@ from orchestrator_lab.gateway.traffic import Reply, Request, ToolCall, Usage
 from orchestrator_lab.gateway.usage import UsageReader
 
 
-def drained(generator) -> bytes:
+def drained(generator: Any) -> bytes:
     parts = []
     try:
         while True:
@@ -58,13 +60,13 @@ CASES = [
 def read(kind: str, raw: bytes, cuts: list[int], encoding: str = "") -> Usage:
     reader = UsageReader(kind, encoding)
     places = [0, *sorted(c % (len(raw) + 1) for c in cuts), len(raw)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         reader.feed(raw[start:end])
     return reader.finish()
 
 
 @given(st.sampled_from(CASES), st.lists(st.integers(0, 10_000), max_size=30))
-def test_any_split_gives_the_same_usage(case, cuts):
+def test_any_split_gives_the_same_usage(case: Any, cuts: Any) -> None:
     kind, raw, usage = case
     assert read(kind, raw, cuts) == usage
 
@@ -74,20 +76,20 @@ def test_any_split_gives_the_same_usage(case, cuts):
     st.sampled_from([("gzip", gzip.compress), ("zstd", zstandard.compress)]),
     st.lists(st.integers(0, 10_000), max_size=10),
 )
-def test_any_split_of_a_compressed_answer_too(case, coding, cuts):
+def test_any_split_of_a_compressed_answer_too(case: Any, coding: Any, cuts: Any) -> None:
     kind, raw, usage = case
     name, pack = coding
     assert read(kind, pack(raw), cuts, name) == usage
 
 
 @given(st.binary(max_size=400), st.sampled_from(["", "gzip", "zstd", "br"]))
-def test_no_answer_can_break_it(raw, encoding):
+def test_no_answer_can_break_it(raw: Any, encoding: Any) -> None:
     read(SSE, raw, [3, 50], encoding)
     read("application/json", raw, [3, 50], encoding)
 
 
 @given(st.text(max_size=80), st.integers(1, 9), st.booleans())
-def test_what_the_script_streams_is_what_is_read(text, chunk, tool):
+def test_what_the_script_streams_is_what_is_read(text: Any, chunk: Any, tool: Any) -> None:
     tools = (ToolCall("t", {"a": text}, "id"),) if tool else ()
     reply = Reply(text, tools, chunk=chunk)
     request = Request("a", "anthropic", "hi", input_tokens=5)
@@ -99,7 +101,7 @@ def test_what_the_script_streams_is_what_is_read(text, chunk, tool):
 
 
 @pytest.mark.parametrize("size", [1, 17 * 1024 * 1024])
-def test_a_line_without_end_is_let_go(size):
+def test_a_line_without_end_is_let_go(size: Any) -> None:
     reader = UsageReader(SSE)
     reader.feed(b"data: " + b"x" * size)
     reader.feed(b'\ndata: {"usage":{"output_tokens":1}}\n')
