@@ -1,12 +1,11 @@
 """The command channel: one ``tmux -C`` client that carries commands and never output.
 
-A forked tmux command costs 4 ms, a command here 0.1 ms. A reader thread takes the replies in the order of the
-commands. Whoever misses a deadline kills the client; the next command opens another (3 ms).
+A forked tmux command costs 4 ms, a command here 0.1 ms. Replies come in the order of the commands. Whoever misses a
+deadline kills the client; the next command opens another (3 ms).
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import logging
 import os
@@ -78,7 +77,7 @@ class Reply:
         return b"\n".join(self.lines).decode("utf-8", "replace")
 
 
-class _Lost(Exception):  # noqa: N818 - a signal between two functions of this module
+class _Lost(Exception):
     """The client is gone; `sent` tells whether any byte of the commands had been written."""
 
     def __init__(self, *, sent: bool) -> None:
@@ -87,20 +86,13 @@ class _Lost(Exception):  # noqa: N818 - a signal between two functions of this m
 
 
 class _Batch:
-    """Commands written together: their replies, and a lock that is released with the last one."""
+    """Commands written together, and the replies to them so far."""
 
-    __slots__ = ("done", "lost", "replies", "size")
+    __slots__ = ("replies", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.replies: list[Reply] = []
-        self.lost = False
-        self.done = _thread.allocate_lock()
-        self.done.acquire()
-
-    def finish(self) -> None:
-        with contextlib.suppress(RuntimeError):  # released already by the other side
-            self.done.release()
 
 
 def control_tail(socket: Path, session: str) -> list[str]:
@@ -123,13 +115,19 @@ def control_tail(socket: Path, session: str) -> list[str]:
 
 
 class _Client:
-    """One control client process, its pipes, its reader thread and its unanswered commands."""
+    """One control client process, its pipes and its unanswered commands.
+
+    Whoever waits for a reply reads, for himself and for all others who wait (replies come in the order of the
+    commands). A thread that only reads would cost each command one more change of threads, and under load that is
+    most of its time; with ``no-output`` there is nothing to read between commands but a few notifications.
+    """
 
     def __init__(self, argv: list[str]) -> None:
         self.pending: deque[_Batch] = deque()
         self.lost = False
         self.owner = os.getpid()
         self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
         self.process = subprocess.Popen(
             dying_with_us(argv),
             bufsize=0,
@@ -144,11 +142,16 @@ class _Client:
         self._stdin = self.process.stdin
         self._stdout = self.process.stdout
         self._in = self._stdin.fileno()
+        self._out = self._stdout.fileno()
         # Our end only: a pipe's two ends are two open files.
         os.set_blocking(self._in, False)
-        threading.Thread(target=self._read, args=(self._stdout.fileno(),), name="tmux-control", daemon=True).start()
-
-    # -- the caller's side
+        self._poll = select.poll()
+        self._poll.register(self._out, select.POLLIN)
+        # What the parser keeps between two reads.
+        self._tail = b""
+        self._end = self._error = b""
+        self._own = False
+        self._body: list[bytes] = []
 
     def run(self, data: bytes, size: int, deadline: float) -> list[Reply] | None:
         """Write commands and wait for their replies; None when the deadline is missed."""
@@ -163,13 +166,18 @@ class _Client:
                 return None
         finally:
             self._write_lock.release()
-        if self.lost:  # the reader may have emptied `pending` before our batch was in it
-            batch.lost = batch.lost or len(batch.replies) < size
-            batch.finish()
-        if not batch.done.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._read_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return None
-        if batch.lost:
-            raise _Lost(sent=True)
+        try:
+            while len(batch.replies) < size:
+                if self.lost:
+                    raise _Lost(sent=True)
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._poll.poll(left * 1000):
+                    return None
+                self._read()
+        finally:
+            self._read_lock.release()
         return batch.replies
 
     def _write(self, data: bytes, deadline: float) -> bool:
@@ -179,9 +187,17 @@ class _Client:
             try:
                 written = os.write(self._in, view)
             except BlockingIOError:
+                # tmux answers while it is still being asked: a pipe full of answers would stop it.
+                if self._read_lock.acquire(blocking=False):
+                    try:
+                        if self._poll.poll(0):
+                            self._read()
+                    finally:
+                        self._read_lock.release()
                 left = deadline - time.monotonic()
-                if left <= 0 or not select.select([], [self._in], [], left)[1]:
+                if left <= 0:
                     return False
+                select.select([], [self._in], [], min(left, 0.01))
                 continue
             except (OSError, ValueError) as error:
                 raise _Lost(sent=sent) from error
@@ -189,80 +205,72 @@ class _Client:
             view = view[written:]
         return True
 
-    # -- the reader's side
-
-    def _read(self, fd: int) -> None:
-        pending = self.pending
-        tail = b""
-        end = error = b""
-        own = False
-        body: list[bytes] = []
+    def _read(self) -> None:
+        """Take in what is there to be read."""
         try:
-            while chunk := os.read(fd, _CHUNK):
-                lines = (tail + chunk).split(b"\n")
-                tail = lines.pop()
-                position, count = 0, len(lines)
-                while position < count:
-                    if not end:
-                        line = lines[position]
-                        position += 1
-                        if line.startswith(b"%begin "):
-                            tag = line[7:]
-                            end, error = b"%end " + tag, b"%error " + tag
-                            # Flag 1 marks our own commands; hooks and the attach itself have 0.
-                            own = tag.endswith(b" 1")
-                            body = []
-                        continue
-                    # A body may hold lines that look like marks: only the full tag ends it.
-                    ok = True
-                    try:
-                        stop = lines.index(end, position)
-                    except ValueError:
-                        ok = False
-                        try:
-                            stop = lines.index(error, position)
-                        except ValueError:
-                            body += lines[position:]
-                            break
-                    body += lines[position:stop]
-                    position = stop + 1
-                    end = b""
-                    if own:
-                        self._answer(pending, Reply(ok, body))
+            chunk = os.read(self._out, _CHUNK)
         except OSError:
-            logger.debug("reading from the tmux control client failed", exc_info=True)
-        finally:
+            chunk = b""
+        if not chunk:
             self.lost = True
-            while pending:
-                batch = pending.popleft()
-                batch.lost = True
-                batch.finish()
-            self._stdout.close()
+            return
+        lines = (self._tail + chunk).split(b"\n")
+        self._tail = lines.pop()
+        position, count = 0, len(lines)
+        while position < count:
+            if not self._end:
+                line = lines[position]
+                position += 1
+                if line.startswith(b"%begin "):
+                    tag = line[7:]
+                    self._end, self._error = b"%end " + tag, b"%error " + tag
+                    # Flag 1 marks our own commands; hooks and the attach itself have 0.
+                    self._own = tag.endswith(b" 1")
+                    self._body = []
+                continue
+            # A body may hold lines that look like marks: only the full tag ends it.
+            ok = True
+            try:
+                stop = lines.index(self._end, position)
+            except ValueError:
+                ok = False
+                try:
+                    stop = lines.index(self._error, position)
+                except ValueError:
+                    self._body += lines[position:]
+                    break
+            self._body += lines[position:stop]
+            position = stop + 1
+            self._end = b""
+            if self._own:
+                self._answer(Reply(ok, self._body))
 
-    @staticmethod
-    def _answer(pending: deque[_Batch], reply: Reply) -> None:
-        if not pending:
+    def _answer(self, reply: Reply) -> None:
+        if not self.pending:
             logger.warning("tmux sent a reply that nobody asked for: %s", reply.text[:200])
             return
-        batch = pending[0]
+        batch = self.pending[0]
         batch.replies.append(reply)
         if len(batch.replies) == batch.size:
-            pending.popleft()
-            batch.finish()
+            self.pending.popleft()
 
     # -- the end
 
     def kill(self) -> None:
         """SIGKILL the client: nothing gentler frees a server that waits for it."""
         self.lost = True
-        if os.getpid() != self.owner:
+        if os.getpid() != self.owner or self._stdin.closed:
             return
         if self.process.poll() is None:
             self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=5)
-        with contextlib.suppress(OSError):
+        # Nobody may be reading or writing when a descriptor's number becomes free.
+        with self._write_lock, contextlib.suppress(OSError):
             self._stdin.close()
+        with self._read_lock, contextlib.suppress(OSError):
+            self._poll.unregister(self._out)
+            self._stdout.close()
 
 
 class ControlChannel:
@@ -405,7 +413,9 @@ class ControlChannel:
     def is_open(self) -> bool:
         """Whether a client is there that has not failed yet."""
         client = self._client
-        return client is not None and not client.lost and client.owner == os.getpid()
+        if client is None or client.lost or client.owner != os.getpid():
+            return False
+        return client.process.poll() is None
 
     @property
     def client_pid(self) -> int | None:

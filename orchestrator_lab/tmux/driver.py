@@ -84,6 +84,7 @@ class TmuxDriver:
         self._channel = ControlChannel(binary, socket, facts.session, timeout=timeout, on_open=self._record_client)
         self._typist = Typist(self._channel, socket.parent / "buffers", raw_flag=binary.number >= (3, 7, 0))
         self._fixed: dict[str, FixedFacts] = {}
+        self._seen: dict[bytes, PaneInfo] = {}
         self._watcher: ExitWatcher | None = None
         self._server: LabServer | None = None
 
@@ -491,6 +492,7 @@ class TmuxDriver:
         if self._watcher is not None:
             self._watcher.forget(pane_id)
         self._fixed.pop(pane_id, None)
+        self._seen = {}
         self.batch([["kill-pane", "-t", pane_id]])
         if self._facts.layout == "tiled":
             self.batch([["select-layout", "-t", f"={self.session}:={_TILES}", "tiled"]])
@@ -523,6 +525,7 @@ class TmuxDriver:
         known = self._told(pane_id).tags
         self.run("set-option", "-p", "-t", pane_id, TAGS_OPTION, dump_tags({**known, **tags}))
         self._fixed.pop(pane_id, None)
+        self._seen = {}
 
     def panes(self) -> list[PaneInfo]:
         """Return the state of every pane.
@@ -530,19 +533,31 @@ class TmuxDriver:
         Returns
         -------
         list of PaneInfo
-            The panes, in the order of windows and tiles.
+            The panes, in the order of windows and tiles. Window and tags are those of the last look at a pane with
+            this process: :meth:`tag_pane` is seen at once, what others change in them after :meth:`adopt`.
 
         Raises
         ------
         TmuxError
             When the server does not answer.
         """
-        rows = [split_state(line) for line in self._list(STATE)]
-        fixed = self._fixed
-        if any(row[0] not in fixed or fixed[row[0]].pid != int(row[1]) for row in rows):
-            self._read_fixed()
+        lines = self._list(STATE)
+        # Of most panes the line says the same as last time: the value made of it then is still right.
+        known = self._seen
+        if any(line not in known for line in lines):
+            rows = {line: split_state(line) for line in lines if line not in known}
             fixed = self._fixed
-        return [join_state(row, fixed[row[0]]) for row in rows if row[0] in fixed and not fixed[row[0]].lobby]
+            if any(row[0] not in fixed or fixed[row[0]].pid != int(row[1]) for row in rows.values()):
+                self._read_fixed()  # a new pane, or a new process in one
+                rows = {line: split_state(line) for line in lines}
+                known, fixed = {}, self._fixed
+            fresh = {
+                line: join_state(row, fixed[row[0]])
+                for line, row in rows.items()
+                if row[0] in fixed and not fixed[row[0]].lobby
+            }
+            self._seen = known = {line: known[line] for line in lines if line in known} | fresh
+        return [known[line] for line in lines if line in known]
 
     def pulses(self) -> dict[str, Pulse]:
         """Return whether each pane's process lives, and how it ended; the cheapest question of all.
@@ -559,6 +574,7 @@ class TmuxDriver:
 
     def _read_fixed(self) -> None:
         self._fixed = dict(map(parse_fixed, self._list(FIXED)))
+        self._seen = {}
 
     def _told(self, pane_id: str) -> PaneInfo:
         """Return one pane, as tmux says now."""
@@ -574,7 +590,9 @@ class TmuxDriver:
         if not lines[1].lines[0].startswith(f"{pane_id} ".encode()):
             raise TmuxError(f"there is no pane {pane_id}", pane_id=pane_id)
         _, fixed = parse_fixed(lines[1].lines[0])
-        self._fixed[pane_id] = fixed
+        if self._fixed.get(pane_id) != fixed:
+            self._fixed[pane_id] = fixed
+            self._seen = {}
         return join_state(split_state(lines[0].lines[0]), fixed)
 
     def _known(self, pane_id: str) -> FixedFacts:
@@ -610,6 +628,7 @@ class TmuxDriver:
             if fixed.lobby:
                 self.batch([["select-window", "-t", info.pane_id], ["kill-pane", "-t", pane_id]])
                 del self._fixed[pane_id]
+                self._seen = {}
 
     # -- typing and reading
 
@@ -813,13 +832,20 @@ class TmuxDriver:
         for pane in self.panes():
             self._watcher.add(pane.pane_id, pane.pid)
 
-    def _watcher_pulses(self) -> dict[str, Pulse]:
-        if self._channel.is_open:
+    def _watcher_pulses(self, pane_ids: list[str] | None) -> dict[str, Pulse]:
+        if not self._channel.is_open:
+            # The watcher opens no control client: it would die with the watcher's thread.
+            listed = run_tmux(self.binary, self.socket, ["list-panes", "-a", "-F", PULSE]).stdout
+            pulses = map(parse_pulse, listed.encode().splitlines())
+            return {pulse.pane_id: pulse for pulse in pulses}
+        if pane_ids is None:
             return self.pulses()
-        # The watcher opens no control client: it would die with the watcher's thread.
-        listed = run_tmux(self.binary, self.socket, ["list-panes", "-a", "-F", PULSE]).stdout
-        pulses = map(parse_pulse, listed.encode().splitlines())
-        return {pulse.pane_id: pulse for pulse in pulses}
+        replies = self._channel.batch([["display-message", "-p", "-t", pane_id, PULSE] for pane_id in pane_ids])
+        return {
+            pane_id: parse_pulse(reply.lines[0])
+            for pane_id, reply in zip(pane_ids, replies, strict=True)
+            if reply.ok and reply.lines and reply.lines[0].startswith(f"{pane_id} ".encode())
+        }
 
     def _poke(self) -> bool:
         if not self.alive:

@@ -34,6 +34,7 @@ _POLL_S = 0.25  # where there is neither pidfd nor kqueue
 _RETRIES_S = (0.0, 0.001, 0.004, 0.010, 0.020, 0.040, 0.080, 0.150)
 #: After this long without a status (tmux 3.2a never tells a signal) the exit is told without one.
 _GIVE_UP_S = 0.5
+_FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +222,8 @@ class ExitWatcher:
     Parameters
     ----------
     query : callable
-        Returns the pulse of every pane by its id; raises TmuxError when tmux does not answer.
+        Called with the panes asked for, or None for all; returns their pulses by pane id, without those that
+        do not exist. Raises TmuxError when tmux does not answer.
     poke : callable
         Sends SIGCHLD to the tmux server; returns False when the server is gone.
     callback : callable
@@ -230,7 +232,7 @@ class ExitWatcher:
 
     def __init__(
         self,
-        query: Callable[[], dict[str, Pulse]],
+        query: Callable[[list[str] | None], dict[str, Pulse]],
         poke: Callable[[], bool],
         callback: Callable[[PaneExit], None],
     ) -> None:
@@ -321,13 +323,14 @@ class ExitWatcher:
     def _settle(self, *, swept: bool) -> None:
         """Ask tmux for the pulses, and tell what is settled."""
         with self._lock:
-            dying = bool(self._dying)
+            dying = list(self._dying)
         alive = True
         if dying:
             alive = self._poke()
         pulses: dict[str, Pulse] | None
         try:
-            pulses = self._query()
+            # Of a hundred panes a few are asked sooner than all.
+            pulses = self._query(dying if not swept and len(dying) <= _FEW else None)
         except TmuxError:
             # A client may have been replaced under us; only a dead server is an answer.
             pulses = None
@@ -346,7 +349,8 @@ class ExitWatcher:
             else:
                 if swept:
                     self._sweep(pulses)
-                told = self._tell(pulses)
+                    dying = list(self._dying)
+                told = self._tell(pulses, dying)
         for exit_ in told:
             if self._closing:
                 return
@@ -361,10 +365,10 @@ class ExitWatcher:
             if pulse is None or pulse.pid != pid or pulse.dead or pulse.settled:
                 self._ended(pid)
 
-    def _tell(self, pulses: dict[str, Pulse]) -> list[PaneExit]:
+    def _tell(self, pulses: dict[str, Pulse], asked: list[str]) -> list[PaneExit]:
         told = []
         now = time.monotonic()
-        for waiting in list(self._dying.values()):
+        for waiting in [self._dying[pane_id] for pane_id in asked if pane_id in self._dying]:
             waiting.tries += 1
             pulse = pulses.get(waiting.pane_id)
             if pulse is not None and pulse.pid == waiting.pid:

@@ -6,6 +6,7 @@ Each field costs tmux about a microsecond a pane, so what cannot change while a 
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 from dataclasses import dataclass, field
@@ -127,6 +128,7 @@ def _signal_number(text: str) -> int | None:
         return None
 
 
+@functools.lru_cache(maxsize=4096)  # of most panes the line says the same each time
 def parse_pulse(line: bytes) -> Pulse:
     """Return the pulse in a line of :data:`PULSE`."""
     pane_id, pid, dead = line.decode().split(" ")

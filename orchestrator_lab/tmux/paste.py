@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator_lab.errors import TmuxError, TmuxTimeout
+from orchestrator_lab.tmux.text import quote
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +117,8 @@ class Typist:
                 view = memoryview(data)
                 while view:
                     view = view[file.write(view) :]
-            paste = f"paste-buffer -d -b {name}{' -p' * bracketed}{' -r' * keep_newlines}"
+            options = f"{' -p' * bracketed}{' -r' * keep_newlines}{self._raw_flag}"
+            paste = f"paste-buffer -d -b {name} -t {pane_id}{options}"
             try:
                 # One write; should loading fail, there is no buffer of this name to paste.
                 loaded, _, pasted = self._channel.batch(
@@ -136,7 +138,7 @@ class Typist:
     def enter(self, pane_id: str) -> None:
         """Send a lone carriage return (see :meth:`TmuxDriver.enter`)."""
         name = f"{self._prefix}-return"
-        command = self._guarded(pane_id, f"paste-buffer -b {name}")
+        command = self._guarded(pane_id, f"paste-buffer -b {name} -t {pane_id}{self._raw_flag}")
         for _ in range(2):
             if not self._return_loaded:
                 self._channel.run("set-buffer", "-b", name, "\r")
@@ -148,28 +150,32 @@ class Typist:
         if not pasted.ok or pasted.text == _REFUSED:
             self._complain(pane_id, pasted)
 
-    def _guarded(self, pane_id: str, paste: str) -> list[str]:
-        """Return the command that pastes only into a living pane: two blocks, whatever happens.
+    @staticmethod
+    def _guarded(pane_id: str, command: str, condition: str = "1") -> list[str]:
+        """Return the command that types only into a living pane: two blocks, whatever happens.
 
         tmux 3.3a crashes, with all its panes, when it pastes into a dead one; so the server itself has to look, in the
         same breath.
         """
         check_pane_id(pane_id)
         lives = f"#{{&&:#{{==:#{{pane_id}},{pane_id}}},#{{==:#{{pane_dead}},0}}}}"
-        paste = f"{paste} -t {pane_id}{self._raw_flag}"
-        return ["if-shell", "-F", "-t", pane_id, lives, paste, f"display-message -p {_REFUSED}"]
+        whole = f"#{{&&:{lives},{condition}}}"
+        return ["if-shell", "-F", "-t", pane_id, whole, command, f"display-message -p {_REFUSED}"]
 
     def press(self, pane_id: str, key: str) -> None:
         """Press a key (see :meth:`TmuxDriver.press`)."""
         check_key(key)
-        check_pane_id(pane_id)
+        command = ["send-keys", "-t", pane_id, key]
+        press = " ".join(map(quote, command))
+        _, pressed = self._channel.batch([self._guarded(pane_id, press, "#{==:#{pane_in_mode},0}")], blocks=2)
+        if pressed.text != _REFUSED and pressed.ok:
+            return
         found, dead, in_mode = self._look(pane_id)
-        if not found or dead:
-            self._complain(pane_id)
-        if in_mode:
-            # A mode would eat the key, or open a prompt that waits for ever.
-            self._channel.run("copy-mode", "-q", "-t", pane_id)
-        self._channel.run("send-keys", "-t", pane_id, key)
+        if not found or dead or not in_mode:
+            self._complain(pane_id, pressed)
+        # A mode would eat the key, or open a prompt that waits for ever.
+        self._channel.run("copy-mode", "-q", "-t", pane_id)
+        self._channel.run(*command)
 
     def close(self) -> None:
         """Remove the buffer that holds the carriage return."""
