@@ -16,9 +16,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 STAMPS := $(VENV)/.stamps
 AGENTS := tests/agents
 
-# tmux, Python and the agents need a UTF-8 locale; C.UTF-8 is the one that every system has.
+# tmux, Python and the agents need a UTF-8 locale: the user's own, else the one that the system has.
 export LC_ALL := $(shell l=$${LC_ALL:-$${LC_CTYPE:-$${LANG:-}}}; case "$$l" in \
-	(*[Uu][Tt][Ff]8|*[Uu][Tt][Ff]-8) echo "$$l";; (*) echo C.UTF-8;; esac)
+	(*[Uu][Tt][Ff]8|*[Uu][Tt][Ff]-8) echo "$$l";; (*) \
+	if locale -a 2>/dev/null | grep -qixE 'c\.utf-?8'; then echo C.UTF-8; else echo en_US.UTF-8; fi;; esac)
 
 .PHONY: help demo test venv lint lint-fix tests notebooks clean distclean tmux
 
