@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,10 @@ logger = logging.getLogger(__name__)
 _SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 #: Shortest value that is taken for a secret; shorter ones would mask ordinary words.
 _SECRET_LENGTH = 8
+#: Seconds that programs have to end after SIGTERM (Claude Code writes its session's end).
 _TERM_GRACE_S = 4.0
+#: Seconds after which a program that was asked to end by a key is hung up on, as by a closed terminal.
+_HANGUP_AFTER_S = 0.5
 
 
 class Supervisor:
@@ -325,16 +329,38 @@ class Supervisor:
                 self.journal.append("cluster.stopped")
 
     async def _end_agents(self, runners: list[AgentRunner]) -> None:
-        """End programs: asked first, killed when they do not go."""
+        """End programs: asked first, hung up on when they stay, killed when they do not go."""
         alive = [one for one in runners if one.running and one.pid is not None]
         for runner in alive:
             runner.stopping = True
-            _signal_group(runner.pid, 15)
-        await self.ledger.until(lambda: not any(one.running for one in alive), _TERM_GRACE_S)
-        for runner in alive:
-            if runner.running:
-                _signal_group(runner.pid, 9)
-        await self.ledger.until(lambda: not any(one.running for one in alive), 5.0)
+        patience = max([_HANGUP_AFTER_S, *await asyncio.gather(*(self._ask_to_end(one) for one in alive))])
+
+        def gone() -> bool:
+            return not any(one.running for one in alive)
+
+        for number, wait_s in ((signal.SIGHUP, patience), (signal.SIGTERM, _TERM_GRACE_S), (signal.SIGKILL, 1.0)):
+            if await self.ledger.until(gone, wait_s):
+                return
+            for runner in alive:
+                if runner.running:
+                    _signal_group(runner.pid, number)
+        await self.ledger.until(gone, 5.0)
+
+    async def _ask_to_end(self, runner: AgentRunner) -> float:
+        """Ask a program to end in its own way; return the seconds that it should be given."""
+        stop = getattr(runner.config, "stop", None)
+        if stop is None or runner.pane_id is None or runner.ready is None:
+            _signal_group(runner.pid, signal.SIGTERM)
+            return _TERM_GRACE_S
+        try:
+            if stop.text is not None:
+                await self.tmux.run(self.driver.paste, runner.pane_id, stop.text)
+                await self.tmux.run(self.driver.enter, runner.pane_id)
+            else:
+                await self.tmux.run(self.driver.press, runner.pane_id, stop.key or "C-d")
+        except TmuxError:
+            return 0.0
+        return float(stop.timeout_s) if "stop" in runner.config.model_fields_set else _HANGUP_AFTER_S
 
     async def restart(self, names: list[str] | None = None) -> None:
         """Start ended agents again, end and start living ones; their sessions and the run go on."""
