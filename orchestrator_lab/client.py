@@ -194,9 +194,9 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
         body = response.json()
     except ValueError:
         body = None
-    if isinstance(body, dict) and "error" in body:
+    if response.is_error and isinstance(body, dict) and isinstance(body.get("error"), dict):
         raise from_payload(body["error"])
-    if response.status_code >= 400 or not isinstance(body, dict):
+    if response.is_error or not isinstance(body, dict):
         raise SupervisorLost(f"the supervisor answered with status {response.status_code}: {response.text[:200]}")
     return body
 
@@ -274,8 +274,8 @@ def refuse_if_running(name: str) -> None:
     record = read_record(folder)
     if is_locked(folder) or (record is not None and record.alive("tmux")):
         raise ClusterExists(
-            f"cluster {name!r} is running already (run {record.run_id if record else 'unknown'}): attach to it, shut it down "
-            f"with 'orchestrator-lab shutdown {name}', or give this one another name",
+            f"cluster {name!r} is running already (run {record.run_id if record else 'unknown'}): attach to it, shut it "
+            f"down with 'orchestrator-lab shutdown {name}', or give this one another name",
             cluster=name,
         )
     if not folder.is_dir():
