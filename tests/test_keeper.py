@@ -304,6 +304,15 @@ def test_adopted_supervisor_that_says_goodbye_ends_the_keeper(lab: Lab) -> None:
     assert not (lab.folder / "keeper.sock").exists()
 
 
+def test_a_removed_record_means_the_end(lab: Lab) -> None:
+    keeper = lab.start()
+    record = lab.record
+    (lab.folder / "cluster.json").unlink()
+    os.kill(record.supervisor_pid, signal.SIGKILL)
+    assert keeper.wait(10) == 0
+    runtime.write_record(lab.folder, record)
+
+
 def test_without_pidfd_an_end_is_noticed_too(lab: Lab) -> None:
     program = (
         "import os, sys; del os.pidfd_open\nfrom orchestrator_lab.keeper.main import main\nsys.exit(main(sys.argv[1:]))"
@@ -612,12 +621,12 @@ def test_activity_and_modes_are_told_at_once_and_not_too_often(lab: Lab) -> None
     )
     _pane, go = lab.pane("boss", program, record=False)
     go.touch()
-    until(lambda: lab.described("boss")["modes"]["alternate_screen"])
+    until(lambda: lab.described("boss")["modes"].get("alternate_screen"))
     until(lambda: lab.said("activity")[-1]["bytes"] >= 200 + 60)
     time.sleep(0.6)
     told = lab.said("activity")
     assert told[-1]["modes"] == {"bracketed_paste": False, "alternate_screen": True}
-    assert any(message["modes"]["bracketed_paste"] for message in told)
+    assert any(message["modes"].get("bracketed_paste") for message in told)
     assert told[-1]["title"] == "Woré"
     assert [mark for message in told for mark in message.get("marks", [])] == ["A", "C", "D;1"]
     assert told[-1]["bytes"] == lab.described("boss")["bytes"]
@@ -695,11 +704,14 @@ def test_an_end_is_recorded_even_when_all_is_over_or_begins_again_at_once(lab: L
     lab.record_pane("boss", "%1", path)
     with theirs:
         lab.hand_over("boss", theirs.fileno())
-    ours.sendall(b"first")
+    ours.sendall(b"fir\x1b[?2004hst")
     lab.tell(op="end", agent="boss", status=1)
     lab.record_pane("boss", "%1", path)
     ours.sendall(b"second")
-    until(lambda: lab.described("boss")["bytes"] == 11)
+    until(lambda: lab.described("boss")["bytes"] == 19)
+    # A new program in the pane has none of the modes of the one before.
+    assert lab.said("activity")[0]["modes"] == {"bracketed_paste": True}
+    assert lab.described("boss")["modes"] == {}
     lab.tell(op="end", agent="boss", status=2)
     lab.ask("bye")
     ours.sendall(b"third")
@@ -707,7 +719,7 @@ def test_an_end_is_recorded_even_when_all_is_over_or_begins_again_at_once(lab: L
     ours.close()
     recording = read_cast(path)
     assert [event.data for event in recording.events if event.code == "x"] == ["1", "2"]
-    assert recording.output() == b"firstsecondthird"
+    assert recording.output() == b"fir\x1b[?2004hstsecondthird"
 
 
 def test_a_pane_waits_for_a_keeper_that_is_being_restarted(lab: Lab) -> None:

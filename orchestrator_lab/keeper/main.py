@@ -237,6 +237,9 @@ class Keeper:
 
     def _may_restart(self, failures: int) -> bool:
         """Decide whether there is anything left to supervise."""
+        if not (self._folder / "cluster.json").exists():
+            logger.info("the cluster's record was removed: there is nothing left to supervise")
+            return False
         record = read_record(self._folder) or self._record
         self._record = record
         if record.lifetime == "owner" and failures > 1 and not record.alive("owner"):

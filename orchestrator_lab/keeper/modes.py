@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 __all__ = ["ModeTracker"]
 
@@ -26,6 +27,8 @@ _MODES = {
     b"47": "alternate_screen",
 }
 
+_NAMES = frozenset(_MODES.values())
+
 #: Shell-integration marks kept between two reports.
 _MARKS_LIMIT = 32
 
@@ -44,14 +47,16 @@ class ModeTracker:
     >>> tracker.feed(b"04h")
     True
     >>> tracker.modes
-    {'bracketed_paste': True, 'alternate_screen': False}
+    {'bracketed_paste': True}
     """
 
     __slots__ = ("_carry", "marks", "modes", "osc133", "title")
 
     def __init__(self) -> None:
-        #: ``bracketed_paste`` and ``alternate_screen``.
-        self.modes = {"bracketed_paste": False, "alternate_screen": False}
+        #: ``bracketed_paste`` and ``alternate_screen``, each only once it was seen to change: a
+        #: keeper that takes over in the middle of a stream does not know them, and a program that
+        #: has just started has neither.
+        self.modes: dict[str, bool] = {}
         #: The title last set by OSC 0 or 2, or None.
         self.title: str | None = None
         #: The last OSC 133 mark, as ``"A"`` or ``"D;0"``, or None.
@@ -88,7 +93,7 @@ class ModeTracker:
 
     def reset(self) -> None:
         """Forget everything: another program runs in the pane now."""
-        self.modes = dict.fromkeys(self.modes, False)
+        self.modes = {}
         self.title = self.osc133 = None
         self.marks.clear()
         self._carry = b""
@@ -97,6 +102,10 @@ class ModeTracker:
         """Return the OSC 133 marks since the last call."""
         marks, self.marks = self.marks, []
         return marks
+
+    def seed(self, modes: dict[str, Any]) -> None:
+        """Take over what an earlier keeper had seen."""
+        self.modes |= {name: bool(value) for name, value in modes.items() if name in _NAMES}
 
     def _apply(
         self,
@@ -112,7 +121,7 @@ class ModeTracker:
                 if (name := _MODES.get(number)) is not None:
                     self.modes[name] = setting == b"h"
         elif full_reset is not None:
-            self.modes = dict.fromkeys(self.modes, False)
+            self.modes = dict.fromkeys(_NAMES, False)
         elif command == b"133":
             self.osc133 = (text or b"").decode("utf-8", "replace")
             if len(self.marks) < _MARKS_LIMIT:

@@ -130,11 +130,11 @@ class Panes:
 
         pane = self.get(str(message["agent"]))
         self._end_now(pane)
+        if pane.pane not in {None, message.get("pane")}:
+            pane.tracker.reset()
         pane.pane = message.get("pane", pane.pane)
         tracker = pane.tracker
-        for name, value in dict(message.get("modes") or {}).items():
-            if name in tracker.modes:
-                tracker.modes[name] = bool(value)
+        tracker.seed(message.get("modes") or {})
         tracker.title = message.get("screen_title", tracker.title)
         secrets = message.get("mask")
         path = Path(message["path"])
@@ -194,6 +194,8 @@ class Panes:
         def close() -> None:
             pane.ending = None
             self.drain(pane)
+            # The program is gone, and its modes with it: the next one in this pane begins anew.
+            pane.tracker.reset()
             if pane.writer is not None:
                 self._settle(pane)
                 if status is not None:
