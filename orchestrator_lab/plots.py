@@ -262,10 +262,14 @@ def _draw_messages(
         start, stop = position[sender], position[recipient]
         down = stop >= start
         # The head ends at the edge of the recipient's bar, so that its state stays visible.
-        tip = stop - 0.30 if down else stop + 0.30
+        gap = 0.06 if colors[recipient] == _OUTSIDE_COLOR else 0.30
+        tip = stop - gap if down else stop + gap
         shafts.append([(x, start), (x, tip)])
         inks.append(colors[sender])
         heads.setdefault((down, colors[sender]), []).append((x, tip - 0.06 if down else tip + 0.06))
+    for name, lane in position.items():
+        if colors[name] == _OUTSIDE_COLOR:  # no states, so a line stands for the lane
+            ax.axhline(lane, color="#BBBBBB", linewidth=0.8, zorder=1)
     # A white border keeps an arrow legible where it crosses bars.
     border = patheffects.withStroke(linewidth=wide + halo, foreground="white", alpha=0.8)
     lines = LineCollection(shafts, colors=inks, linewidths=wide, zorder=3, capstyle="butt")

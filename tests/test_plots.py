@@ -40,7 +40,7 @@ def states_of(agents: int) -> pd.DataFrame:
             "agent": names,
             "state": list(STATES) * agents,
             "started_at": [at(second) for second in range(count)] * agents,
-            "ended_at": [*(at(second + 1) for second in range(count - 1)), None] * agents,
+            "ended_at": [at(second + 1) for second in range(count)] * agents,
         },
     )
 
@@ -71,7 +71,11 @@ def test_every_state_is_drawn_in_its_colour() -> None:
     axes = plot_timeline(states_of(3))
     image = pixels(axes)
     for state, color in STATE_COLORS.items():
-        assert shows(image, color) > 200, state
+        if state != "unknown":  # white, so its hatch is what shows
+            assert shows(image, color) > 200, state
+    lane = [axes.transData.transform((second, 0)) for second in (7.1, 7.9)]
+    (left, top), (right, _) = ((int(x), int(image.shape[0] - y)) for x, y in lane)
+    assert (image[top - 5 : top + 5, left:right].max(axis=2) < 220).any()
     assert set(STATE_COLORS) == set(STATES)
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == list(STATES)
@@ -119,6 +123,14 @@ def test_nothing_global_changes_and_the_given_axes_are_used() -> None:
 def test_little_or_nothing_can_be_drawn(states: pd.DataFrame) -> None:
     axes = plot_timeline(states, empty_frame("messages"))
     pixels(axes)
+
+
+def test_interval_that_lasts_is_drawn_to_the_last_instant_known() -> None:
+    states = states_of(1).iloc[:3].copy()
+    states["ended_at"] = states["ended_at"].where([True, True, False])
+    axes = plot_timeline(states, messages_of([("user", "agent0")] * 10))
+    (busy,) = axes.containers[-1]
+    assert (busy.get_x(), busy.get_width()) == (2.0, 7.5)
 
 
 def test_messages_never_accepted_have_no_arrow() -> None:
