@@ -290,7 +290,7 @@ def refuse_if_running(name: str) -> None:
 def _spawn_keeper(folder: Path) -> subprocess.Popen[bytes]:
     private_dir(folder / "logs")
     with (folder / "logs" / "keeper.log").open("ab") as log:
-        return subprocess.Popen(
+        keeper = subprocess.Popen(
             [sys.executable, "-P", "-m", "orchestrator_lab.keeper", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -298,6 +298,17 @@ def _spawn_keeper(folder: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
             cwd="/",
         )
+    _reap()
+    _keepers.append(keeper)
+    return keeper
+
+
+#: Keepers that this process started. They outlive it on purpose; one that ends earlier leaves no zombie behind.
+_keepers: list[subprocess.Popen[bytes]] = []
+
+
+def _reap() -> None:
+    _keepers[:] = [one for one in _keepers if one.poll() is None]
 
 
 def wait_for_socket(client: Client, keeper: subprocess.Popen[bytes]) -> None:
@@ -325,6 +336,7 @@ def wait_until_gone(folder: Path, timeout_s: float = 30.0) -> None:
     deadline = time.monotonic() + timeout_s
     while folder.is_dir() and is_locked(folder) and time.monotonic() < deadline:
         time.sleep(_LOOK_S)
+    _reap()
 
 
 def check_locale(environ: dict[str, str]) -> dict[str, str]:
