@@ -16,7 +16,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens, input_tokens
+from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens
 
 __all__ = [
     "SplitHeader",
@@ -305,7 +305,6 @@ def parse_request(
         tools=tuple(str(t.get("name", "")) for t in body.get("tools") or [] if isinstance(t, dict)),
         fields=fields,
         body=dict(body),
-        input_tokens=input_tokens(body),
     )
 
 

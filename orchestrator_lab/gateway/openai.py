@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.gateway.anthropic import SplitHeader, text_of
-from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens, input_tokens
+from orchestrator_lab.gateway.traffic import ApiError, Reply, Request, ToolResult, count_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -86,7 +86,6 @@ def parse_request(
         tools=tuple(str(t.get("name", "")) for t in tools),
         fields=fields,
         body=dict(body),
-        input_tokens=input_tokens(body),
     )
 
 
