@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 READ_SIZE = 1 << 16
 
 #: Seconds between two reports of one pane's activity.
-ACTIVITY_EVERY_S = 0.05
+ACTIVITY_EVERY_S = 0.01
 
 #: Seconds until a supervisor that does not read is tried again.
 IDLE_RETRY_S = 0.5

@@ -40,7 +40,7 @@ async def _serve(options: argparse.Namespace) -> int:
     supervisor = Supervisor(options.folder, options)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: asyncio.ensure_future(supervisor.shutdown("cancelled")))
+        loop.add_signal_handler(number, lambda: asyncio.ensure_future(supervisor.lifecycle.shutdown("cancelled")))
     await supervisor.open()
     # The servers' libraries load while tmux and the agents start.
     from orchestrator_lab.supervisor.api import Api
@@ -56,7 +56,7 @@ async def _serve(options: argparse.Namespace) -> int:
     tools = asyncio.create_task(_load_tools(supervisor, loopback))
     if not supervisor.runners:
         try:
-            await supervisor.launch()
+            await supervisor.lifecycle.launch()
         except OrchestratorLabError as error:
             failure = error
         except Exception as error:
@@ -71,7 +71,7 @@ async def _serve(options: argparse.Namespace) -> int:
     else:
         write_private(options.folder / "failure.json", _as_json(failure))
         api.launched.set_exception(failure)
-        await supervisor.shutdown("failed")
+        await supervisor.lifecycle.shutdown("failed")
         await asyncio.sleep(0)
     for server, _ in servers:
         server.should_exit = True

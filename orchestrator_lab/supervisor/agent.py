@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -119,6 +120,8 @@ class AgentRunner:
         self.doubt: str | None = None
         self.error: OrchestratorLabError | None = None
         self.last_screen = ""
+        #: Turns whose tokens are still being read.
+        self.amending = 0
         self.activity = asyncio.Event()
         self.last_activity = 0.0
         self.watch = ScreenWatch(self)
@@ -430,7 +433,7 @@ class AgentRunner:
             self._session(Ready(accepted.source, accepted.session_id))
         message = self.delivering if self.delivering is not None and self.delivering.in_pane else None
         if message is None:
-            message = self.supervisor.unsettled(self.name, accepted.prompt)
+            message = self.supervisor.routing.unsettled(self.name, accepted.prompt)
         if message is not None and message.expected is not None and not _same(accepted.prompt, message.expected):
             if message.status in {"claimed", "written"} and message.content.strip() in accepted.prompt:
                 self.supervisor.ledger.advance(
@@ -440,7 +443,7 @@ class AgentRunner:
                     error_type="prompt_differs",
                     error_message=f"{self.name} took a prompt that holds more than the message",
                 )
-            message = self.supervisor.unsettled(self.name, accepted.prompt)
+            message = self.supervisor.routing.unsettled(self.name, accepted.prompt)
         if message is None:
             message = self._typed_by_a_person(accepted)
         message.expected = message.expected or accepted.prompt
@@ -519,8 +522,8 @@ class AgentRunner:
             return
         if ended.prompt_id and turn.prompt_id and ended.prompt_id != turn.prompt_id:
             return
-        if turn.prompt is None and ended.source == "hook":
-            turn.prompt = None
+        if turn.interrupted and not self.adapter.reports:
+            ended = dataclasses.replace(ended, reason="interrupted")
         self.turn = None
         turn.reply = ended.reply
         ledger = self.supervisor.ledger
@@ -552,6 +555,7 @@ class AgentRunner:
                 ledger.advance(message, "answered", source=ended.source, turn_id=turn.turn_id)
             self.supervisor.conversations.turn_over(message, ended)
         if ended.usage is None and self.transcript is not None and self.adapter.reports:
+            self.amending += 1
             self._spawn(self._amend_usage(turn))
 
     def _usage(self, turn: Turn, usage: Usage) -> None:
@@ -564,19 +568,22 @@ class AgentRunner:
     async def _amend_usage(self, turn: Turn) -> None:
         """Read the turn's tokens from the program's record, which may be written after the turn's end."""
         last: Usage | None = None
-        for delay in _USAGE_DELAYS_S:
-            await asyncio.sleep(delay)
-            if self.transcript is None:
-                return
-            usage = await asyncio.to_thread(
-                self.adapter.usage, self.transcript, prompt_id=turn.prompt_id, prompt=turn.prompt
-            )
-            if usage is not None and usage != last:
-                last = usage
-                if usage.final:
-                    break
-        if last is not None:
-            self._usage(turn, last)
+        try:
+            for delay in _USAGE_DELAYS_S:
+                await asyncio.sleep(delay)
+                if self.transcript is None:
+                    return
+                usage = await asyncio.to_thread(
+                    self.adapter.usage, self.transcript, prompt_id=turn.prompt_id, prompt=turn.prompt
+                )
+                if usage is not None and usage != last:
+                    last = usage
+                    if usage.final:
+                        break
+        finally:
+            self.amending -= 1
+            if last is not None:
+                self._usage(turn, last)
             self.supervisor.ledger.poke()
 
     # dialogs ------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Api:
         conversation = None
         sent: list[Message] = []
         for name, identity in zip(names, ids, strict=True):
-            message = self._supervisor.send(
+            message = self._supervisor.routing.send(
                 sender="user",
                 recipient=str(name),
                 text=body["text"],
@@ -171,11 +171,11 @@ class Api:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise ConfigError(f"agent: {place}: {first['msg']}") from error
-        runner = await self._supervisor.add(agent)
+        runner = await self._supervisor.lifecycle.add(agent)
         return JSONResponse(runner.describe())
 
     async def _remove(self, request: Request) -> Response:
-        await self._supervisor.remove(request.path_params["name"])
+        await self._supervisor.lifecycle.remove(request.path_params["name"])
         return JSONResponse(self._supervisor.status())
 
     async def _screen(self, request: Request) -> Response:
@@ -190,17 +190,17 @@ class Api:
         return JSONResponse({"argv": self._supervisor.attach(name, read_only=read_only)})
 
     async def _interrupt(self, request: Request) -> Response:
-        await self._supervisor.interrupt(request.path_params["name"])
+        await self._supervisor.lifecycle.interrupt(request.path_params["name"])
         return JSONResponse(self._supervisor.runner(request.path_params["name"]).describe())
 
     async def _restart(self, request: Request) -> Response:
         name = request.path_params.get("name")
-        await self._supervisor.restart([name] if name else None)
+        await self._supervisor.lifecycle.restart([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
     async def _stop(self, request: Request) -> Response:
         name = request.path_params.get("name")
-        await self._supervisor.stop([name] if name else None)
+        await self._supervisor.lifecycle.stop([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
     async def _shutdown(self, request: Request) -> Response:
@@ -208,7 +208,7 @@ class Api:
         status = body.get("status", "completed")
         if status not in {"completed", "failed", "cancelled"}:
             raise ConfigError(f"status={status!r} is not known; use completed, failed or cancelled")
-        await self._supervisor.shutdown(status)
+        await self._supervisor.lifecycle.shutdown(status)
         return JSONResponse({"run_dir": str(self._supervisor.run_dir)})
 
     async def _events(self, request: Request) -> Response:

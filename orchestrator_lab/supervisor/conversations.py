@@ -101,7 +101,7 @@ class Conversations:
             agents=agents,
             rounds=rounds,
         )
-        supervisor.send(
+        supervisor.routing.send(
             sender="user",
             recipient=agents[0],
             text=opening,
@@ -157,7 +157,7 @@ class Conversations:
             runner = self._supervisor.runner(recipient)
         except AgentNotFound:
             return
-        self._supervisor.queue(
+        self._supervisor.routing.queue(
             sender=message.recipient,
             recipient=runner.name,
             text=reply,

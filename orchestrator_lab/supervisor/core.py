@@ -8,42 +8,36 @@ import json
 import logging
 import os
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab import __version__
 from orchestrator_lab.config import ClusterConfig, instructions_text
 from orchestrator_lab.errors import (
-    AgentFailed,
     AgentNotFound,
-    ClusterExists,
     ClusterStopped,
     ConfigError,
-    DiskFull,
     ExchangeTimeout,
     JournalError,
-    MessageRefused,
     OrchestratorLabError,
-    TmuxError,
 )
 from orchestrator_lab.journal.writer import JournalWriter, SecretMask
-from orchestrator_lab.runtime import handoff_argv, read_record, update_record
-from orchestrator_lab.supervisor.agent import AgentRunner
+from orchestrator_lab.runtime import private_dir, read_record, update_record, write_private
 from orchestrator_lab.supervisor.conversations import Conversations
-from orchestrator_lab.supervisor.delivery import Mailbox
-from orchestrator_lab.supervisor.header import header_line, split_header
 from orchestrator_lab.supervisor.keeperlink import KeeperLink
-from orchestrator_lab.supervisor.messages import Ledger, Message
+from orchestrator_lab.supervisor.lifecycle import Lifecycle
+from orchestrator_lab.supervisor.messages import Ledger
+from orchestrator_lab.supervisor.routing import Routing
 from orchestrator_lab.supervisor.tmuxthread import TmuxThread
-from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv, sanitize
+from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-    from orchestrator_lab.config import Agent, AgentConfig
+    from orchestrator_lab.config import AgentConfig
     from orchestrator_lab.gateway.gateway import Gateway
+    from orchestrator_lab.supervisor.agent import AgentRunner
+    from orchestrator_lab.supervisor.delivery import Mailbox
 
 __all__ = ["Supervisor"]
 
@@ -96,6 +90,7 @@ class Supervisor:
             tcp_fd=options.tcp_fd,
             lock_fd=options.lock_fd,
             keeper_fd=options.keeper_fd,
+            supervisor_restarts=options.restart,
             on_message=self._keeper_said,
             on_restarted=self._keeper_restarted,
         )
@@ -104,8 +99,9 @@ class Supervisor:
         self.problem: OrchestratorLabError | None = None
         self.status_text = "starting"
         self._states: set[str] = set()
-        self._lifecycle = asyncio.Lock()
-        self._end_status = "completed"
+        self.lifecycle = Lifecycle(self)
+        self.routing = Routing(self)
+        self.end_status = "completed"
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # life ---------------------------------------------------------------------------------------
@@ -150,265 +146,9 @@ class Supervisor:
             await recover(self, gap_since=self._options.gap_since)
         self._watch_owner()
 
-    async def launch(self) -> None:
-        """Start the configured agents, all at once, and wait until they are ready."""
-        self.status_text = "starting"
-        for agent in self.config.agents:
-            self._add_runner(agent).locate()
-        self._check_work_dirs()
-        for runner in self.runners.values():
-            runner.announce()
-        await self.journal.asynced()
-        await asyncio.gather(*(self._start_pane(runner) for runner in self.runners.values()))
-        await self.wait_ready(list(self.runners.values()))
-
-    async def wait_ready(self, runners: list[AgentRunner]) -> None:
-        """Wait until agents take messages; raise AgentFailed for the first that ended instead.
-
-        An agent that asks its user something is no failure: it waits, and its status says for what.
-        """
-        done = await self.ledger.until(
-            lambda: (
-                self.status_text == "ending"
-                or all(one.ready is not None or one.error is not None or one.dialog is not None for one in runners)
-            ),
-            self.config.start_timeout_s,
-        )
-        if self.status_text == "ending":
-            raise ClusterStopped(f"cluster {self.config.name!r} was shut down while it started")
-        for runner in runners:
-            if runner.error is not None:
-                raise runner.error
-        if not done:
-            late = [one for one in runners if one.ready is None and one.dialog is None]
-            screen = (await self.screen(late[0])).strip()
-            raise AgentFailed(
-                f"agent {late[0].name!r} was not ready within {self.config.start_timeout_s:g} s (start_timeout_s); "
-                f"its screen shows:\n{screen[-2000:]}",
-                agent=late[0].name,
-            )
-        self.status_text = "running"
-
-    def _add_runner(self, agent: Agent, *, token: str | None = None) -> AgentRunner:
-        resolved = agent.model_copy(update={"gateway": self.config.gateway_of(agent)})
-        runner = AgentRunner(self, resolved, token=token)
-        self.runners[agent.name] = runner
-        self._introduce(runner)
-        return runner
-
-    def _introduce(self, runner: AgentRunner) -> None:
-        """Give a runner its mailbox and its gateway."""
-        self.mask.add(runner.token)
-        self.mask.add(runner.gateway_secret)
-        mailbox = self.mailboxes[runner.name] = Mailbox(runner)
-        mailbox.open()
-        self.bind_gateway(runner)
-
-    def adopt_runner(self, agent: Agent, kept: dict[str, Any]) -> AgentRunner:
-        """Make a runner for an agent that an earlier supervisor started, with the identity it has."""
-        resolved = agent.model_copy(update={"gateway": self.config.gateway_of(agent)})
-        runner = AgentRunner(self, resolved, token=kept.get("token"))
-        runner.restore(kept)
-        self.runners[agent.name] = runner
-        self._introduce(runner)
-        return runner
-
-    def _record(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
+    def record_event(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Journal an event of the gateway."""
         self.journal.append(event, **facts)
-
-    def record_again(self, runner: AgentRunner) -> None:
-        """Ask a keeper that may be new to go on recording a pane (one that has the pane changes nothing)."""
-        cols, rows = self.config.size_of(runner.config)
-        self.keeper.tell(
-            op="record",
-            agent=runner.name,
-            pane=runner.pane_id,
-            cols=cols,
-            rows=rows,
-            path=str(self.run_dir / "panes" / f"{runner.name}.cast.zst"),
-            title=runner.name,
-        )
-
-    def bind_gateway(self, runner: AgentRunner) -> None:
-        """Point the agent's secret address at the model that its configuration names."""
-        gateway = runner.config.gateway
-        if gateway is None or gateway.mode == "none":
-            return
-        if self.gateway is None:
-            from orchestrator_lab.gateway.gateway import Gateway
-
-            self.gateway = Gateway(
-                self._record,
-                split_header=split_header,
-                local_log=self.folder / "logs" / "local-model.log",
-            )
-        key = self.environ.get(gateway.key_env) if gateway.key_env else None
-        if gateway.key_env and key is None:
-            raise ConfigError(
-                f"agent {runner.name!r}: gateway.key_env names {gateway.key_env}, which is not set in the environment "
-                "of whoever started the cluster"
-            )
-        self.gateway.bind(runner.name, runner.gateway_secret, gateway, key=key)
-
-    async def _start_pane(self, runner: AgentRunner) -> None:
-        argv = runner.write_launch()
-        cols, rows = self.config.size_of(runner.config)
-        pane = await self.tmux.run(
-            self.driver.create_pane,
-            runner.name,
-            argv,
-            cwd=self.config.work_dir_of(runner.config),
-            cols=cols,
-            rows=rows,
-            tags={"agent": runner.name},
-        )
-        await self._record_pane(runner, pane.pane_id)
-        runner.started(pane.pane_id, pane.pid)
-
-    async def _record_pane(self, runner: AgentRunner, pane_id: str) -> None:
-        """Have the pane's bytes sent to the keeper, and kept."""
-        runner.pane_id = pane_id
-        self.record_again(runner)
-        await self.tmux.run(self.driver.pipe, pane_id, handoff_argv(self.folder, runner.name))
-
-    async def add(self, agent: Agent) -> AgentRunner:
-        """Add an agent to the running cluster."""
-        async with self._lifecycle:
-            if agent.name in self.runners:
-                raise ClusterExists(f"cluster {self.config.name!r} has an agent {agent.name!r} already")
-            self.config = self.config.model_copy(update={"agents": [*self.config.agents, agent]})
-            runner = self._add_runner(agent)
-            try:
-                runner.locate()
-                runner.announce()
-                await self.journal.asynced()
-                await self._start_pane(runner)
-                await self.wait_ready([runner])
-            except OrchestratorLabError:
-                await self._forget(runner)
-                raise
-            return runner
-
-    async def remove(self, name: str) -> None:
-        """End an agent and take it out of the cluster."""
-        async with self._lifecycle:
-            runner = self.runner(name)
-            await self._end_agents([runner])
-            await self._forget(runner)
-
-    async def _forget(self, runner: AgentRunner) -> None:
-        if runner.running:
-            await self._end_agents([runner])
-        if runner.pane_id is not None:
-            with contextlib.suppress(TmuxError):
-                await self.tmux.run(self.driver.kill_pane, runner.pane_id)
-        self.keeper.tell(op="end", agent=runner.name)
-        self.mailboxes.pop(runner.name).close()
-        for message in list(self.ledger.messages.values()):
-            if message.recipient == runner.name and message.status == "queued":
-                self.ledger.advance(
-                    message, "failed", error_type="removed", error_message=f"{runner.name} left the cluster"
-                )
-        if self.gateway is not None:
-            self.gateway.unbind(runner.gateway_secret)
-        runner.close()
-        del self.runners[runner.name]
-        self.config = self.config.model_copy(
-            update={"agents": [agent for agent in self.config.agents if agent.name != runner.name]}
-        )
-        self.journal.append("agent.removed", agent=runner.name)
-
-    async def stop(self, names: list[str] | None = None) -> None:
-        """End the agents; the tmux session, the journal and the supervisor stay."""
-        async with self._lifecycle:
-            runners = [self.runner(name) for name in names] if names else list(self.runners.values())
-            await self._end_agents(runners)
-            if names is None:
-                self.stopped = True
-                self.status_text = "stopped"
-                self.journal.append("cluster.stopped")
-
-    async def _end_agents(self, runners: list[AgentRunner]) -> None:
-        """End programs: asked first, hung up on when they stay, killed when they do not go."""
-        alive = [one for one in runners if one.running and one.pid is not None]
-        for runner in alive:
-            runner.stopping = True
-        patience = max([_HANGUP_AFTER_S, *await asyncio.gather(*(self._ask_to_end(one) for one in alive))])
-
-        def gone() -> bool:
-            return not any(one.running for one in alive)
-
-        for number, wait_s in ((signal.SIGHUP, patience), (signal.SIGTERM, _TERM_GRACE_S), (signal.SIGKILL, 1.0)):
-            if await self.ledger.until(gone, wait_s):
-                return
-            for runner in alive:
-                if runner.running:
-                    _signal_group(runner.pid, number)
-        await self.ledger.until(gone, 5.0)
-
-    async def _ask_to_end(self, runner: AgentRunner) -> float:
-        """Ask a program to end in its own way; return the seconds that it should be given."""
-        stop = getattr(runner.config, "stop", None)
-        if stop is None or runner.pane_id is None or runner.ready is None:
-            _signal_group(runner.pid, signal.SIGTERM)
-            return _TERM_GRACE_S
-        try:
-            if stop.text is not None:
-                await self.tmux.run(self.driver.paste, runner.pane_id, stop.text)
-                await self.tmux.run(self.driver.enter, runner.pane_id)
-            else:
-                await self.tmux.run(self.driver.press, runner.pane_id, stop.key or "C-d")
-        except TmuxError:
-            return 0.0
-        return float(stop.timeout_s) if "stop" in runner.config.model_fields_set else _HANGUP_AFTER_S
-
-    async def restart(self, names: list[str] | None = None) -> None:
-        """Start ended agents again, end and start living ones; their sessions and the run go on."""
-        async with self._lifecycle:
-            runners = [self.runner(name) for name in names] if names else list(self.runners.values())
-            await self._end_agents(runners)
-            self.stopped = False
-            if names is None:
-                self.journal.append("cluster.restarted")
-            for runner in runners:
-                runner.restarts += 1
-                argv = runner.write_launch()
-                if runner.pane_id is None:
-                    continue
-                pane = await self.tmux.run(
-                    self.driver.respawn, runner.pane_id, argv, cwd=self.config.work_dir_of(runner.config)
-                )
-                await self._record_pane(runner, pane.pane_id)
-                runner.started(pane.pane_id, pane.pid, restart=runner.restarts)
-            await self.wait_ready(runners)
-
-    async def interrupt(self, name: str) -> None:
-        """Interrupt an agent's turn, as a person would."""
-        runner = self.runner(name)
-        if not runner.running or runner.pane_id is None:
-            raise ClusterStopped(f"agent {name!r} is {runner.state}; there is nothing to interrupt")
-        turn = runner.turn
-        await self.tmux.run(self.driver.press, runner.pane_id, runner.adapter.interrupt_key)
-        self.journal.append("note", agent=name, text="interrupted", source="human")
-        if turn is None:
-            return
-        for _ in range(20):
-            if await self.ledger.until(lambda: runner.turn is not turn, 0.25) or await runner.reconcile():
-                return
-
-    async def shutdown(self, status: str = "completed") -> None:
-        """End everything: agents, tmux, run."""
-        async with self._lifecycle:
-            if self.ending.is_set():
-                return
-            self.status_text = "ending"
-            self._end_status = status
-            await self._end_agents(list(self.runners.values()))
-            for mailbox in self.mailboxes.values():
-                mailbox.close()
-            await asyncio.gather(*(one.keep_transcript() for one in self.runners.values()))
-            self.ending.set()
-            self.ledger.poke()
 
     async def close(self, *, error: OrchestratorLabError | None = None) -> None:
         """Close what is open, the journal last."""
@@ -422,154 +162,18 @@ class Supervisor:
         with contextlib.suppress(JournalError):
             self.journal.append(
                 "run.ended",
-                status="failed" if error else self._end_status,
+                status="failed" if error else self.end_status,
                 error_type=type(error).__name__ if error else None,
                 error_message=error.message.split("\n", 1)[0] if error else None,
             )
             self.journal.sync()
+        self._keep_logs()
+        self.keeper.tell(op="bye")
         await self.keeper.close()
         self.tmux.close()
         self.journal.close()
 
     # messages -----------------------------------------------------------------------------------
-
-    def send(
-        self,
-        *,
-        sender: str,
-        recipient: str,
-        text: str,
-        source: str,
-        kind: str = "direct",
-        in_reply_to: str | None = None,
-        conversation_id: str | None = None,
-        when: str = "idle",
-        expires_s: float | None = None,
-        hop: int = 0,
-        message_id: str | None = None,
-    ) -> Message:
-        """Take in a message: check who may write to whom, journal it, queue it.
-
-        A client that repeats a request, because the answer was lost, gives the same `message_id`.
-        """
-        if message_id is not None and message_id in self.ledger.messages:
-            return self.ledger.messages[message_id]
-        if recipient == "user":
-            raise MessageRefused(
-                "the user reads the transcript of your turn: end your turn with what you want to say instead",
-                sender=sender,
-                recipient=recipient,
-            )
-        runner = self.runner(recipient)
-        if when not in {"idle", "now"}:
-            raise ConfigError(f"when={when!r} is not known; use 'idle' (wait for the end of a turn) or 'now'")
-        parent = self.ledger.messages.get(in_reply_to) if in_reply_to else None
-        if in_reply_to and parent is None:
-            raise MessageRefused(f"there is no message {in_reply_to!r} to reply to", in_reply_to=in_reply_to)
-        if parent is not None:
-            conversation_id = conversation_id or parent.conversation_id
-            kind = "reply"
-        clean, _ = sanitize(text)
-        if not clean.strip():
-            raise MessageRefused("an empty message cannot be typed; send some text", recipient=recipient)
-        if self.stopped or (not runner.running and runner.state in {"exited", "failed"}):
-            raise ClusterStopped(
-                f"agent {recipient!r} of cluster {self.config.name!r} is {runner.state} and takes no messages; "
-                "restart it first"
-            )
-        halted = self.mailboxes[recipient].halted
-        if halted:
-            raise DiskFull(halted)
-        from_agent = source == "agent"
-        message = self.queue(
-            sender=sender,
-            recipient=recipient,
-            text=text,
-            kind=kind,
-            source=source,
-            in_reply_to=in_reply_to,
-            conversation_id=conversation_id,
-            when=when,
-            expires_s=expires_s,
-            hop=hop,
-            message_id=message_id,
-            header=(lambda identity: header_line(sender, identity)) if from_agent else None,
-        )
-        if not self.config.topology.allows(sender, recipient):
-            may = self.config.topology.recipients(sender, self.config.names)
-            self.ledger.advance(
-                message,
-                "refused",
-                error_type="topology",
-                error_message=(
-                    f"the topology does not let {sender} write to {recipient}; "
-                    f"{sender} may write to: {', '.join(may) or 'nobody'}"
-                ),
-            )
-        return message
-
-    def queue(
-        self,
-        *,
-        text: str,
-        recipient: str,
-        header: Callable[[str], str] | None,
-        **rest: Any,  # noqa: ANN401
-    ) -> Message:
-        """Journal a message that may be delivered and put it into the recipient's mailbox."""
-        content, removed = sanitize(text)
-        message = self.ledger.queue(
-            recipient=recipient, content=content, header=header, removed_controls=removed, **rest
-        )
-        allowed = rest["sender"] not in self.runners or self.config.topology.allows(rest["sender"], recipient)
-        if allowed or message.conversation_id in self.conversations.running:
-            self.mailboxes[recipient].put(message)
-        return message
-
-    def send_from_agent(
-        self, sender: AgentRunner, to: str, text: str, *, in_reply_to: str | None = None, kind: str = "direct"
-    ) -> Message:
-        """Take in a message that an agent wrote; its name is known by its secret."""
-        turn = sender.turn
-        return self.send(
-            sender=sender.name,
-            recipient=to,
-            text=text,
-            source="agent",
-            kind=kind,
-            in_reply_to=in_reply_to,
-            conversation_id=turn.conversation_id if turn else None,
-            hop=turn.hop + 1 if turn else 0,
-        )
-
-    def broadcast(self, sender: AgentRunner, text: str) -> list[Message]:
-        """Take in one message for each agent that the sender may write to."""
-        names = [
-            name for name in self.config.topology.recipients(sender.name, list(self.runners)) if name != sender.name
-        ]
-        if not names:
-            raise MessageRefused(f"the topology does not let {sender.name} write to anybody", sender=sender.name)
-        return [self.send_from_agent(sender, name, text, kind="broadcast") for name in names]
-
-    def history(self, name: str, since: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the newest messages that an agent sent or got, oldest first."""
-        found = [one for one in self.ledger.messages.values() if name in {one.sender, one.recipient}]
-        if since is not None:
-            ids = [one.message_id for one in found]
-            found = found[ids.index(since) + 1 :] if since in ids else found
-        return [one.to_dict() for one in found[-limit:]]
-
-    def unsettled(self, name: str, prompt: str) -> Message | None:
-        """Return a message to this agent that bytes were written for, and that this prompt proves."""
-        for message in self.ledger.messages.values():
-            if (
-                message.recipient == name
-                and message.status in {"claimed", "written", "uncertain"}
-                and message.expected is not None
-                and message.expected.rstrip() == prompt.rstrip()
-            ):
-                return message
-        return None
 
     async def until_idle(self, names: list[str] | None, timeout_s: float | None) -> bool:
         """Wait until agents are idle and nothing is on its way to them."""
@@ -579,7 +183,8 @@ class Supervisor:
             if any(conversation.ended is None for conversation in self.conversations.running.values()):
                 return False
             return all(
-                not self.mailboxes[one.name].busy and one.state in {"idle", "exited", "failed"} for one in runners
+                not self.mailboxes[one.name].busy and not one.amending and one.state in {"idle", "exited", "failed"}
+                for one in runners
             )
 
         return await self.ledger.until(idle, timeout_s)
@@ -661,8 +266,6 @@ class Supervisor:
 
     def instructions(self, config: AgentConfig) -> str | None:
         """Return an agent's role text, and keep a copy in the run."""
-        from orchestrator_lab.runtime import private_dir, write_private
-
         text = instructions_text(config)
         if text:
             write_private(private_dir(self.run_dir / "instructions") / f"{config.name}.md", text)
@@ -717,7 +320,7 @@ class Supervisor:
             if runner.pane_id is None:
                 continue
             await self.tmux.run(self.driver.pipe, runner.pane_id, None)
-            await self._record_pane(runner, runner.pane_id)
+            await self.lifecycle.record_pane(runner, runner.pane_id)
             self.journal.append(
                 "recording.gap", agent=runner.name, level="warning", gap_s=round(gap_s, 6), reason="keeper"
             )
@@ -734,7 +337,7 @@ class Supervisor:
         if record.lifetime != "owner" or record.owner_pid is None:
             return
         if not record.alive("owner"):
-            self._spawn(self.shutdown("cancelled"))
+            self._spawn(self.lifecycle.shutdown("cancelled"))
             return
         if not hasattr(os, "pidfd_open"):
             self._spawn(self._poll_owner())
@@ -746,7 +349,7 @@ class Supervisor:
             loop.remove_reader(descriptor)
             os.close(descriptor)
             logger.info("the owner %s ended: shutting down", record.owner_pid)
-            self._spawn(self.shutdown("cancelled"))
+            self._spawn(self.lifecycle.shutdown("cancelled"))
 
         loop.add_reader(descriptor, gone)
 
@@ -754,7 +357,7 @@ class Supervisor:
         """Where no pidfd exists (macOS), the owner is looked at twice a second."""
         while self.record.alive("owner"):  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.5)
-        await self.shutdown("cancelled")
+        await self.lifecycle.shutdown("cancelled")
 
     def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
         task = asyncio.create_task(work)
@@ -765,6 +368,13 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("background work failed", exc_info=task.exception())
+
+    def _keep_logs(self) -> None:
+        """Copy the processes' logs into the run: the runtime folder goes with the cluster."""
+        logs = private_dir(self.run_dir / "logs")
+        for log in (self.folder / "logs").glob("*.log"):
+            with contextlib.suppress(OSError):
+                write_private(logs / log.name, self.mask_bytes(log.read_bytes()))
 
     # small helpers ------------------------------------------------------------------------------
 
@@ -782,17 +392,3 @@ class Supervisor:
             for name in ("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
             if name in self.environ
         }
-
-    def _check_work_dirs(self) -> None:
-        for runner in self.runners.values():
-            folder = self.config.work_dir_of(runner.config)
-            if not folder.is_dir():
-                raise ConfigError(f"agent {runner.name!r}: its work folder {folder} does not exist")
-
-
-def _signal_group(pid: int | None, number: int) -> None:
-    """Signal a pane's process and its group (tmux makes each pane's process a session leader)."""
-    if pid is None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

@@ -25,6 +25,11 @@ __all__ = ["KeeperLink"]
 
 logger = logging.getLogger(__name__)
 
+#: A keeper that lived this long is replaced at once when it dies, in seconds.
+_SETTLED_S = 5.0
+#: Longest pause between two starts of a keeper, in seconds.
+_LONGEST_PAUSE_S = 10.0
+
 
 class KeeperLink:
     """One line of JSON each way.
@@ -35,6 +40,8 @@ class KeeperLink:
         The cluster's runtime folder.
     api_fd, tcp_fd, lock_fd, keeper_fd : int
         Descriptors that the keeper gave to this process.
+    supervisor_restarts : int
+        How often this supervisor's cluster has had a new one; a new keeper counts on from it.
     on_message : callable
         Takes each message of the keeper.
     on_restarted : callable
@@ -49,12 +56,14 @@ class KeeperLink:
         tcp_fd: int,
         lock_fd: int,
         keeper_fd: int,
+        supervisor_restarts: int,
         on_message: Callable[[dict[str, Any]], None],
         on_restarted: Callable[[float], Awaitable[None]],
     ) -> None:
         self._folder = folder
         self._fds = {"--api-fd": api_fd, "--tcp-fd": tcp_fd, "--lock-fd": lock_fd}
         self._socket = socket.socket(fileno=keeper_fd)
+        self._supervisor_restarts = supervisor_restarts
         self._on_message = on_message
         self._on_restarted = on_restarted
         self._writer: asyncio.StreamWriter | None = None
@@ -82,6 +91,7 @@ class KeeperLink:
             self._task.cancel()
 
     async def _run(self) -> None:
+        pause_s, begun = 0.0, time.monotonic()
         while True:
             # Dead by kill -9 or alive: end of file says so at once.
             with contextlib.suppress(OSError):
@@ -89,6 +99,10 @@ class KeeperLink:
             if self._closing:
                 return
             lost_at = time.monotonic()
+            # A keeper that cannot live must not be started in a circle; one that lived a while starts at once.
+            pause_s = 0.0 if lost_at - begun > _SETTLED_S else min(_LONGEST_PAUSE_S, max(0.5, 2 * pause_s))
+            await asyncio.sleep(pause_s)
+            begun = time.monotonic()
             logger.warning("the keeper is gone; starting a new one")
             self._respawn()
             self.restarts += 1
@@ -118,7 +132,7 @@ class KeeperLink:
         argv = [sys.executable, "-P", "-m", "orchestrator_lab.keeper", str(self._folder), "--adopt"]
         for name, fd in fds.items():
             argv += [name, str(fd)]
-        argv += ["--supervisor-pid", str(os.getpid()), "--restarts", "0"]
+        argv += ["--supervisor-pid", str(os.getpid()), "--restarts", str(self._supervisor_restarts)]
         with (self._folder / "logs" / "keeper.log").open("ab") as log:
             child = subprocess.Popen(
                 argv,

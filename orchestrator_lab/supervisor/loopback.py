@@ -94,9 +94,9 @@ class Loopback:
             return JSONResponse({"error": "expected JSON with 'to' and 'text'"}, status_code=400)
         try:
             if to == "all":
-                sent = self._supervisor.broadcast(runner, text)
+                sent = self._supervisor.routing.broadcast(runner, text)
                 return JSONResponse({"messages": [message.to_dict() for message in sent]})
-            message = self._supervisor.send_from_agent(runner, to, text, in_reply_to=body.get("in_reply_to"))
+            message = self._supervisor.routing.send_from_agent(runner, to, text, in_reply_to=body.get("in_reply_to"))
         except OrchestratorLabError as error:
             return JSONResponse({"error": to_payload(error)}, status_code=409)
         return JSONResponse({"messages": [message.to_dict()]})
@@ -105,7 +105,9 @@ class Loopback:
         runner = self._agent(request)
         if runner is None:
             return _forbidden()
-        return JSONResponse({"messages": self._supervisor.history(runner.name, request.query_params.get("since"))})
+        return JSONResponse(
+            {"messages": self._supervisor.routing.history(runner.name, request.query_params.get("since"))}
+        )
 
     async def _agents(self, request: Request) -> Response:
         runner = self._agent(request)

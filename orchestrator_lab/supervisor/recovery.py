@@ -188,7 +188,7 @@ async def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, event
         agent = supervisor.config.agent(name)
     known = [one for one in supervisor.config.agents if one.name != name]
     supervisor.config = supervisor.config.model_copy(update={"agents": [*known, agent]})
-    runner = supervisor.adopt_runner(agent, kept)
+    runner = supervisor.lifecycle.adopt_runner(agent, kept)
     runner.locate()
     if pane is None:
         supervisor.journal.append("agent.failed", agent=name, level="error", error_type="lost", error_message="no pane")
@@ -201,7 +201,7 @@ async def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, event
         ready=_ready_source(events, name),
         dialog=_open_dialog(events, name),
     )
-    supervisor.record_again(runner)
+    supervisor.lifecycle.record_again(runner)
 
 
 async def _settle(supervisor: Supervisor, runner: AgentRunner) -> None:

@@ -69,7 +69,7 @@ class Tools:
             """
             runner = caller(context)
             try:
-                message = supervisor.send_from_agent(runner, to, text, in_reply_to=in_reply_to)
+                message = supervisor.routing.send_from_agent(runner, to, text, in_reply_to=in_reply_to)
             except OrchestratorLabError as error:
                 raise ToolError(error.message) from error
             if message.status == "refused":
@@ -80,7 +80,7 @@ class Tools:
             """Write the same text to every agent that you may write to."""
             runner = caller(context)
             try:
-                sent = supervisor.broadcast(runner, text)
+                sent = supervisor.routing.broadcast(runner, text)
             except OrchestratorLabError as error:
                 raise ToolError(error.message) from error
             return {"message_ids": {message.recipient: message.message_id for message in sent}}
@@ -104,7 +104,7 @@ class Tools:
             context: Context[Any, Any], since: str | None = None, limit: int = 50
         ) -> list[dict[str, Any]]:
             """Return the messages that you sent and got, oldest first; since is the id of the last one you know."""
-            return supervisor.history(caller(context).name, since, max(1, min(limit, 500)))
+            return supervisor.routing.history(caller(context).name, since, max(1, min(limit, 500)))
 
         # The SDK reads the annotations, which are texts in this module, in the functions' globals.
         for tool in (send_message, broadcast, list_agents, read_messages):

@@ -37,3 +37,4 @@ class Turn:
     tools: set[str] = field(default_factory=set)
     began_at: float = field(default_factory=time.time)
     reply: str | None = None
+    interrupted: bool = False

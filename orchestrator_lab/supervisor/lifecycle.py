@@ -1,0 +1,330 @@
+"""The life of a cluster's agents: start, stop, restart, join, leave, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.errors import (
+    AgentFailed,
+    ClusterExists,
+    ClusterStopped,
+    ConfigError,
+    OrchestratorLabError,
+    TmuxError,
+)
+from orchestrator_lab.runtime import handoff_argv
+from orchestrator_lab.supervisor.agent import AgentRunner
+from orchestrator_lab.supervisor.delivery import Mailbox
+from orchestrator_lab.supervisor.header import split_header
+
+if TYPE_CHECKING:
+    from orchestrator_lab.config import Agent
+    from orchestrator_lab.supervisor.core import Supervisor
+
+__all__ = ["Lifecycle"]
+
+#: Seconds that programs have to end after SIGTERM (Claude Code writes its session's end).
+_TERM_GRACE_S = 4.0
+#: Seconds after which a program that was asked to end by a key is hung up on, as by a closed terminal.
+_HANGUP_AFTER_S = 0.5
+
+
+class Lifecycle:
+    """Starts and ends agents, one change at a time.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        The cluster.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._cluster = supervisor
+        self._lock = asyncio.Lock()
+
+    async def launch(self) -> None:
+        """Start the configured agents, all at once, and wait until they are ready."""
+        self._cluster.status_text = "starting"
+        for agent in self._cluster.config.agents:
+            self._add_runner(agent).locate()
+        self._check_work_dirs()
+        for runner in self._cluster.runners.values():
+            runner.announce()
+        await self._cluster.journal.asynced()
+        await asyncio.gather(*(self._start_pane(runner) for runner in self._cluster.runners.values()))
+        await self.wait_ready(list(self._cluster.runners.values()))
+
+    async def wait_ready(self, runners: list[AgentRunner]) -> None:
+        """Wait until agents take messages; raise AgentFailed for the first that ended instead.
+
+        An agent that asks its user something is no failure: it waits, and its status says for what.
+        """
+        done = await self._cluster.ledger.until(
+            lambda: (
+                self._cluster.status_text == "ending"
+                or all(one.ready is not None or one.error is not None or one.dialog is not None for one in runners)
+            ),
+            self._cluster.config.start_timeout_s,
+        )
+        if self._cluster.status_text == "ending":
+            raise ClusterStopped(f"cluster {self._cluster.config.name!r} was shut down while it started")
+        for runner in runners:
+            if runner.error is not None:
+                raise runner.error
+        if not done:
+            late = [one for one in runners if one.ready is None and one.dialog is None]
+            screen = (await self._cluster.screen(late[0])).strip()
+            waited = self._cluster.config.start_timeout_s
+            raise AgentFailed(
+                f"agent {late[0].name!r} was not ready within {waited:g} s (start_timeout_s); its screen shows:\n"
+                f"{screen[-2000:]}",
+                agent=late[0].name,
+            )
+        self._cluster.status_text = "running"
+
+    def _add_runner(self, agent: Agent, *, token: str | None = None) -> AgentRunner:
+        resolved = agent.model_copy(update={"gateway": self._cluster.config.gateway_of(agent)})
+        runner = AgentRunner(self._cluster, resolved, token=token)
+        self._cluster.runners[agent.name] = runner
+        self._introduce(runner)
+        return runner
+
+    def _introduce(self, runner: AgentRunner) -> None:
+        """Give a runner its mailbox and its gateway."""
+        self._cluster.mask.add(runner.token)
+        self._cluster.mask.add(runner.gateway_secret)
+        mailbox = self._cluster.mailboxes[runner.name] = Mailbox(runner)
+        mailbox.open()
+        self.bind_gateway(runner)
+
+    def adopt_runner(self, agent: Agent, kept: dict[str, Any]) -> AgentRunner:
+        """Make a runner for an agent that an earlier supervisor started, with the identity it has."""
+        resolved = agent.model_copy(update={"gateway": self._cluster.config.gateway_of(agent)})
+        runner = AgentRunner(self._cluster, resolved, token=kept.get("token"))
+        runner.restore(kept)
+        self._cluster.runners[agent.name] = runner
+        self._introduce(runner)
+        return runner
+
+    def bind_gateway(self, runner: AgentRunner) -> None:
+        """Point the agent's secret address at the model that its configuration names."""
+        gateway = runner.config.gateway
+        if gateway is None or gateway.mode == "none":
+            return
+        if self._cluster.gateway is None:
+            from orchestrator_lab.gateway.gateway import Gateway
+
+            self._cluster.gateway = Gateway(
+                self._cluster.record_event,
+                split_header=split_header,
+                local_log=self._cluster.folder / "logs" / "local-model.log",
+            )
+        key = self._cluster.environ.get(gateway.key_env) if gateway.key_env else None
+        if gateway.key_env and key is None:
+            raise ConfigError(
+                f"agent {runner.name!r}: gateway.key_env names {gateway.key_env}, which is not set in the environment "
+                "of whoever started the cluster"
+            )
+        self._cluster.gateway.bind(runner.name, runner.gateway_secret, gateway, key=key)
+
+    def record_again(self, runner: AgentRunner) -> None:
+        """Ask a keeper that may be new to go on recording a pane (one that has the pane changes nothing)."""
+        cols, rows = self._cluster.config.size_of(runner.config)
+        self._cluster.keeper.tell(
+            op="record",
+            agent=runner.name,
+            pane=runner.pane_id,
+            cols=cols,
+            rows=rows,
+            path=str(self._cluster.run_dir / "panes" / f"{runner.name}.cast.zst"),
+            title=runner.name,
+            mask=[runner.token, runner.gateway_secret],
+        )
+
+    async def _start_pane(self, runner: AgentRunner) -> None:
+        argv = runner.write_launch()
+        cols, rows = self._cluster.config.size_of(runner.config)
+        pane = await self._cluster.tmux.run(
+            self._cluster.driver.create_pane,
+            runner.name,
+            argv,
+            cwd=self._cluster.config.work_dir_of(runner.config),
+            cols=cols,
+            rows=rows,
+            tags={"agent": runner.name},
+        )
+        await self.record_pane(runner, pane.pane_id)
+        runner.started(pane.pane_id, pane.pid)
+
+    async def record_pane(self, runner: AgentRunner, pane_id: str) -> None:
+        """Have the pane's bytes sent to the keeper, and kept."""
+        runner.pane_id = pane_id
+        self.record_again(runner)
+        await self._cluster.tmux.run(
+            self._cluster.driver.pipe, pane_id, handoff_argv(self._cluster.folder, runner.name)
+        )
+
+    async def add(self, agent: Agent) -> AgentRunner:
+        """Add an agent to the running cluster."""
+        async with self._lock:
+            if agent.name in self._cluster.runners:
+                raise ClusterExists(f"cluster {self._cluster.config.name!r} has an agent {agent.name!r} already")
+            self._cluster.config = self._cluster.config.model_copy(
+                update={"agents": [*self._cluster.config.agents, agent]}
+            )
+            runner = self._add_runner(agent)
+            try:
+                runner.locate()
+                runner.announce()
+                await self._cluster.journal.asynced()
+                await self._start_pane(runner)
+                await self.wait_ready([runner])
+            except OrchestratorLabError:
+                await self._forget(runner)
+                raise
+            return runner
+
+    async def remove(self, name: str) -> None:
+        """End an agent and take it out of the cluster."""
+        async with self._lock:
+            runner = self._cluster.runner(name)
+            await self._end_agents([runner])
+            await self._forget(runner)
+
+    async def _forget(self, runner: AgentRunner) -> None:
+        if runner.running:
+            await self._end_agents([runner])
+        if runner.pane_id is not None:
+            with contextlib.suppress(TmuxError):
+                await self._cluster.tmux.run(self._cluster.driver.kill_pane, runner.pane_id)
+        self._cluster.keeper.tell(op="end", agent=runner.name)
+        self._cluster.keeper.tell(op="forget", agent=runner.name)
+        self._cluster.mailboxes.pop(runner.name).close()
+        for message in list(self._cluster.ledger.messages.values()):
+            if message.recipient == runner.name and message.status == "queued":
+                self._cluster.ledger.advance(
+                    message, "failed", error_type="removed", error_message=f"{runner.name} left the cluster"
+                )
+        if self._cluster.gateway is not None:
+            self._cluster.gateway.unbind(runner.gateway_secret)
+        runner.close()
+        del self._cluster.runners[runner.name]
+        self._cluster.config = self._cluster.config.model_copy(
+            update={"agents": [agent for agent in self._cluster.config.agents if agent.name != runner.name]}
+        )
+        self._cluster.journal.append("agent.removed", agent=runner.name)
+
+    async def stop(self, names: list[str] | None = None) -> None:
+        """End the agents; the tmux session, the journal and the supervisor stay."""
+        async with self._lock:
+            runners = [self._cluster.runner(name) for name in names] if names else list(self._cluster.runners.values())
+            await self._end_agents(runners)
+            if names is None:
+                self._cluster.stopped = True
+                self._cluster.status_text = "stopped"
+                self._cluster.journal.append("cluster.stopped")
+
+    async def _end_agents(self, runners: list[AgentRunner]) -> None:
+        """End programs: asked first, hung up on when they stay, killed when they do not go."""
+        alive = [one for one in runners if one.running and one.pid is not None]
+        for runner in alive:
+            runner.stopping = True
+        patience = max([_HANGUP_AFTER_S, *await asyncio.gather(*(self._ask_to_end(one) for one in alive))])
+
+        def gone() -> bool:
+            return not any(one.running for one in alive)
+
+        for number, wait_s in ((signal.SIGHUP, patience), (signal.SIGTERM, _TERM_GRACE_S), (signal.SIGKILL, 1.0)):
+            if await self._cluster.ledger.until(gone, wait_s):
+                return
+            for runner in alive:
+                if runner.running:
+                    _signal_group(runner.pid, number)
+        await self._cluster.ledger.until(gone, 5.0)
+
+    async def _ask_to_end(self, runner: AgentRunner) -> float:
+        """Ask a program to end in its own way; return the seconds that it should be given."""
+        stop = getattr(runner.config, "stop", None)
+        if stop is None or runner.pane_id is None or runner.ready is None:
+            _signal_group(runner.pid, signal.SIGTERM)
+            return _TERM_GRACE_S
+        try:
+            if stop.text is not None:
+                await self._cluster.tmux.run(self._cluster.driver.paste, runner.pane_id, stop.text)
+                await self._cluster.tmux.run(self._cluster.driver.enter, runner.pane_id)
+            else:
+                await self._cluster.tmux.run(self._cluster.driver.press, runner.pane_id, stop.key or "C-d")
+        except TmuxError:
+            return 0.0
+        return float(stop.timeout_s) if "stop" in runner.config.model_fields_set else _HANGUP_AFTER_S
+
+    async def restart(self, names: list[str] | None = None) -> None:
+        """Start ended agents again, end and start living ones; their sessions and the run go on."""
+        async with self._lock:
+            runners = [self._cluster.runner(name) for name in names] if names else list(self._cluster.runners.values())
+            await self._end_agents(runners)
+            self._cluster.stopped = False
+            if names is None:
+                self._cluster.journal.append("cluster.restarted")
+            for runner in runners:
+                runner.restarts += 1
+                argv = runner.write_launch()
+                if runner.pane_id is None:
+                    continue
+                pane = await self._cluster.tmux.run(
+                    self._cluster.driver.respawn,
+                    runner.pane_id,
+                    argv,
+                    cwd=self._cluster.config.work_dir_of(runner.config),
+                )
+                await self.record_pane(runner, pane.pane_id)
+                runner.started(pane.pane_id, pane.pid, restart=runner.restarts)
+            await self.wait_ready(runners)
+
+    async def interrupt(self, name: str) -> None:
+        """Interrupt an agent's turn, as a person would."""
+        runner = self._cluster.runner(name)
+        if not runner.running or runner.pane_id is None:
+            raise ClusterStopped(f"agent {name!r} is {runner.state}; there is nothing to interrupt")
+        turn = runner.turn
+        if turn is not None:
+            turn.interrupted = True
+        await self._cluster.tmux.run(self._cluster.driver.press, runner.pane_id, runner.adapter.interrupt_key)
+        self._cluster.journal.append("note", agent=name, text="interrupted", source="human")
+        if turn is None:
+            return
+        for _ in range(20):
+            if await self._cluster.ledger.until(lambda: runner.turn is not turn, 0.25) or await runner.reconcile():
+                return
+
+    async def shutdown(self, status: str = "completed") -> None:
+        """End everything: agents, tmux, run."""
+        async with self._lock:
+            if self._cluster.ending.is_set():
+                return
+            self._cluster.status_text = "ending"
+            self._cluster.end_status = status
+            await self._end_agents(list(self._cluster.runners.values()))
+            for mailbox in self._cluster.mailboxes.values():
+                mailbox.close()
+            await asyncio.gather(*(one.keep_transcript() for one in self._cluster.runners.values()))
+            self._cluster.ending.set()
+            self._cluster.ledger.poke()
+
+    def _check_work_dirs(self) -> None:
+        for runner in self._cluster.runners.values():
+            folder = self._cluster.config.work_dir_of(runner.config)
+            if not folder.is_dir():
+                raise ConfigError(f"agent {runner.name!r}: its work folder {folder} does not exist")
+
+
+def _signal_group(pid: int | None, number: int) -> None:
+    """Signal a pane's process and its group (tmux makes each pane's process a session leader)."""
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
