@@ -190,6 +190,7 @@ def run_tmux(
     *,
     timeout: float = 10.0,
     environ: Mapping[str, str] | None = None,
+    cwd: str | None = None,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run one tmux command line as a process (4 ms), with a deadline.
@@ -206,6 +207,8 @@ def run_tmux(
         Seconds to wait.
     environ : mapping of str to str, optional
         The process's environment; :func:`client_environ` when omitted.
+    cwd : str, optional
+        Folder to run it in, which a new server keeps as its own.
     check : bool, default True
         Raise when tmux fails.
 
@@ -231,6 +234,7 @@ def run_tmux(
             errors="replace",
             timeout=timeout,
             check=False,
+            cwd=cwd,
             env=dict(environ) if environ is not None else client_environ(),
             # Ctrl-C in a notebook or shell is not meant for tmux.
             start_new_session=True,

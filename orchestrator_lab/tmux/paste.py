@@ -24,6 +24,7 @@ __all__ = ["Typist", "check_key", "check_pane_id"]
 
 #: What tmux prints instead of pasting.
 _REFUSED = "olab-refused"
+_PREFIX = "olab-"
 _PANE_ID = re.compile(r"%[0-9]+")
 
 _NAMED = (
@@ -101,7 +102,7 @@ class Typist:
         self._buffers = buffers
         self._raw_flag = " -S" if raw_flag else ""
         self._count = itertools.count(1)
-        self._prefix = f"olab-{os.getpid()}"
+        self._prefix = f"{_PREFIX}{os.getpid()}"
         self._return_loaded = False
         buffers.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -109,14 +110,10 @@ class Typist:
         """Paste bytes into a pane (see :meth:`TmuxDriver.paste`)."""
         name = f"{self._prefix}-{next(self._count)}"
         path = self._buffers / name
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         # tmux reads 20 MB/s; a slow machine gets twenty times as long.
         seconds = self._channel.timeout + len(data) / 1e6
         try:
-            with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 - the descriptor is already open
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
+            _write_private(path, data)
             options = f"{' -p' * bracketed}{' -r' * keep_newlines}{self._raw_flag}"
             paste = f"paste-buffer -d -b {name} -t {pane_id}{options}"
             try:
@@ -177,6 +174,15 @@ class Typist:
         self._channel.run("copy-mode", "-q", "-t", pane_id)
         self._channel.run(*command)
 
+    def clean(self) -> None:
+        """Remove the files and buffers of a driver that was killed while it typed."""
+        for path in self._buffers.glob(f"{_PREFIX}*"):
+            path.unlink(missing_ok=True)
+        for line in self._channel.run("list-buffers", "-F", "#{buffer_name}"):
+            name = line.decode("utf-8", "replace")
+            if name.startswith(_PREFIX) and not name.startswith(f"{self._prefix}-"):
+                self._delete(name)
+
     def close(self) -> None:
         """Remove the buffer that holds the carriage return."""
         if self._return_loaded:
@@ -209,3 +215,19 @@ class Typist:
             )
         said = "; ".join(reply.text for reply in replies if not reply.ok)
         raise TmuxError(f"typing into pane {pane_id} failed: {said}", pane_id=pane_id, executed="no")
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 - the descriptor is already open
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+    except OSError as error:
+        raise TmuxError(
+            f"the text to be typed cannot be written to {path}: {error.strerror}; nothing was typed",
+            path=str(path),
+            errno=error.errno,
+            executed="no",
+        ) from error

@@ -163,7 +163,7 @@ def start_server(
     deadline = time.monotonic() + 10
     while True:
         try:
-            done = run_tmux(binary, socket, argv, environ=environ)
+            done = run_tmux(binary, socket, argv, environ=environ, cwd="/")
             break
         except TmuxTimeout:
             raise

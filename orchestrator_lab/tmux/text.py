@@ -37,7 +37,7 @@ def sanitize(text: str) -> tuple[str, int]:
     Examples
     --------
     >>> sanitize("a\x1b[201~b\r\n")
-    ('a[201~b\\n', 1)
+    ('a[201~b\n', 1)
     """
     return _CONTROLS.subn("", text.replace("\r\n", "\n"))
 

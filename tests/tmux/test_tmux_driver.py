@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import wait_for
+from _tmux_helpers import wait_for
 
 from orchestrator_lab.errors import EnvironmentProblem, TmuxError
 from orchestrator_lab.tmux import TmuxDriver, attach_argv

@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Receiver, wait_for
+from _tmux_helpers import Receiver, wait_for
 
 from orchestrator_lab.errors import TmuxError
+from orchestrator_lab.tmux import TmuxDriver
 from orchestrator_lab.tmux.paste import check_key
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator_lab.tmux import TmuxDriver
 
 TEXTS = [
     "one line",
@@ -162,3 +163,27 @@ def test_unread_input(driver: TmuxDriver, folder: Path) -> None:
     assert driver.terminal_modes(pane).echo is False
     with pytest.raises(TmuxError, match="no pane"):
         driver.unread_input("%99")
+
+
+def test_a_full_disk_types_nothing(driver: TmuxDriver, receiver: Receiver, folder: Path) -> None:
+    # a limit of the process stands in for the disk's
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(TmuxError, match=r"cannot be written to .*; nothing was typed") as caught:
+            driver.paste(receiver.pane, "x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.details["executed"] == "no"
+    assert list((folder / "buffers").iterdir()) == []
+    driver.paste(receiver.pane, "after")
+    assert receiver.got(5) == b"after"
+
+
+def test_what_a_killed_driver_left_is_removed(driver: TmuxDriver, folder: Path) -> None:
+    (folder / "buffers" / "olab-1-7").write_text("secret")
+    driver.run("set-buffer", "-b", "olab-1-7", "secret")
+    driver.run("set-buffer", "-b", "somebody's", "text")
+    with TmuxDriver.adopt(driver.socket):
+        assert list((folder / "buffers").iterdir()) == []
+        assert driver.run("list-buffers", "-F", "#{buffer_name}") == ["somebody's"]

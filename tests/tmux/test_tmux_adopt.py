@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import wait_for
+from _tmux_helpers import wait_for
 
 from orchestrator_lab.tmux import PaneExit, TmuxDriver
 from orchestrator_lab.tmux.process import kill_if_same, process_started
