@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator_lab.errors import TmuxError, TmuxTimeout
+from orchestrator_lab.tmux import process
 from orchestrator_lab.tmux.process import process_started
 
 if TYPE_CHECKING:
@@ -115,4 +117,29 @@ def test_the_client_dies_with_its_thread(driver: TmuxDriver) -> None:
     while driver._channel.is_open and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not driver._channel.is_open
+    assert driver.panes() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_the_client_dies_with_its_owner_also_without_setpriv(
+    driver: TmuxDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_setpriv", lambda: None)
+    client = driver._channel.client_pid
+    assert client is not None
+    os.kill(client, signal.SIGKILL)
+    clients = []
+
+    def open_another() -> None:
+        driver.panes()
+        clients.append(driver._channel.client_pid)
+
+    thread = threading.Thread(target=open_another)
+    thread.start()
+    thread.join()
+    deadline = time.monotonic() + 5
+    while driver._channel.is_open:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert clients != [client]
     assert driver.panes() == []
