@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,8 @@ class Supervisor:
             manifest = json.loads((self.run_dir / "manifest.json").read_text(encoding="utf-8"))
             known = ("name", "experiment", "params", "tags", "seed", "mode", "parent_run_id")
             self.journal.append("run.started", **{key: manifest.get(key) for key in known})
+        if self.journal.repaired:
+            self.journal.append("journal.repaired", level="warning", bytes=self.journal.repaired)
         self.journal.append(
             "supervisor.started",
             pid=os.getpid(),
@@ -305,7 +308,7 @@ class Supervisor:
                 "recording.started",
                 agent=runner.name,
                 path=f"panes/{runner.name}.cast.zst",
-                started_at=message.get("started_at"),
+                started_at=_instant(message.get("started_at")),
                 offset_s=message.get("offset_s"),
             )
         elif op in {"recording_failed", "pane_closed"} and runner.running:
@@ -392,3 +395,10 @@ class Supervisor:
             for name in ("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
             if name in self.environ
         }
+
+
+def _instant(epoch_s: object) -> str | None:
+    """Return epoch seconds as the journal writes instants."""
+    if not isinstance(epoch_s, int | float):
+        return None
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
