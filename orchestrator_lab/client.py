@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -51,6 +52,8 @@ _FIRST_ANSWER_S = 20.0
 _HEAL_S = 20.0
 #: Seconds between two looks at a socket that is just being made (nothing tells of it).
 _LOOK_S = 0.005
+#: Seconds without a line (the supervisor sends an empty one each 15 s) after which a stream is dead.
+_STREAM_SILENCE_S = 45.0
 #: Seconds added to a waiting call's own timeout before the connection is given up.
 _MARGIN_S = 10.0
 
@@ -70,6 +73,7 @@ class Client:
         self.folder = folder
         self.name = name
         self._http: httpx.Client | None = None
+        self._stream: Any = None
 
     # synchronous --------------------------------------------------------------------------------
 
@@ -131,13 +135,28 @@ class Client:
             self._http = None
 
     def events(self, since: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield journal events from a sequence number on, and then as they come."""
+        """Yield journal events from a sequence number on, and then as they come.
+
+        A connection of its own: leaving the loop, or :meth:`hang_up` from another thread, ends it.
+        """
         import httpx
 
-        with self._open().stream("GET", "/events", params={"since": since}, timeout=httpx.Timeout(5, read=60)) as reply:
-            for line in reply.iter_lines():
-                if line.strip():
-                    yield json.loads(line)
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self.folder / "api.sock")), base_url="http://supervisor"
+        ) as http:
+            timeout = httpx.Timeout(5.0, read=_STREAM_SILENCE_S)
+            with http.stream("GET", "/events", params={"since": since}, timeout=timeout) as reply:
+                self._stream = reply.extensions.get("network_stream")
+                for line in reply.iter_lines():
+                    if line.strip():
+                        yield json.loads(line)
+
+    def hang_up(self) -> None:
+        """End a running :meth:`events` from another thread."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     # asynchronous -------------------------------------------------------------------------------
 
@@ -274,8 +293,8 @@ def refuse_if_running(name: str) -> None:
     record = read_record(folder)
     if is_locked(folder) or (record is not None and record.alive("tmux")):
         raise ClusterExists(
-            f"cluster {name!r} is running already (run {record.run_id if record else 'unknown'}): attach to it, shut it "
-            f"down with 'orchestrator-lab shutdown {name}', or give this one another name",
+            f"cluster {name!r} is running already (run {record.run_id if record else 'unknown'}): attach to it, "
+            f"shut it down with 'orchestrator-lab shutdown {name}', or give this one another name",
             cluster=name,
         )
     if not folder.is_dir():

@@ -567,19 +567,19 @@ class Cluster:
 
     def _follow_start(self, on_event: Callable[[dict[str, Any]], None] | None) -> None:
         """Wait for the start, telling each event to whoever shows progress."""
-        if on_event is not None:
-            import threading
+        if on_event is None:
+            self.client.get("/ready")
+            return
+        import threading
 
-            follower = threading.Thread(target=self._tell, args=(on_event,), daemon=True)
-            follower.start()
-        self.client.get("/ready")
-
-    def _tell(self, on_event: Callable[[dict[str, Any]], None]) -> None:
-        with contextlib.suppress(OrchestratorLabError, Exception):
-            for event in Client(self.client.folder, self.name).events():
-                on_event(event)
-                if event["event"] in {"run.ended", "cluster.started"}:
-                    return
+        stream = Client(self.client.folder, self.name)
+        follower = threading.Thread(target=_tell, args=(stream, on_event), daemon=True)
+        follower.start()
+        try:
+            self.client.get("/ready")
+        finally:
+            stream.hang_up()
+            follower.join(2)
 
     def _abandon(self, keeper: Any) -> None:  # noqa: ANN401 - a Popen
         """End what a failed or interrupted start has begun."""
@@ -871,6 +871,13 @@ _SHOWN = ("name", "role", "kind", "state")
 
 def _short(text: str, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _tell(stream: Client, on_event: Callable[[dict[str, Any]], None]) -> None:
+    """Tell each event until the stream is hung up."""
+    with contextlib.suppress(Exception):
+        for event in stream.events():
+            on_event(event)
 
 
 def _make_work_dirs(config: ClusterConfig) -> list[Path]:

@@ -186,7 +186,8 @@ class AgentRunner:
             instructions=supervisor.instructions(self.config),
             roster=supervisor.roster(self.name),
             session_id=self.session_id,
-            resume=self.session_used,
+            # A session that never took a prompt has no record yet, and nothing to resume.
+            resume=self.session_used and self.transcript is not None and self.transcript.exists(),
         )
         self._open_fifo()
         self.launch = self.adapter.prepare(self.config, program, self.context)
