@@ -160,7 +160,8 @@ class Typed:
     notes: tuple[str, ...] = ()
 
 
-Composer = Literal["empty", "holds_text", "unknown"]
+#: What an input line holds: nothing, our own text, a text of somebody else, or nobody can tell.
+Composer = Literal["empty", "holds_text", "other", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +303,8 @@ class Adapter(Protocol):
     reports: bool
     #: True when a turn takes input that is typed while it runs.
     queues_input: bool
+    #: True when the input line is always in sight, and is read with its styles.
+    styled: bool
     #: Key that interrupts a turn.
     interrupt_key: str
     #: Longest wait for the screen to echo a paste before the separate Enter, in seconds.
@@ -330,7 +333,7 @@ class Adapter(Protocol):
         ...
 
     def composer(self, screen: str, typed: Typed) -> Composer:
-        """Say whether the input line still holds the text that was typed."""
+        """Say what the input line holds; a screen with escapes lets suggestions be told from text."""
         ...
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:

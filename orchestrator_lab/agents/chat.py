@@ -44,6 +44,7 @@ class ChatAdapter:
     kind = "chat"
     reports = True
     queues_input = True
+    styled = False
     interrupt_key = "C-c"
     echo_timeout_s = 0.4
     accept_timeout_s = 3.0
@@ -146,7 +147,7 @@ class ChatAdapter:
         wanted = next((line.strip() for line in typed.text.splitlines() if line.strip()), "")
         if held.startswith("[pasted") or (held and wanted.startswith(held[:40])):
             return "holds_text"
-        return "unknown" if held else "empty"
+        return "other" if held else "empty"
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
         """Settle a prompt from the program's own record."""

@@ -34,6 +34,7 @@ from orchestrator_lab.agents.base import (
     Watch,
     find_program,
 )
+from orchestrator_lab.agents.claude_screen import read_composer
 from orchestrator_lab.agents.claude_transcript import TranscriptTail
 from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.errors import ProgramNotFound
@@ -63,8 +64,6 @@ _HTTP_EVENTS = (
 )
 #: Whole bodies that end the program when they are submitted.
 _EXIT_WORDS = frozenset({"exit", "quit", ":q", ":q!", ":wq", ":wq!"})
-_RULE = re.compile(r"^[─━╌═]{10,}")
-_PASTED = re.compile(r"\[Pasted text #\d+")
 _TRUST = re.compile(r"trust this folder|trust the files in this folder", re.IGNORECASE)
 _STARTUP_DIALOGS = (
     (re.compile(r"Bypass Permissions mode", re.IGNORECASE), "choice", "bypass permissions mode"),
@@ -95,8 +94,9 @@ class ClaudeAdapter:
     kind = "claude"
     reports = True
     queues_input = True
+    styled = True
     interrupt_key = "Escape"
-    echo_timeout_s = 0.4
+    echo_timeout_s = 2.0
     accept_timeout_s = 3.0
 
     def __init__(self) -> None:
@@ -319,21 +319,8 @@ class ClaudeAdapter:
         return []
 
     def composer(self, screen: str, typed: Typed) -> Composer:
-        """Read the input box: the lines between the last two horizontal rules."""
-        lines = screen.splitlines()
-        rules = [index for index, line in enumerate(lines) if _RULE.match(line.strip())]
-        if len(rules) < 2:
-            return "unknown"
-        box = [line.strip() for line in lines[rules[-2] + 1 : rules[-1]]]
-        if not box or not box[0].startswith(("❯", ">")):
-            return "unknown"
-        first = box[0][1:].strip()
-        if not first and not any(box[1:]):
-            return "empty"
-        wanted = next((line.strip() for line in typed.text.splitlines() if line.strip()), "")
-        if _PASTED.search(" ".join(box)) or (first and wanted.startswith(first[:40])):
-            return "holds_text"
-        return "unknown"
+        """Read the input box, styles and all where the screen has them."""
+        return read_composer(screen, typed.text)
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
         """Settle a prompt from the session's record."""

@@ -33,6 +33,7 @@ class ProgramAdapter:
     kind = "program"
     reports = False
     queues_input = True
+    styled = False
     interrupt_key = "C-c"
     echo_timeout_s = 0.3
     accept_timeout_s = 3.0

@@ -34,6 +34,7 @@ from orchestrator_lab.agents.base import (
     ToolEnded,
     ToolStarted,
     TurnEnded,
+    Typed,
     Usage,
     clean_environment,
 )
@@ -47,7 +48,7 @@ from orchestrator_lab.supervisor.turns import Turn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator_lab.agents.base import Launch, Program, Typed
+    from orchestrator_lab.agents.base import Launch, Program
     from orchestrator_lab.config import Agent
     from orchestrator_lab.supervisor.core import Supervisor
     from orchestrator_lab.supervisor.messages import Message
@@ -659,6 +660,11 @@ class AgentRunner:
             await self._look_at_start()
         elif self.turn is not None and time.monotonic() - self.last_activity >= _DOUBT_QUIET_S - 0.1:
             await self.reconcile()
+        elif self.doubt is not None and self.delivering is None:
+            screen = await self.supervisor.screen(self, escapes=self.adapter.styled)
+            if self.adapter.composer(screen, Typed("", "")) == "empty":
+                self.doubt = None
+                self.publish()
 
     async def _look_at_start(self) -> None:
         if self.context is None:

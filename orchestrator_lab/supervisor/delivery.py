@@ -13,11 +13,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.agents.base import Accepted, TurnEnded
+from orchestrator_lab.agents.base import Accepted, TurnEnded, Typed
 from orchestrator_lab.errors import JournalError, TmuxError
 
 if TYPE_CHECKING:
-    from orchestrator_lab.agents.base import Typed
+    from orchestrator_lab.agents.base import Composer
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.messages import Message
 
@@ -31,6 +31,11 @@ _SUBMITS = 3
 _GIVE_UP_S = 12.0
 #: A line this long, in bytes, does not fit a terminal that edits lines itself.
 _CANONICAL_LINE = 4095
+#: While a pasted text is not on the screen yet, it is looked for this often, in seconds (a look takes 0.3 ms).
+_ECHO_LOOK_S = 0.015
+#: While somebody's draft stands in the input line, it is looked at with each output of the pane, and this often.
+_HELD_LOOK_S = 1.0
+_NOTHING = Typed("", "")
 
 
 class Mailbox:
@@ -48,18 +53,19 @@ class Mailbox:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
+        self._held: Message | None = None
         #: Why delivery stands still (a full disk), None while it goes on.
         self.halted: str | None = None
 
     @property
     def waiting(self) -> int:
         """Messages that are queued."""
-        return len(self._queue)
+        return len(self._queue) + (self._held is not None)
 
     @property
     def busy(self) -> bool:
         """Whether a message is on its way into the pane, or waits."""
-        return bool(self._queue) or self._runner.delivering is not None
+        return self.waiting > 0 or self._runner.delivering is not None
 
     def open(self) -> None:
         """Begin to deliver."""
@@ -167,6 +173,9 @@ class Mailbox:
         if why := await self._unfit(typed, pane):
             ledger.advance(message, "failed", error_type="does_not_fit", error_message=why)
             return
+        if not await self._line_is_free(message):
+            self._queue.appendleft(message)
+            return
         message.expected = typed.expected
         message.claimed_at = time.time()
         ledger.advance(message, "claimed", notes=list(typed.notes) or None)
@@ -184,8 +193,58 @@ class Mailbox:
             ledger.advance(message, status, error_type="tmux", error_message=error.message)
             return
         ledger.advance(message, "written", source="terminal", bytes=len(typed.text.encode()))
-        await self._wait(echo, runner.adapter.echo_timeout_s)
+        await self._echoed(typed, echo)
         await self._submit(message, typed, pane)
+
+    async def _line_is_free(self, message: Message) -> bool:
+        """Wait while the input line holds somebody's draft; False when the message may not be written any more."""
+        runner = self._runner
+        if not runner.adapter.reports:
+            return True
+        try:
+            while True:
+                seen = runner.activity
+                held = await self._composer(_NOTHING)
+                if not self._may_write(message) or message.final:
+                    return False
+                if held == "empty" or (held == "unknown" and not runner.adapter.styled):
+                    return True
+                if message.expires_at is not None and message.expires_at <= time.time():
+                    return False
+                if self._held is None:
+                    self._held = message
+                    what = "the input line is not in sight" if held == "unknown" else "a draft stands in the input line"
+                    runner.supervisor.journal.append(
+                        "note",
+                        agent=runner.name,
+                        message_id=message.message_id,
+                        source="screen",
+                        text=f"{what}; the message waits",
+                    )
+                await self._wait(seen, _HELD_LOOK_S)
+        finally:
+            self._held = None
+
+    async def _echoed(self, typed: Typed, echo: asyncio.Event) -> None:
+        """Wait until the input line shows the text: an Enter that overtakes it may be lost.
+
+        Any output will do for programs whose input line is not known, since what shows a text is theirs to say.
+        """
+        runner = self._runner
+        if not runner.adapter.reports:
+            await self._wait(echo, runner.adapter.echo_timeout_s)
+            return
+        deadline = time.monotonic() + runner.adapter.echo_timeout_s
+        while runner.running and await self._composer(typed) != "holds_text":
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, _ECHO_LOOK_S))
+
+    async def _composer(self, typed: Typed) -> Composer:
+        runner = self._runner
+        screen = await runner.supervisor.screen(runner, escapes=runner.adapter.styled)
+        return runner.adapter.composer(screen, typed)
 
     async def _unfit(self, typed: Typed, pane: str) -> str | None:
         """Return why a text cannot be typed whole, None when it can."""
@@ -218,15 +277,14 @@ class Mailbox:
                 return
             if await self._settled_by_record(message, typed):
                 return
-            screen = await supervisor.screen(runner)
-            if not runner.running or runner.adapter.composer(screen, typed) != "holds_text":
+            if not runner.running or await self._composer(typed) != "holds_text":
                 break
         while time.monotonic() < give_up and runner.running:
             if await self._accepted(message, 1.0) or await self._settled_by_record(message, typed):
                 return
         if message.status != "written":
             return
-        held = runner.running and runner.adapter.composer(await supervisor.screen(runner), typed) != "empty"
+        held = runner.running and await self._composer(typed) != "empty"
         runner.doubt = "input line may hold a message" if held else None
         supervisor.ledger.advance(
             message,

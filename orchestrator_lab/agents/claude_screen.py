@@ -1,0 +1,144 @@
+"""Claude Code's screen: its input box, read with its styles.
+
+The box stands between the last two horizontal rules, and its first line begins with ``❯``. Text that the program
+suggests is dim, its first letter under the cursor inverse: it is no text of anybody and does not count.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator_lab.agents.base import Composer
+
+__all__ = ["input_box", "plain", "read_composer"]
+
+_RULE = re.compile(r"^\s*[─━╌═]{10,}")
+_SGR = re.compile(r"\x1b\[([0-9;:]*)m")
+_ESCAPE = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]|\x1b\].*?(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]|\x1b.|\x0e|\x0f")
+_PASTED = re.compile(r"\[(?:Pasted text|\.\.\.Truncated text) #\d+")
+#: As much of a first line is compared as every screen shows.
+_COMPARED = 40
+
+
+def plain(screen: str) -> str:
+    r"""Return a screen without its escape sequences.
+
+    Parameters
+    ----------
+    screen : str
+        What a capture with escapes gave.
+
+    Returns
+    -------
+    str
+        Its text.
+
+    Examples
+    --------
+    >>> plain("\x1b[1mbold\x1b[0m")
+    'bold'
+    """
+    return _ESCAPE.sub("", screen)
+
+
+def _own(line: str) -> str:
+    """Return what of a line is neither dim nor the suggestion's first letter under the cursor."""
+    runs: list[tuple[str, bool, bool]] = []
+    dim = inverse = False
+    at = 0
+    for mark in [*_SGR.finditer(line), None]:
+        text = _ESCAPE.sub("", line[at : mark.start() if mark else len(line)])
+        if text:
+            runs.append((text, dim, inverse))
+        if mark is None:
+            break
+        at = mark.end()
+        codes = mark[1].split(";")
+        index = 0
+        while index < len(codes):
+            code = codes[index]
+            if code in {"38", "48", "58"}:  # a colour has numbers of its own
+                index += 5 if codes[index + 1 : index + 2] == ["2"] else 3
+                continue
+            if code in {"", "0"}:
+                dim = inverse = False
+            elif code == "2":
+                dim = True
+            elif code == "22":
+                dim = False
+            elif code == "7":
+                inverse = True
+            elif code == "27":
+                inverse = False
+            index += 1
+    kept = []
+    for index, (text, is_dim, is_inverse) in enumerate(runs):
+        suggested = is_inverse and len(text) == 1 and index + 1 < len(runs) and runs[index + 1][1]
+        if not is_dim and not suggested:
+            kept.append(text)
+    return "".join(kept)
+
+
+def input_box(screen: str) -> list[str] | None:
+    r"""Return the lines that stand in the input box.
+
+    Parameters
+    ----------
+    screen : str
+        A capture, with or without escapes; only with them can a suggestion be told from a text.
+
+    Returns
+    -------
+    list of str or None
+        The lines without the prompt sign, nothing but spaces cut; None when no box is seen.
+
+    Examples
+    --------
+    >>> input_box("─" * 20 + "\n❯\xa0hello \n  you\n" + "─" * 20 + "\n  ? for shortcuts")
+    ['hello', 'you']
+    """
+    lines = screen.splitlines()
+    rules = [index for index, line in enumerate(lines) if _RULE.match(plain(line))]
+    if len(rules) < 2:
+        return None
+    box = [_own(line).replace("\xa0", " ").strip() for line in lines[rules[-2] + 1 : rules[-1]]]
+    if not box or not box[0].startswith(("❯", ">")):
+        return None
+    return [box[0][1:].strip(), *box[1:]]
+
+
+def read_composer(screen: str, text: str) -> Composer:
+    r"""Say what the input box holds.
+
+    Parameters
+    ----------
+    screen : str
+        A capture, with or without escapes.
+    text : str
+        The text that was typed; empty when nothing was.
+
+    Returns
+    -------
+    {"empty", "holds_text", "other", "unknown"}
+        ``other``: a text that is not ours. ``unknown``: no box is seen (a dialog, a picker).
+
+    Examples
+    --------
+    >>> box = "─" * 20 + "\n❯\xa0{}\n" + "─" * 20
+    >>> [read_composer(box.format(held), "hello there") for held in ("", "hello there", "a draft")]
+    ['empty', 'holds_text', 'other']
+    """
+    box = input_box(screen)
+    if box is None:
+        return "unknown"
+    if not any(box):
+        return "empty"
+    held = next(line for line in box if line)
+    wanted = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if text and _PASTED.search(" ".join(box)):
+        return "holds_text"
+    wanted = " ".join(wanted.replace("\t", "    ").split())
+    held = " ".join(held.split())
+    return "holds_text" if wanted and wanted.startswith(held[:_COMPARED]) else "other"
