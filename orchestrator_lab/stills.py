@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +13,17 @@ __all__ = ["Screen", "Screens"]
 _FRAME = (
     "background:#1e1e1e;color:#d4d4d4;padding:8px 10px;border-radius:6px;overflow:auto;line-height:1.2;"
     "font-size:12px;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:0 0 12px 0"
+)
+
+#: Background and text as in the frame, so that a program that asks for the default colours gets those around it; then
+#: the eight colours and their bright ones, each legible on this background.
+_THEME: tuple[Any, ...] = (
+    (30, 30, 30),
+    (212, 212, 212),
+    [(90, 90, 90), (241, 76, 76), (35, 209, 139), (226, 192, 82), (86, 156, 250), (214, 112, 214), (41, 184, 219)]
+    + [(212, 212, 212)],
+    [(140, 140, 140), (255, 110, 110), (80, 230, 170), (245, 245, 67), (120, 180, 255), (230, 140, 230)]
+    + [(100, 210, 240), (255, 255, 255)],
 )
 
 
@@ -68,7 +79,7 @@ class Screen:
         import io
 
         from rich.console import Console
-        from rich.terminal_theme import MONOKAI
+        from rich.terminal_theme import TerminalTheme
         from rich.text import Text
 
         lines = self.ansi.split("\n")
@@ -78,6 +89,7 @@ class Screen:
             record=True,
             file=io.StringIO(),
             force_terminal=True,
+            force_jupyter=False,  # in a kernel rich would show each line by itself, beside the picture
             color_system="truecolor",
             width=1000,
             legacy_windows=False,
@@ -86,7 +98,7 @@ class Screen:
             text = Text.from_ansi(line)
             text.rstrip()
             console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
-        return console.export_html(inline_styles=True, code_format="{code}", theme=MONOKAI).rstrip("\n")
+        return console.export_html(inline_styles=True, code_format="{code}", theme=TerminalTheme(*_THEME)).rstrip("\n")
 
 
 class Screens:
