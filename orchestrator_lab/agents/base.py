@@ -153,11 +153,14 @@ class Typed:
         What the program's own record of the prompt will hold.
     notes : tuple of str
         What was changed and why, for the journal.
+    parts : tuple of str
+        The text in pieces, each a paste of its own; the whole text when empty.
     """
 
     text: str
     expected: str
     notes: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 #: What an input line holds: nothing, our own text, a text of somebody else, or nobody can tell.
@@ -291,8 +294,10 @@ class Watch:
     prompt: re.Pattern[str] | None = None
     marker: str | None = None
     quiet_s: float | None = None
-    #: Text of a ready prompt; used to know that the program is up.
+    #: How the program is known to be up: its prompt, a text that it prints, or quiet.
     ready: re.Pattern[str] | None = None
+    ready_marker: str | None = None
+    ready_quiet_s: float | None = None
 
 
 class Adapter(Protocol):

@@ -1,16 +1,21 @@
 """Claude Code: driven by its hooks, its MCP client and its transcript.
 
 Facts measured with 2.1.197 (pinned in ``tests/agents``): a paste in brackets reaches the prompt whole, at any length,
-with or without ``-r``; tabs become four spaces; white space at the end is cut; a backslash right before Enter makes a
-newline instead of submitting; a leading ``/`` opens commands and a leading ``!`` the shell, which a space before them
-prevents; ``exit`` and its like end the program. ``UserPromptSubmit`` reports the prompt as it was taken.
+with or without ``-r``; tabs become four spaces; text becomes Unicode NFC; white space at the end is cut, and so is a
+closing ``[I`` or ``[O`` (taken for a focus event); a backslash right before Enter makes a newline instead of
+submitting; a leading ``/`` opens commands and a leading ``!`` the shell, which a space before them prevents; ``@`` or
+``/`` in the last word open a picker that takes the Enter, unless a space follows; a line that is the absolute path of
+an image becomes the image, unless the path comes in two pastes; ``exit`` and its like end the program. An Enter that
+comes before the paste is in the input line may be lost. ``UserPromptSubmit`` reports the prompt as it was taken.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +69,15 @@ _HTTP_EVENTS = (
 )
 #: Whole bodies that end the program when they are submitted.
 _EXIT_WORDS = frozenset({"exit", "quit", ":q", ":q!", ":wq", ":wq!"})
+#: What JavaScript's ``trim`` cuts.
+_SPACE = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
+#: A mention or a command at the end, whose picker would take the Enter.
+_PICKER = re.compile(r"(?:^|\s)[@/][^\s]*\Z")
+#: The end of a line, or of a part before `` /``, that looks like a path to an image.
+_IMAGE_PATH = re.compile(
+    r"(?P<stem>\.(?=png|jpe?g|gif|webp|bmp)[a-z]{2})[a-z]{1,2}[\"']?[ \t]*(?=$| /| [A-Za-z]:\\)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _TRUST = re.compile(r"trust this folder|trust the files in this folder", re.IGNORECASE)
 _STARTUP_DIALOGS = (
     (re.compile(r"Bypass Permissions mode", re.IGNORECASE), "choice", "bypass permissions mode"),
@@ -234,20 +248,26 @@ class ClaudeAdapter:
     def typed(self, text: str) -> Typed:
         """Return the body as Claude Code takes it; see the module's docstring for the reasons."""
         notes: list[str] = []
-        body = text
+        body = unicodedata.normalize("NFC", text)
+        if body != text:
+            notes.append("letters and their accents are composed (Unicode NFC)")
         if "\t" in body:
             notes.append("tabs become four spaces")
         if body[:1] in {"/", "!"}:
             body = f" {body}"
             notes.append(f"a space before the leading {text[0]!r}")
-        if body.strip().casefold() in _EXIT_WORDS:
+        if body.strip(_SPACE).casefold() in _EXIT_WORDS:
             body = f"From user:\n{body}"
             notes.append("a first line, since the word alone ends the program")
-        if body.endswith("\\"):
+        if body.endswith(("\\", "[I", "[O")) or _PICKER.search(body):
             body = f"{body} "
-            notes.append("a space after the closing backslash")
-        expected = body.replace("\t", "    ").rstrip()
-        return Typed(body, expected, tuple(notes))
+            notes.append("a space after the end, which would open a picker or be taken for a key")
+        cuts = [found.end("stem") for found in _IMAGE_PATH.finditer(body)]
+        if cuts:
+            notes.append("in parts, since a path to an image would become the image")
+        parts = tuple(body[start:end] for start, end in itertools.pairwise([0, *cuts, len(body)]))
+        expected = body.replace("\t", "    ").rstrip(_SPACE)
+        return Typed(body, expected, tuple(notes), parts)
 
     def hook(self, payload: Mapping[str, Any]) -> list[Evidence]:
         """Read one hook of Claude Code."""

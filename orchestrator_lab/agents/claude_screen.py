@@ -7,6 +7,7 @@ suggests is dim, its first letter under the cursor inverse: it is no text of any
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _RULE = re.compile(r"^\s*[─━╌═]{10,}")
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 _ESCAPE = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]|\x1b\].*?(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]|\x1b.|\x0e|\x0f")
 _PASTED = re.compile(r"\[(?:Pasted text|\.\.\.Truncated text) #\d+")
-#: As much of a first line is compared as every screen shows.
+#: Letters and digits that are compared: as many as every screen shows.
 _COMPARED = 40
 
 
@@ -135,10 +136,14 @@ def read_composer(screen: str, text: str) -> Composer:
         return "unknown"
     if not any(box):
         return "empty"
-    held = next(line for line in box if line)
-    wanted = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    if text and _PASTED.search(" ".join(box)):
+    if not text:
+        return "other"
+    if _PASTED.search(" ".join(box)):
         return "holds_text"
-    wanted = " ".join(wanted.replace("\t", "    ").split())
-    held = " ".join(held.split())
-    return "holds_text" if wanted and wanted.startswith(held[:_COMPARED]) else "other"
+    wanted, held = _letters(text), _letters("".join(box))
+    return "holds_text" if held and wanted.startswith(held[:_COMPARED]) else "other"
+
+
+def _letters(text: str) -> str:
+    """Return the letters and digits of a text: terminals draw the rest each in its own way."""
+    return "".join(char for char in unicodedata.normalize("NFC", text[:4000]) if char.isalnum())

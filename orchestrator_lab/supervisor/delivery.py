@@ -33,6 +33,8 @@ _GIVE_UP_S = 12.0
 _CANONICAL_LINE = 4095
 #: While a pasted text is not on the screen yet, it is looked for this often, in seconds (a look takes 0.3 ms).
 _ECHO_LOOK_S = 0.015
+#: A text on the screen that does not look like what was typed (a terminal draws some characters differently).
+_UNLIKE_S = 0.25
 #: While somebody's draft stands in the input line, it is looked at with each output of the pane, and this often.
 _HELD_LOOK_S = 1.0
 _NOTHING = Typed("", "")
@@ -186,7 +188,8 @@ class Mailbox:
         await runner.watch.begin(typed.text)
         echo = runner.activity
         try:
-            await supervisor.tmux.run(supervisor.driver.paste, pane, typed.text)
+            for part in typed.parts or (typed.text,):
+                await supervisor.tmux.run(supervisor.driver.paste, pane, part)
         except TmuxError as error:
             executed = error.details.get("executed")
             status = "failed" if executed == "no" else "uncertain"
@@ -234,12 +237,13 @@ class Mailbox:
         if not runner.adapter.reports:
             await self._wait(echo, runner.adapter.echo_timeout_s)
             return
-        deadline = time.monotonic() + runner.adapter.echo_timeout_s
-        while runner.running and await self._composer(typed) != "holds_text":
-            left = deadline - time.monotonic()
-            if left <= 0:
+        began = time.monotonic()
+        while runner.running and (held := await self._composer(typed)) != "holds_text":
+            # The line was empty a moment ago: a text that cannot be recognised is ours as well.
+            patience = _UNLIKE_S if held == "other" else runner.adapter.echo_timeout_s
+            if time.monotonic() - began >= patience:
                 return
-            await asyncio.sleep(min(left, _ECHO_LOOK_S))
+            await asyncio.sleep(_ECHO_LOOK_S)
 
     async def _composer(self, typed: Typed) -> Composer:
         runner = self._runner
