@@ -18,6 +18,7 @@ from orchestrator_lab import client as processes
 from orchestrator_lab.client import Client
 from orchestrator_lab.errors import (
     AgentNotFound,
+    ClusterNotFound,
     ConfigError,
     DeliveryFailed,
     DeliveryUncertain,
@@ -28,7 +29,7 @@ from orchestrator_lab.errors import (
     RunNotFound,
     TurnFailed,
 )
-from orchestrator_lab.runtime import ClusterRecord, is_locked, list_clusters, read_record, runtime_dir
+from orchestrator_lab.runtime import ClusterRecord, is_locked, list_clusters, read_record, runtime_dir, write_private
 from orchestrator_lab.schema import new_id
 from orchestrator_lab.stills import Screen, Screens
 
@@ -495,7 +496,7 @@ class Cluster:
         >>> with Cluster.start("template:duo") as cluster:  # doctest: +SKIP
         ...     print(cluster["ada"].ask("Say hello.").reply)
         """
-        from orchestrator_lab.config import load_config, to_dict
+        from orchestrator_lab.config import load_config, to_dict, to_yaml
         from orchestrator_lab.run import create_run
 
         settings = load_config(config)
@@ -513,6 +514,7 @@ class Cluster:
             work_dir=settings.work_dir,
         )
         try:
+            write_private(run_dir / "config.yaml", to_yaml(settings))
             folder, keeper = processes.launch(settings, run_dir, run_dir.name, environ)
             cluster = cls(folder, settings.name)
             cluster._config = settings
@@ -619,7 +621,8 @@ class Cluster:
             return run_dir
         # The run stays readable: what is asked of it later comes from its folder.
         _ = self.run
-        self.client.post("/shutdown", {"status": status})
+        with contextlib.suppress(ClusterNotFound):  # ended already, by this very call if its answer was lost
+            self.client.post("/shutdown", {"status": status})
         self.client.close()
         processes.wait_until_gone(self.client.folder)
         self._ended = True
@@ -774,7 +777,11 @@ class Cluster:
         """
         names = [agent.name if isinstance(agent, Agent) else str(agent) for agent in agents]
         return Conversation(
-            self, self.client.post("/conversations", {"agents": names, "opening": opening, "rounds": rounds})
+            self,
+            self.client.post(
+                "/conversations",
+                {"agents": names, "opening": opening, "rounds": rounds, "conversation_id": new_id("cnv_")},
+            ),
         )
 
     def wait(self, *names: str, timeout: float | None = None) -> Self:

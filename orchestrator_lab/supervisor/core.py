@@ -84,6 +84,7 @@ class Supervisor:
         self.runners: dict[str, AgentRunner] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self.conversations = Conversations(self)
+        self.ledger.on_lost = self.conversations.lost
         self.gateway: Gateway | None = None
         self.keeper = KeeperLink(
             folder,
@@ -96,6 +97,8 @@ class Supervisor:
             on_restarted=self._keeper_restarted,
         )
         self.ending = asyncio.Event()
+        #: Agents whose first start an earlier supervisor did not see to its end.
+        self.unfinished: list[AgentRunner] = []
         self.stopped = False
         self.problem: OrchestratorLabError | None = None
         self.status_text = "starting"
@@ -109,10 +112,18 @@ class Supervisor:
 
     async def open(self) -> None:
         """Start the cluster, or adopt it when it runs already."""
+        private_dir(self.run_dir / "panes")
         await self.keeper.open()
         socket = self.folder / "tmux.sock"
         loop = asyncio.get_running_loop()
         adopted = False
+        left = self._left_to_end()
+        if left is not None:
+            self.status_text, self.end_status = "ending", left
+        if left is not None and not self.record.alive("tmux"):
+            self._journal_start()
+            self.ending.set()
+            return
         if self.record.tmux_pid is not None and self.record.alive("tmux"):
             self.driver = await self.tmux.run(TmuxDriver.adopt, socket)
             adopted = True
@@ -131,6 +142,24 @@ class Supervisor:
             self.folder, tmux_pid=self.driver.pid, supervisor_pid=os.getpid(), version=__version__
         )
         await self.tmux.run(self.driver.watch_exits, lambda exit_: loop.call_soon_threadsafe(self._pane_exited, exit_))
+        self._journal_start()
+        if adopted or self._options.restart:
+            from orchestrator_lab.supervisor.recovery import recover
+
+            self.unfinished = await recover(self, gap_since=self._options.gap_since)
+        if left is not None:
+            self.status_text = "ending"
+            self.background(self.lifecycle.shutdown(left))
+        self._watch_owner()
+
+    def _left_to_end(self) -> str | None:
+        """Return the status with which a killed supervisor was about to end the run, None when it was not."""
+        try:
+            return (self.folder / "ending").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def _journal_start(self) -> None:
         if self.journal.seq == 0:
             manifest = json.loads((self.run_dir / "manifest.json").read_text(encoding="utf-8"))
             known = ("name", "experiment", "params", "tags", "seed", "mode", "parent_run_id")
@@ -143,11 +172,6 @@ class Supervisor:
             restart=self._options.restart,
             package_version=__version__,
         )
-        if adopted or self._options.restart:
-            from orchestrator_lab.supervisor.recovery import recover
-
-            await recover(self, gap_since=self._options.gap_since)
-        self._watch_owner()
 
     def record_event(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
         """Journal an event of the gateway."""
@@ -332,7 +356,7 @@ class Supervisor:
         for runner in self.runners.values():
             if runner.pane_id == exit_.pane_id and runner.pid == exit_.pid:
                 self.keeper.tell(op="end", agent=runner.name, status=exit_.status)
-                self._spawn(runner.exited(exit_))
+                self.background(runner.exited(exit_))
 
     def _watch_owner(self) -> None:
         """End the cluster with its owner, where the configuration says so."""
@@ -340,10 +364,10 @@ class Supervisor:
         if record.lifetime != "owner" or record.owner_pid is None:
             return
         if not record.alive("owner"):
-            self._spawn(self.lifecycle.shutdown("cancelled"))
+            self.background(self.lifecycle.shutdown("cancelled"))
             return
         if not hasattr(os, "pidfd_open"):
-            self._spawn(self._poll_owner())
+            self.background(self._poll_owner())
             return
         descriptor = os.pidfd_open(record.owner_pid)
         loop = asyncio.get_running_loop()
@@ -352,7 +376,7 @@ class Supervisor:
             loop.remove_reader(descriptor)
             os.close(descriptor)
             logger.info("the owner %s ended: shutting down", record.owner_pid)
-            self._spawn(self.lifecycle.shutdown("cancelled"))
+            self.background(self.lifecycle.shutdown("cancelled"))
 
         loop.add_reader(descriptor, gone)
 
@@ -362,7 +386,8 @@ class Supervisor:
             await asyncio.sleep(0.5)
         await self.lifecycle.shutdown("cancelled")
 
-    def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+    def background(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        """Let work go on beside everything else; its failure is logged."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
