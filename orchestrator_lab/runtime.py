@@ -362,7 +362,7 @@ def list_clusters() -> list[ClusterRecord]:
     return [
         record
         for entry in sorted(runtime_dir().iterdir())
-        if entry.is_dir() and (record := read_record(entry)) is not None
+        if not entry.name.startswith(".") and entry.is_dir() and (record := read_record(entry)) is not None
     ]
 
 

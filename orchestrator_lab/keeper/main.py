@@ -334,6 +334,22 @@ class Keeper:
         self._api.close()
         self._tcp.close()
         logger.info("keeper ends with status %d", self._exit_code)
+        # The client of a failed start still has to read why; it takes the folder away itself.
+        if self._exit_code == 0 and not (self._folder / "failure.json").exists():
+            _remove(self._folder)
+
+
+def _remove(folder: Path) -> None:
+    """Take a runtime folder away: out of its name's way first, so that a new cluster of the name is never hit."""
+    import shutil
+
+    gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        folder.rename(gone)
+    except OSError as error:
+        logger.warning("%s stays: %s", folder, error)
+        return
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _bind_loopback(port: int) -> socket.socket:

@@ -54,9 +54,12 @@ async def _serve(options: argparse.Namespace) -> int:
     running = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]
     failure: OrchestratorLabError | None = None
     tools = asyncio.create_task(_load_tools(supervisor, loopback))
-    if not supervisor.runners:
+    if supervisor.status_text != "ending" and (supervisor.unfinished or not supervisor.runners):
         try:
-            await supervisor.lifecycle.launch()
+            if supervisor.runners:
+                await supervisor.lifecycle.wait_ready(supervisor.unfinished)
+            else:
+                await supervisor.lifecycle.launch()
         except OrchestratorLabError as error:
             failure = error
         except Exception as error:

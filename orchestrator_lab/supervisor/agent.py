@@ -160,10 +160,8 @@ class AgentRunner:
             instructions_sha256=hashlib.sha256(instructions.encode()).hexdigest() if instructions else None,
         )
 
-    def write_launch(self) -> list[str]:
-        """Write the launch files; return the command that a pane runs (it holds no secret)."""
+    def _launch_context(self) -> LaunchContext:
         supervisor = self.supervisor
-        program = self.program or self.locate()
         work_dir = supervisor.config.work_dir_of(self.config)
         gateway = self.config.gateway is not None and self.config.gateway.mode != "none"
         environ = {**clean_environment(supervisor.environ), **self.config.env}
@@ -174,7 +172,7 @@ class AgentRunner:
             TERM="tmux-256color",
             COLORTERM="truecolor",
         )
-        self.context = LaunchContext(
+        return LaunchContext(
             cluster=supervisor.config.name,
             folder=self.folder,
             work_dir=work_dir,
@@ -190,6 +188,11 @@ class AgentRunner:
             # A session that never took a prompt has no record yet, and nothing to resume.
             resume=self.session_used and self.transcript is not None and self.transcript.exists(),
         )
+
+    def write_launch(self) -> list[str]:
+        """Write the launch files; return the command that a pane runs (it holds no secret)."""
+        program = self.program or self.locate()
+        self.context = self._launch_context()
         self._open_fifo()
         self.launch = self.adapter.prepare(self.config, program, self.context)
         self.transcript = self.launch.transcript
@@ -198,7 +201,7 @@ class AgentRunner:
         lines += [
             f"export {key}={shlex.quote(value)}" for key, value in self.launch.environ.items() if key.isidentifier()
         ]
-        lines.append(f"cd {shlex.quote(str(work_dir))} || exit 97")
+        lines.append(f"cd {shlex.quote(str(self.context.work_dir))} || exit 97")
         lines.append(f"exec {shlex.join(self.launch.argv)}")
         write_private(self.folder / "launch.sh", "\n".join(lines) + "\n")
         self.save()
@@ -252,8 +255,11 @@ class AgentRunner:
         self._open_fifo()
         self.supervisor.note_state(self.name)
         if alive and ready is None:
+            self.context = self._launch_context()
             self.read_session_file()
-            self._arm_quiet(_STARTUP_QUIET_S)
+        if alive:
+            # A program that has long been quiet reports nothing more by itself.
+            self._arm_quiet(_STARTUP_QUIET_S if ready is None else _DOUBT_QUIET_S)
         self.publish()
 
     def publish(self) -> None:
@@ -433,6 +439,8 @@ class AgentRunner:
     def _accepted(self, accepted: Accepted) -> None:
         if accepted.session_id and accepted.session_id != self.session_id:
             self._session(Ready(accepted.source, accepted.session_id))
+        if self._told_again(accepted):
+            return
         message = self.delivering if self.delivering is not None and self.delivering.in_pane else None
         if message is None:
             message = self.supervisor.routing.unsettled(self.name, accepted.prompt)
@@ -473,6 +481,15 @@ class AgentRunner:
             self.turn.prompt_id = accepted.prompt_id or self.turn.prompt_id
             self.supervisor.ledger.advance(message, "accepted", source=accepted.source, turn_id=self.turn.turn_id)
         self.doubt = None
+
+    def _told_again(self, accepted: Accepted) -> bool:
+        """Tell whether a program repeats what it told a supervisor that died before it could answer."""
+        turn = self.turn
+        if turn is None or turn.prompt is None or accepted.prompt_id is None or not _same(accepted.prompt, turn.prompt):
+            return False
+        if turn.prompt_id is None:
+            turn.prompt_id = accepted.prompt_id
+        return turn.prompt_id == accepted.prompt_id
 
     def _typed_by_a_person(self, accepted: Accepted) -> Message:
         """Make a row for a prompt that nobody sent through the lab."""

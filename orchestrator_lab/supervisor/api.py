@@ -155,6 +155,7 @@ class Api:
             str(body.get("opening", "")),
             int(body.get("rounds", 1)),
             source="human" if body.get("source") == "human" else "program",
+            conversation_id=body.get("conversation_id"),
         )
         await self._supervisor.journal.asynced()
         return JSONResponse(conversation.to_dict())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import AgentNotFound, ConfigError, MessageRefused
+from orchestrator_lab.errors import AgentNotFound, ConfigError, MessageRefused, OrchestratorLabError
 from orchestrator_lab.schema import new_id
 from orchestrator_lab.supervisor.header import header_line
 
@@ -74,9 +74,22 @@ class Conversations:
         self._supervisor = supervisor
         self.running: dict[str, Conversation] = {}
 
-    def start(self, agents: list[str], opening: str, rounds: int, *, source: str = "program") -> Conversation:
-        """Give the opening to the first agent; from then on each answer goes to the next one."""
+    def start(
+        self,
+        agents: list[str],
+        opening: str,
+        rounds: int,
+        *,
+        source: str = "program",
+        conversation_id: str | None = None,
+    ) -> Conversation:
+        """Give the opening to the first agent; from then on each answer goes to the next one.
+
+        A client that repeats a request, because the answer was lost, gives the same `conversation_id`.
+        """
         supervisor = self._supervisor
+        if conversation_id in self.running and self._messages(str(conversation_id)):
+            return self.running[str(conversation_id)]
         for name in agents:
             supervisor.runner(name)
         if len(agents) < 2:
@@ -93,7 +106,7 @@ class Conversations:
                     sender=speaker,
                     recipient=listener,
                 )
-        conversation = Conversation(new_id("cnv_"), tuple(agents), rounds)
+        conversation = Conversation(conversation_id or new_id("cnv_"), tuple(agents), rounds)
         self.running[conversation.conversation_id] = conversation
         supervisor.journal.append(
             "conversation.started",
@@ -101,13 +114,17 @@ class Conversations:
             agents=agents,
             rounds=rounds,
         )
-        supervisor.routing.send(
-            sender="user",
-            recipient=agents[0],
-            text=opening,
-            source=source,
-            conversation_id=conversation.conversation_id,
-        )
+        try:
+            supervisor.routing.send(
+                sender="user",
+                recipient=agents[0],
+                text=opening,
+                source=source,
+                conversation_id=conversation.conversation_id,
+            )
+        except OrchestratorLabError as error:
+            self._end(conversation, error.message)
+            raise
         return conversation
 
     def turn_over(self, message: Message, ended: TurnEnded) -> None:
@@ -127,6 +144,26 @@ class Conversations:
             self._pass_on(conversation, message, message.reply)
         else:
             self._forward(message, message.reply)
+
+    def lost(self, message: Message) -> None:
+        """End the conversation of a message that nobody will answer."""
+        conversation = self.running.get(message.conversation_id)
+        if conversation is not None and conversation.ended is None:
+            self._end(conversation, f"{message.recipient}: {message.error_message or message.status}")
+
+    def end_stranded(self) -> None:
+        """End conversations that a dead supervisor left without a message that could carry them on."""
+        for conversation in self.running.values():
+            if conversation.ended is not None:
+                continue
+            messages = self._messages(conversation.conversation_id)
+            if not messages:
+                self._end(conversation, "the supervisor ended before the opening was sent")
+            elif messages[-1].status in {"refused", "expired", "failed", "uncertain"}:
+                self.lost(messages[-1])
+
+    def _messages(self, conversation_id: str) -> list[Message]:
+        return [one for one in self._supervisor.ledger.messages.values() if one.conversation_id == conversation_id]
 
     def _next_turn(self, conversation: Conversation, message: Message, ended: TurnEnded) -> None:
         if message.status != "answered":

@@ -45,7 +45,7 @@ class KeeperLink:
     on_message : callable
         Takes each message of the keeper.
     on_restarted : callable
-        Awaited with the length of the gap in seconds when a new keeper runs.
+        Awaited with the length of the gap in seconds when a new keeper runs and listens.
     """
 
     def __init__(
@@ -70,11 +70,21 @@ class KeeperLink:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._children: list[subprocess.Popen[bytes]] = []
+        self._lost_at: float | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._greeted = asyncio.Event()
+        self._hello: dict[str, Any] = {}
         self.restarts = 0
 
     async def open(self) -> None:
         """Begin to listen."""
         self._task = asyncio.create_task(self._run(), name="keeper link")
+
+    async def hello(self, timeout_s: float) -> dict[str, Any]:
+        """Return what the keeper said of itself and of the panes that it drains; nothing when it is silent."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._greeted.wait(), timeout_s)
+        return self._hello
 
     def tell(self, **message: Any) -> None:  # noqa: ANN401 - JSON values
         """Send a message; it is lost when the keeper is just dying, and the new one is told everything anew."""
@@ -87,8 +97,9 @@ class KeeperLink:
         if self._writer is not None:
             with contextlib.suppress(OSError, TimeoutError):
                 await asyncio.wait_for(self._writer.drain(), 2)
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, self._telling):
+            if task is not None:
+                task.cancel()
 
     async def _run(self) -> None:
         pause_s, begun = 0.0, time.monotonic()
@@ -98,18 +109,26 @@ class KeeperLink:
                 await self._listen()
             if self._closing:
                 return
-            lost_at = time.monotonic()
+            if self._telling is not None:
+                self._telling.cancel()
+            now = time.monotonic()
+            # A keeper that dies before it has greeted makes the gap longer, not a second one.
+            self._lost_at = now if self._lost_at is None else self._lost_at
             # A keeper that cannot live must not be started in a circle; one that lived a while starts at once.
-            pause_s = 0.0 if lost_at - begun > _SETTLED_S else min(_LONGEST_PAUSE_S, max(0.5, 2 * pause_s))
+            pause_s = 0.0 if now - begun > _SETTLED_S else min(_LONGEST_PAUSE_S, max(0.5, 2 * pause_s))
             await asyncio.sleep(pause_s)
             begun = time.monotonic()
             logger.warning("the keeper is gone; starting a new one")
+            self._greeted.clear()
             self._respawn()
             self.restarts += 1
-            try:
-                await self._on_restarted(time.monotonic() - lost_at)
-            except Exception:  # a keeper without panes is still better than none
-                logger.exception("telling the new keeper failed")
+
+    async def _tell_anew(self, lost_at: float) -> None:
+        """Tell a new keeper, which has just greeted, what it has to do."""
+        try:
+            await self._on_restarted(time.monotonic() - lost_at)
+        except Exception:  # a keeper without panes is still better than none
+            logger.exception("telling the new keeper failed")
 
     async def _listen(self) -> None:
         # A line may hold the title and marks of a pane; a megabyte is far above that.
@@ -120,6 +139,12 @@ class KeeperLink:
             except ValueError:
                 logger.warning("the keeper sent a line that is not JSON: %.80r", line)
                 continue
+            if message.get("op") == "hello":
+                self._hello = message
+                self._greeted.set()
+                if self._lost_at is not None:
+                    lost_at, self._lost_at = self._lost_at, None
+                    self._telling = asyncio.create_task(self._tell_anew(lost_at), name="new keeper")
             try:
                 self._on_message(message)
             except Exception:  # one message must not end the line

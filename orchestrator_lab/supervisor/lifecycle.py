@@ -16,7 +16,7 @@ from orchestrator_lab.errors import (
     OrchestratorLabError,
     TmuxError,
 )
-from orchestrator_lab.runtime import handoff_argv
+from orchestrator_lab.runtime import handoff_argv, write_private
 from orchestrator_lab.supervisor.agent import AgentRunner
 from orchestrator_lab.supervisor.delivery import Mailbox
 from orchestrator_lab.supervisor.header import split_header
@@ -55,7 +55,7 @@ class Lifecycle:
         for runner in self._cluster.runners.values():
             runner.announce()
         await self._cluster.journal.asynced()
-        await asyncio.gather(*(self._start_pane(runner) for runner in self._cluster.runners.values()))
+        await asyncio.gather(*(self.start_pane(runner) for runner in self._cluster.runners.values()))
         await self.wait_ready(list(self._cluster.runners.values()))
 
     async def wait_ready(self, runners: list[AgentRunner]) -> None:
@@ -145,7 +145,8 @@ class Lifecycle:
             mask=[runner.token, runner.gateway_secret],
         )
 
-    async def _start_pane(self, runner: AgentRunner) -> None:
+    async def start_pane(self, runner: AgentRunner) -> None:
+        """Start an agent's program in a pane of its own."""
         argv = runner.write_launch()
         cols, rows = self._cluster.config.size_of(runner.config)
         pane = await self._cluster.tmux.run(
@@ -181,7 +182,7 @@ class Lifecycle:
                 runner.locate()
                 runner.announce()
                 await self._cluster.journal.asynced()
-                await self._start_pane(runner)
+                await self.start_pane(runner)
                 await self.wait_ready([runner])
             except OrchestratorLabError:
                 await self._forget(runner)
@@ -272,9 +273,10 @@ class Lifecycle:
                 self._cluster.journal.append("cluster.restarted")
             for runner in runners:
                 runner.restarts += 1
-                argv = runner.write_launch()
-                if runner.pane_id is None:
+                if runner.pane_id is None:  # its pane was lost with a tmux server
+                    await self.start_pane(runner)
                     continue
+                argv = runner.write_launch()
                 pane = await self._cluster.tmux.run(
                     self._cluster.driver.respawn,
                     runner.pane_id,
@@ -308,6 +310,8 @@ class Lifecycle:
                 return
             self._cluster.status_text = "ending"
             self._cluster.end_status = status
+            # Whoever comes after this supervisor, if it is killed now, goes on with the end.
+            write_private(self._cluster.folder / "ending", status)
             await self._end_agents(list(self._cluster.runners.values()))
             for mailbox in self._cluster.mailboxes.values():
                 mailbox.close()

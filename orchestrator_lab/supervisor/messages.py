@@ -24,6 +24,7 @@ __all__ = ["FINAL", "Ledger", "Message"]
 
 #: Rungs after which nothing more is expected; evidence may still settle ``uncertain``.
 FINAL = frozenset({"answered", "refused", "expired", "failed", "uncertain"})
+_LOST = frozenset({"refused", "expired", "failed", "uncertain"})
 _RUNGS = ("queued", "claimed", "written", "accepted", "started", "answered")
 
 
@@ -114,6 +115,8 @@ class Ledger:
         self.journal = journal
         self.messages: dict[str, Message] = {}
         self._waiters: set[asyncio.Event] = set()
+        #: Told of messages that end without having been answered by a turn.
+        self.on_lost: Callable[[Message], None] | None = None
 
     def queue(
         self,
@@ -204,6 +207,8 @@ class Ledger:
         message.turn_id = turn_id or message.turn_id
         message.error_type, message.error_message = error_type, error_message
         self._changed(message)
+        if self.on_lost is not None and message.turn_id is None and status in _LOST:
+            self.on_lost(message)
         return event
 
     def _changed(self, message: Message) -> None:

@@ -1,7 +1,8 @@
 """What a new supervisor does: read the journal, adopt the panes, settle what was in flight.
 
 Nothing is typed again on a guess. A message that was only queued is queued again; one that was claimed is looked for
-in the program's own record and on its screen; what neither shows is ``uncertain``.
+in the program's own record and on its screen, for as long as a living supervisor would wait for it; what neither shows
+is ``uncertain``, and later evidence may still settle it. A step that was half journalled is brought to its end.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from pydantic import TypeAdapter
 
 from orchestrator_lab.agents.base import Accepted, DialogSeen, TurnEnded
 from orchestrator_lab.config import Agent
+from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.supervisor.conversations import Conversation
 from orchestrator_lab.supervisor.messages import Message
 from orchestrator_lab.supervisor.turns import Turn
+from orchestrator_lab.tmux import PaneExit
 
 if TYPE_CHECKING:
+    from orchestrator_lab.agents.base import Typed
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.core import Supervisor
@@ -31,8 +35,19 @@ __all__ = ["recover"]
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that a keeper has to say which panes it drains.
+_HELLO_S = 3.0
+#: Seconds for which a text that may be on its way is looked for, and one more for each 100 000 characters.
+_LOOK_FOR_S = 12.0
+#: Seconds after which a text is given up earlier, when the program has read all input and shows an empty line.
+_NOTHING_CAME_S = 4.0
+#: Seconds between two looks.
+_LOOK_EVERY_S = 0.1
+#: What a supervisor journals before it recovers; the events before these are its predecessor's.
+_OWN = frozenset({"run.started", "journal.repaired", "supervisor.started"})
 
-async def recover(supervisor: Supervisor, *, gap_since: float | None) -> None:
+
+async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[AgentRunner]:
     """Bring a supervisor to where its predecessor was.
 
     Parameters
@@ -40,34 +55,172 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> None:
     supervisor : Supervisor
         Connected to tmux, without agents yet.
     gap_since : float or None
-        Epoch seconds at which the predecessor was found dead.
+        Epoch seconds at which the keeper found the predecessor dead; None when the keeper is new too.
+
+    Returns
+    -------
+    list of AgentRunner
+        Those whose first start is not over.
     """
     events, _ = read_events(supervisor.run_dir / "journal.jsonl")
-    last = datetime.fromisoformat(events[-2].at).timestamp() if len(events) > 1 else time.time()
-    supervisor.journal.append(
-        "supervisor.gap",
-        level="warning",
-        gap_s=round(max(0.0, time.time() - (gap_since or last)), 6),
-        reason="the supervisor ended" if gap_since else "supervisor and keeper ended",
-    )
+    hello = await supervisor.keeper.hello(_HELLO_S)
+    drained = {str(pane["agent"]): pane for pane in hello.get("panes", ()) if pane.get("open")}
+    gap_s = _gaps(supervisor, events, gap_since)
     panes = {pane.tags.get("agent"): pane for pane in await supervisor.tmux.run(supervisor.driver.panes)}
     turns = _read(supervisor, events)
+    _close_what_ended(supervisor, events, turns)
+    unfinished: list[AgentRunner] = []
+    exits: list[tuple[AgentRunner, PaneInfo]] = []
     for name in _members(events):
-        await _adopt(supervisor, name, panes.get(name), events)
+        pane = panes.get(name)
+        runner = _adopt(supervisor, name, pane, events)
+        if pane is None:
+            if not _has(events, name, "agent.started"):
+                unfinished.append(runner)
+            continue
+        if not _has(events, name, "agent.ready"):
+            unfinished.append(runner)
+        await _record(supervisor, runner, drained.get(name), gap_s)
+    # Looked at once more: what ended since then was reported before there was anyone to hear it.
+    for pane in await supervisor.tmux.run(supervisor.driver.panes):
+        adopted = supervisor.runners.get(pane.tags.get("agent", ""))
+        if pane.dead and adopted is not None and adopted.running:
+            exits.append((adopted, pane))
     for name, turn in turns.items():
-        runner = supervisor.runners.get(name)
-        if runner is not None and runner.running:
-            runner.turn = turn
-            runner.publish()
+        adopted = supervisor.runners.get(name)
+        if adopted is not None and adopted.running:
+            adopted.turn = turn
+            adopted.publish()
+    for runner, pane in exits:
+        await runner.exited(PaneExit(pane.pane_id, pane.pid, pane.exit_status, pane.exit_signal))
     for runner in supervisor.runners.values():
         await _settle(supervisor, runner)
     for message in list(supervisor.ledger.messages.values()):
-        if message.status == "queued" and message.recipient in supervisor.mailboxes:
-            supervisor.mailboxes[message.recipient].put(message)
+        if message.status == "queued":
+            _queue_again(supervisor, message)
         elif message.status == "answered":
             supervisor.conversations.follow_up(message)
+    supervisor.conversations.end_stranded()
     supervisor.stopped = _was_stopped(events)
     supervisor.status_text = "stopped" if supervisor.stopped else "running"
+    for runner in unfinished:
+        if runner.pane_id is None:
+            await supervisor.lifecycle.start_pane(runner)
+    return unfinished
+
+
+def _gaps(supervisor: Supervisor, events: list[Event], gap_since: float | None) -> float:
+    """Journal for how long nobody watched; return it in seconds."""
+    if gap_since is not None:
+        gap_s = max(0.0, time.time() - gap_since)
+        supervisor.journal.append(
+            "supervisor.gap", level="warning", gap_s=round(gap_s, 6), reason="the supervisor ended"
+        )
+        return gap_s
+    # Nobody noted when both ended: it was after their last event, so the gap is at most this long.
+    last = next((event for event in reversed(events) if event.event not in _OWN), None)
+    gap_s = 0.0 if last is None else max(0.0, time.time() - datetime.fromisoformat(last.at).timestamp())
+    for name in ("supervisor.gap", "keeper.gap"):
+        supervisor.journal.append(
+            name,
+            level="warning",
+            gap_s=round(gap_s, 6),
+            reason="supervisor and keeper ended; counted from the last event",
+        )
+    return gap_s
+
+
+async def _record(supervisor: Supervisor, runner: AgentRunner, drained: dict[str, Any] | None, gap_s: float) -> None:
+    """Go on recording a pane; one that the keeper does not drain is handed over again."""
+    if runner.pane_id is None:
+        return
+    if drained is not None:
+        supervisor.lifecycle.record_again(runner)
+        if drained.get("modes"):
+            runner.pane_activity(drained)
+        return
+    try:
+        await supervisor.tmux.run(supervisor.driver.pipe, runner.pane_id, None)
+        await supervisor.lifecycle.record_pane(runner, runner.pane_id)
+    except TmuxError as error:
+        logger.warning("%s: its pane is not recorded: %s", runner.name, error)
+        return
+    supervisor.journal.append(
+        "recording.gap", agent=runner.name, level="warning", gap_s=round(gap_s, 6), reason="keeper"
+    )
+
+
+def _queue_again(supervisor: Supervisor, message: Message) -> None:
+    mailbox = supervisor.mailboxes.get(message.recipient)
+    if mailbox is None:
+        supervisor.ledger.advance(
+            message, "failed", error_type="removed", error_message=f"{message.recipient} left the cluster"
+        )
+    elif supervisor.routing.may_pass(message):
+        mailbox.put(message)
+    else:
+        supervisor.routing.refuse(message)
+
+
+def _has(events: list[Event], name: str, what: str) -> bool:
+    return any(event.agent == name and event.event == what for event in events)
+
+
+def _runs(events: list[Event], name: str) -> bool:
+    """Tell whether an agent's end has not been journalled."""
+    for event in reversed(events):
+        if event.agent == name and event.event in {"agent.started", "agent.exited"}:
+            return event.event == "agent.started"
+    return True
+
+
+def _close_what_ended(supervisor: Supervisor, events: list[Event], turns: dict[str, Turn]) -> None:
+    """Bring steps to their end that take several events and were cut off between two of them."""
+    ledger = supervisor.ledger
+    ended = {str(event.turn_id): event for event in events if event.event == "turn.ended"}
+    running = {turn.turn_id: turn for turn in turns.values()}
+    for message in list(ledger.messages.values()):
+        if message.status not in {"accepted", "started"} or message.turn_id is None:
+            continue
+        if message.turn_id in ended:
+            end = ended[message.turn_id]
+            reason = end.attributes.get("end_reason")
+            if reason in {"interrupted", "error", "exited", "limit"}:
+                why = end.attributes.get("error_message") or f"the turn of {message.recipient} was {reason}"
+                ledger.advance(
+                    message,
+                    "failed",
+                    source=end.source,
+                    turn_id=message.turn_id,
+                    error_type=f"turn_{reason}",
+                    error_message=why,
+                )
+            else:
+                ledger.advance(message, "answered", source=end.source, turn_id=message.turn_id)
+        elif message.turn_id in running:
+            turn = running[message.turn_id]
+            if message.message_id not in turn.message_ids:
+                turn.message_ids.append(message.message_id)
+        else:
+            turn = Turn(
+                message.turn_id,
+                None,
+                None,
+                [message.message_id],
+                "hook",
+                hop=message.hop,
+                conversation_id=message.conversation_id,
+                began_at=message.claimed_at or time.time(),
+            )
+            turns[message.recipient] = running[turn.turn_id] = turn
+            supervisor.journal.append(
+                "turn.started",
+                agent=message.recipient,
+                turn_id=turn.turn_id,
+                message_id=message.message_id,
+                source=turn.source,
+                message_ids=[message.message_id],
+            )
 
 
 def _members(events: list[Event]) -> list[str]:
@@ -177,7 +330,7 @@ def _open_dialog(events: list[Event], name: str) -> DialogSeen | None:
     return None
 
 
-async def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: list[Event]) -> None:
+def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: list[Event]) -> AgentRunner:
     """Make a runner for an agent whose pane lives on."""
     kept: dict[str, Any] = {}
     place = supervisor.folder / "agents" / name / "agent.json"
@@ -191,17 +344,26 @@ async def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, event
     runner = supervisor.lifecycle.adopt_runner(agent, kept)
     runner.locate()
     if pane is None:
-        supervisor.journal.append("agent.failed", agent=name, level="error", error_type="lost", error_message="no pane")
+        if _runs(events, name) and _has(events, name, "agent.started"):
+            supervisor.journal.append(
+                "agent.failed", agent=name, level="error", error_type="lost", error_message="its pane is gone"
+            )
+            supervisor.journal.append("agent.exited", agent=name, source="process")
         runner.publish()
-        return
+        return runner
+    if not _has(events, name, "agent.started"):
+        supervisor.journal.append(
+            "agent.started", agent=name, pid=pane.pid, pane_id=pane.pane_id, session_id=runner.session_id
+        )
     runner.adopted(
         pane.pane_id,
         pane.pid,
-        alive=not pane.dead,
+        # One whose end nobody has seen yet is taken for alive until its end is journalled with all that hangs on it.
+        alive=not pane.dead or _runs(events, name),
         ready=_ready_source(events, name),
         dialog=_open_dialog(events, name),
     )
-    supervisor.lifecycle.record_again(runner)
+    return runner
 
 
 async def _settle(supervisor: Supervisor, runner: AgentRunner) -> None:
@@ -218,26 +380,66 @@ async def _settle(supervisor: Supervisor, runner: AgentRunner) -> None:
                 await runner.watch.resume(typed.text)
         elif message.status in {"accepted", "started"} and not runner.running:
             ledger.advance(message, "failed", error_type="turn_exited", error_message=f"{runner.name} ended")
-        elif message.status in {"claimed", "written"}:
-            found = (
-                runner.adapter.transcript(runner.transcript, prompt=typed.expected, since=message.claimed_at)
-                if runner.transcript is not None
-                else []
-            )
-            runner.apply([piece for piece in found if isinstance(piece, Accepted | TurnEnded)])
-            if message.status not in {"claimed", "written"}:
-                continue
-            screen = await supervisor.screen(runner)
-            held = runner.running and runner.adapter.composer(screen, typed) == "holds_text"
-            if held:
+        elif message.status in {"claimed", "written"} and not _by_record(runner, message, typed):
+            if runner.running and runner.adapter.reports:
+                # Nothing else is written to this pane until it is clear what became of the text.
+                runner.delivering, runner.typed = message, typed
+                runner.publish()
+                supervisor.background(_look_for(supervisor, runner, message, typed))
+            else:
+                _give_up(supervisor, runner, message)
+
+
+def _by_record(runner: AgentRunner, message: Message, typed: Typed) -> bool:
+    """Settle a message from the program's own record."""
+    if runner.transcript is not None:
+        found = runner.adapter.transcript(runner.transcript, prompt=typed.expected, since=message.claimed_at)
+        runner.apply([piece for piece in found if isinstance(piece, Accepted | TurnEnded)])
+    return message.status not in {"claimed", "written"}
+
+
+async def _look_for(supervisor: Supervisor, runner: AgentRunner, message: Message, typed: Typed) -> None:
+    """Wait for a text that a dead supervisor wrote, or was about to write, and see it to its end."""
+    begun = time.monotonic()
+    patience = _LOOK_FOR_S + len(typed.text) / 1e5
+    handed_on = False
+    try:
+        while runner.running and time.monotonic() - begun < patience:
+            if _by_record(runner, message, typed):
+                return
+            screen = await supervisor.screen(runner, escapes=runner.adapter.styled)
+            held = runner.adapter.composer(screen, typed)
+            if held == "holds_text":
+                supervisor.ledger.advance(message, "written", source="screen")
                 supervisor.mailboxes[runner.name].finish(message, typed)
-                continue
-            ledger.advance(
-                message,
-                "uncertain",
-                error_type="supervisor_died",
-                error_message=(
-                    f"the supervisor died while it wrote to {runner.name}; neither its record nor its screen shows "
-                    "the text, which may still arrive"
-                ),
-            )
+                handed_on = True
+                return
+            waited = time.monotonic() - begun
+            if held == "empty" and waited > _NOTHING_CAME_S + len(typed.text) / 1e5 and runner.pane_id is not None:
+                unread = await supervisor.tmux.run(supervisor.driver.unread_input, runner.pane_id)
+                quiet = time.monotonic() - max(runner.last_activity, begun) > 1.0
+                if quiet and unread == 0:
+                    break
+            await supervisor.ledger.until(lambda: message.status not in {"claimed", "written"}, _LOOK_EVERY_S)
+            if message.status not in {"claimed", "written"}:
+                return
+        _give_up(supervisor, runner, message)
+    except TmuxError as error:
+        logger.warning("%s: %s", runner.name, error)
+        _give_up(supervisor, runner, message)
+    finally:
+        if not handed_on and runner.delivering is message:
+            runner.delivering = None
+            runner.publish()
+
+
+def _give_up(supervisor: Supervisor, runner: AgentRunner, message: Message) -> None:
+    supervisor.ledger.advance(
+        message,
+        "uncertain",
+        error_type="supervisor_died",
+        error_message=(
+            f"the supervisor died while it wrote to {runner.name}; neither its record nor its screen shows the text, "
+            "which may still arrive"
+        ),
+    )

@@ -93,17 +93,30 @@ class Routing:
             header=(lambda identity: header_line(sender, identity)) if from_agent else None,
         )
         if not self._cluster.config.topology.allows(sender, recipient):
-            may = self._cluster.config.topology.recipients(sender, self._cluster.config.names)
-            self._cluster.ledger.advance(
-                message,
-                "refused",
-                error_type="topology",
-                error_message=(
-                    f"the topology does not let {sender} write to {recipient}; "
-                    f"{sender} may write to: {', '.join(may) or 'nobody'}"
-                ),
-            )
+            self.refuse(message)
         return message
+
+    def refuse(self, message: Message) -> None:
+        """Refuse a message that the topology forbids, and say what it allows."""
+        sender = message.sender
+        may = self._cluster.config.topology.recipients(sender, self._cluster.config.names)
+        self._cluster.ledger.advance(
+            message,
+            "refused",
+            error_type="topology",
+            error_message=(
+                f"the topology does not let {sender} write to {message.recipient}; "
+                f"{sender} may write to: {', '.join(may) or 'nobody'}"
+            ),
+        )
+
+    def may_pass(self, message: Message) -> bool:
+        """Tell whether a journalled message may be delivered."""
+        return (
+            message.sender not in self._cluster.runners
+            or self._cluster.config.topology.allows(message.sender, message.recipient)
+            or message.conversation_id in self._cluster.conversations.running
+        )
 
     def queue(
         self,
@@ -118,10 +131,7 @@ class Routing:
         message = self._cluster.ledger.queue(
             recipient=recipient, content=content, header=header, removed_controls=removed, **rest
         )
-        allowed = rest["sender"] not in self._cluster.runners or self._cluster.config.topology.allows(
-            rest["sender"], recipient
-        )
-        if allowed or message.conversation_id in self._cluster.conversations.running:
+        if self.may_pass(message):
             self._cluster.mailboxes[recipient].put(message)
         return message
 
