@@ -21,10 +21,10 @@ export LC_ALL := $(shell l=$${LC_ALL:-$${LC_CTYPE:-$${LANG:-}}}; case "$$l" in \
 	(*[Uu][Tt][Ff]8|*[Uu][Tt][Ff]-8) echo "$$l";; (*) \
 	if locale -a 2>/dev/null | grep -qixE 'c\.utf-?8'; then echo C.UTF-8; else echo en_US.UTF-8; fi;; esac)
 
-.PHONY: help demo test venv lint lint-fix tests notebooks clean distclean tmux
+.PHONY: help demo test venv lint lint-fix tests notebooks execute-notebooks clean distclean tmux
 
 help: ## Show what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 demo: $(STAMPS)/local tmux ## Let three agents with a local language model talk to each other
 	@$(BIN)/orchestrator-lab demo
@@ -49,6 +49,9 @@ notebooks: $(STAMPS)/dev tmux
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
 		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval-lax notebooks/ --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS); \
 	fi
+
+execute-notebooks: $(STAMPS)/dev tmux ## Run the notebooks again and keep their outputs
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python notebooks/execute.py
 
 clean: ## Remove what tools leave behind
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
