@@ -116,8 +116,8 @@ def extract_reply(text: str, typed: str, watch: Watch, *, prefix: str | None = N
     --------
     >>> extract_reply(">>> 1+1\n2\n>>> ", "1+1", Watch(prompt=re.compile(r"^>>> $")))
     '2'
-    >>> extract_reply("$ echo D\nD\nDONE 7\n$ ", "echo D", Watch(marker="DONE"))
-    'D\n'
+    >>> extract_reply("$ work DONE\nhalf\nDONE 7\n$ ", "work DONE", Watch(marker="DONE"))
+    'half'
     """
     lines, prefix = strip_echo(text.split("\n"), typed, watch, prefix=prefix, echo=echo)
     if watch.marker is not None:
@@ -133,7 +133,7 @@ def extract_reply(text: str, typed: str, watch: Watch, *, prefix: str | None = N
                 lines.pop()
     elif prefix and prefix.strip() and lines[-1].rstrip() == prefix.rstrip():
         lines.pop()
-    if lines and not lines[-1].strip():
+    if watch.quiet_s is not None and lines and not lines[-1].strip():
         # What ends with a newline leaves the cursor on a line of its own.
         lines.pop()
     return "\n".join(line.rstrip() for line in lines)
@@ -164,14 +164,14 @@ def strip_echo(
         first = lines[0].removeprefix(prefix) if lines[0].startswith(prefix) else lines[0]
         return ([first, *lines[1:]] if first or not prefix else lines[1:]) or [""], prefix
     wanted = typed.split("\n")
-    first = next((index for index, line in enumerate(lines) if _echoes(line, wanted[0])), None)
-    if first is None:
+    begin = next((index for index, line in enumerate(lines) if _echoes(line, wanted[0])), None)
+    if begin is None:
         return lines or [""], prefix or ""
     if prefix is None:
-        prefix = _before(lines[first], wanted[0])
+        prefix = _before(lines[begin], wanted[0])
     seen = {prefix.rstrip(), ""}
     kept: list[str] = []
-    position = first + 1
+    position = begin + 1
     for line in wanted[1:]:
         found = _find_echo(lines, position, line, seen, watch)
         if found is None:
@@ -192,8 +192,9 @@ def _find_echo(lines: list[str], position: int, typed: str, seen: set[str], watc
 
     if not typed.strip():
         # A blank line is echoed as the prompt alone.
-        here = lines[position].rstrip()
-        return position if here in seen or prompted(lines[position]) else None
+        if lines[position].rstrip() in seen or prompted(lines[position]):
+            return position
+        return next((at for at in range(position, len(lines) - 1) if lines[at].rstrip() in seen - {""}), None)
     for index in range(position, len(lines)):
         if _echoes(lines[index], typed):
             before = _before(lines[index], typed)

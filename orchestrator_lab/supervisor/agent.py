@@ -660,6 +660,10 @@ class AgentRunner:
             self._check_ready()
         self._arm_quiet(self.watch.quiet_s())
 
+    def look_in(self, delay_s: float) -> None:
+        """Look at the screen later, also when nothing is written until then."""
+        self._arm_quiet(delay_s)
+
     def _arm_quiet(self, delay_s: float) -> None:
         if self._quiet is not None:
             self._quiet.cancel()

@@ -8,21 +8,60 @@ from __future__ import annotations
 
 import asyncio
 import time
+import unicodedata
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.agents.base import Accepted, FirstOutput, TurnEnded, Watch
 from orchestrator_lab.agents.menu import read_menu
-from orchestrator_lab.agents.program import extract_reply
+from orchestrator_lab.agents.program import extract_reply, prompt_start, strip_echo
 
 if TYPE_CHECKING:
     from orchestrator_lab.supervisor.agent import AgentRunner
+    from orchestrator_lab.tmux import TmuxDriver
 
 __all__ = ["ScreenWatch"]
 
 #: A prompt is looked for when nothing was written for this long, in seconds.
 _PROMPT_QUIET_S = 0.03
+#: A prompt behind other text on its line is believed when nothing was written for this long, in seconds.
+_LOOSE_QUIET_S = 0.3
+#: Seconds until input that is not read yet is looked at again (reading it may show nothing).
+_UNREAD_S = 0.05
+#: A turn without a marker that was interrupted is over after this quiet, in seconds.
+_INTERRUPTED_QUIET_S = 0.5
 #: Longest wait for a menu to follow a key, in seconds.
 _MENU_WAIT_S = 2.0
+#: How often a screen that moves while it is read is read again.
+_READS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the cursor stands: lines in the history, its row and column, and the history's limit."""
+
+    history: int
+    row: int
+    column: int
+    limit: int
+
+    @property
+    def line(self) -> int:
+        """The cursor's line, counted from the start of the history."""
+        return self.history + self.row
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a screen shows from the line on which the input was typed.
+
+    ``cursor`` is the cursor's row up to the cursor; ``lost`` tells that the beginning is no longer there, because the
+    program cleared its screen, or wrote more than the history holds.
+    """
+
+    text: str
+    cursor: str
+    lost: bool
 
 
 class ScreenWatch:
@@ -37,36 +76,48 @@ class ScreenWatch:
     def __init__(self, runner: AgentRunner) -> None:
         self._runner = runner
         self.watch: Watch | None = runner.adapter.watch(runner.config)
-        #: Line, counted from the start of the history, on which the last input was typed.
-        self._begin: int | None = None
+        self._echo = bool(getattr(runner.config, "echo", True))
+        #: Where the last input was typed, and what stood before the cursor there.
+        self._begin: _Place | None = None
+        self._prefix: str | None = None
         self._typed = ""
+        self._begun_at = 0.0
+        #: Whether the terminal edited lines itself when the program was ready; a program that does its own editing
+        #: gives the terminal back while it works, so that a prompt in its output is told from its own.
+        self._canonical: bool | None = None
 
     def quiet_s(self) -> float:
         """Return the quiet after which the screen is worth a look, in seconds."""
-        if self.watch is None:
+        watch = self.watch
+        if watch is None:
             return 0.25 if self._runner.ready is None else 2.5
-        if self.watch.quiet_s is not None:
-            return self.watch.quiet_s
-        return _PROMPT_QUIET_S
+        if self._runner.ready is None:
+            return watch.ready_quiet_s or _PROMPT_QUIET_S
+        return watch.quiet_s if watch.quiet_s is not None else _PROMPT_QUIET_S
 
     async def begin(self, typed: str) -> None:
         """Remember where the screen stands before something is typed."""
         if self.watch is None:
             return
-        self._begin = await self._line()
-        self._typed = typed
+        supervisor = self._runner.supervisor
+        self._begin, self._prefix = await supervisor.tmux.run(_cursor, supervisor.driver, str(self._runner.pane_id))
+        self._typed, self._begun_at = typed, time.monotonic()
 
     async def resume(self, typed: str) -> None:
         """Go on with a turn that an earlier supervisor began: its input stands somewhere on the screen."""
-        if self.watch is not None:
-            self._begin, self._typed = 0, typed
-            history, _ = await self._numbers()
-            text = await self._since()
-            last = next((line.strip() for line in reversed(typed.split("\n")) if line.strip()), "")
-            lines = text.split("\n")
-            found = [index for index, line in enumerate(lines) if last and line.rstrip().endswith(last)]
-            self._begin = found[-1] if found else history
-            await self.look()
+        if self.watch is None:
+            return
+        supervisor, pane = self._runner.supervisor, str(self._runner.pane_id)
+        place, _ = await supervisor.tmux.run(_cursor, supervisor.driver, pane)
+        self._typed, self._prefix, self._begun_at = typed, None, time.monotonic()
+        lines = await supervisor.tmux.run(
+            supervisor.driver.run, "capture-pane", "-p", "-t", pane, "-S", str(-place.history), "-E", str(place.row)
+        )
+        first = "".join(next((line for line in typed.split("\n") if line.strip()), "").split())
+        found = [at for at, line in enumerate(lines) if first and "".join(line.split()).endswith(first[-60:])]
+        at = found[-1] if found and self._echo else place.history
+        self._begin = _Place(at, 0, 0, place.limit)
+        await self.look()
 
     async def look(self) -> None:
         """Find readiness, or the end of the turn, on the screen."""
@@ -74,31 +125,90 @@ class ScreenWatch:
         if watch is None or runner.pane_id is None:
             return
         if runner.ready is None:
-            if watch.ready is None or await self._at_prompt(watch.ready):
-                runner.is_ready("screen")
+            await self._look_for_readiness(watch)
             return
-        if runner.turn is None:
+        turn = runner.turn
+        if turn is None:
             return
         if await self._unread():
+            self._again(_UNREAD_S)
             return
-        text = await self._since()
+        shown = await self._since()
+        quiet = time.monotonic() - max(runner.last_activity, self._begun_at)
+        reason = "prompt" if watch.prompt else "marker" if watch.marker else "quiet"
         if watch.prompt is not None:
-            ended, reason = await self._at_prompt(watch.prompt), "prompt"
+            ended = prompt_start(watch.prompt, shown.cursor, anywhere=False) is not None
+            if not ended and prompt_start(watch.prompt, shown.cursor) is not None:
+                ended = quiet >= _LOOSE_QUIET_S
+                if not ended:
+                    self._again(_LOOSE_QUIET_S - quiet)
+            ended = ended and await self._waits_for_input()
         elif watch.marker is not None:
-            ended, reason = text.count(watch.marker) > self._typed.count(watch.marker), "marker"
+            lines, _ = strip_echo(shown.text.split("\n"), self._typed, watch, prefix=self._prefix, echo=self._echo)
+            ended = watch.marker in "\n".join(lines)
+            if not ended and turn.interrupted:
+                ended = quiet >= _INTERRUPTED_QUIET_S
+                self._again(_INTERRUPTED_QUIET_S)
         else:
-            ended = time.monotonic() - runner.last_activity >= (watch.quiet_s or 0.0) - 0.01
-            reason = "quiet"
-        if ended and runner.turn is not None:
-            reply = extract_reply(text, self._typed, watch)
+            wanted = watch.quiet_s or 0.0
+            ended = quiet >= wanted - 0.01
+            if not ended:
+                self._again(wanted - quiet)
+        if ended and runner.turn is turn:
+            reply = extract_reply(shown.text, self._typed, watch, prefix=self._prefix, echo=self._echo)
+            if shown.lost:
+                runner.supervisor.journal.append(
+                    "note",
+                    agent=runner.name,
+                    turn_id=turn.turn_id,
+                    level="warning",
+                    text="the pane no longer shows the beginning of this answer; its recording does",
+                )
             runner.apply([FirstOutput("screen"), TurnEnded("screen", reply, reason)])
 
+    async def _look_for_readiness(self, watch: Watch) -> None:
+        runner = self._runner
+        supervisor, pane = runner.supervisor, str(runner.pane_id)
+        if watch.ready is not None:
+            _, line = await supervisor.tmux.run(_cursor, supervisor.driver, pane)
+            ready = prompt_start(watch.ready, line, anywhere=False) is not None
+        elif watch.ready_marker is not None:
+            ready = watch.ready_marker in await supervisor.screen(runner)
+        else:
+            quiet = time.monotonic() - max(runner.last_activity, runner.started_at)
+            ready = quiet >= (watch.ready_quiet_s or 0.0) - 0.01
+            if not ready:
+                self._again((watch.ready_quiet_s or 0.0) - quiet)
+        if ready:
+            if watch.ready is not None and watch.prompt is not None:
+                self._canonical = (await supervisor.tmux.run(supervisor.driver.terminal_modes, pane)).canonical
+            runner.is_ready("screen")
+
+    async def _waits_for_input(self) -> bool:
+        """Tell whether the terminal is as it was when the program was ready."""
+        if self._canonical is None:
+            return True
+        supervisor = self._runner.supervisor
+        modes = await supervisor.tmux.run(supervisor.driver.terminal_modes, str(self._runner.pane_id))
+        if modes.canonical == self._canonical:
+            return True
+        self._again(_LOOSE_QUIET_S)
+        return False
+
+    def _again(self, delay_s: float) -> None:
+        """Look again later, though nothing may be written until then."""
+        self._runner.look_in(max(0.01, delay_s))
+
     async def echoed(self, typed: str) -> bool:
-        """Tell whether the screen shows the last line of what was typed, or the program has read it all."""
-        last = next((line.strip() for line in reversed(typed.split("\n")) if line.strip()), "")
-        text = await self._since()
-        squeezed = "".join(text.split())
-        return "".join(last.split())[-60:] in squeezed
+        """Tell whether the screen shows that what was typed arrived: its last line, or a screen cleared since."""
+        shown = await self._since()
+        last = next((line for line in reversed(typed.split("\n")) if line.strip()), "")
+        if shown.lost or "".join(last.split())[-60:] in "".join(shown.text.split()):
+            return True
+        # A program that clears its screen at once leaves nothing but its prompt.
+        prompt = self.watch.prompt if self.watch is not None else None
+        touched = self._runner.last_activity > self._begun_at
+        return bool(prompt and touched and prompt_start(prompt, shown.cursor, anywhere=False) is not None)
 
     def accept(self, prompt: str, source: str) -> None:
         """Take the input for accepted on the evidence of its echo, or of its having been read."""
@@ -127,61 +237,89 @@ class ScreenWatch:
                 continue
         return False
 
-    async def _line(self) -> int:
-        history, cursor = await self._numbers()
-        return history + cursor
-
-    async def _numbers(self) -> tuple[int, int]:
+    async def _since(self) -> _Shown:
+        """Return what the screen shows since the last input was typed."""
         supervisor = self._runner.supervisor
-        lines = await supervisor.tmux.run(
-            supervisor.driver.run,
-            "display-message",
-            "-p",
-            "-t",
-            str(self._runner.pane_id),
-            "#{history_size} #{cursor_y}",
+        first = "".join(self._typed.split("\n", 1)[0].split())[:40] if self._echo else ""
+        return await supervisor.tmux.run(
+            _read, supervisor.driver, str(self._runner.pane_id), self._begin, self._prefix, first
         )
-        history, cursor = (int(word) for word in lines[0].split())
-        return history, cursor
-
-    async def _since(self) -> str:
-        """Return the screen from the line on which the last input was typed, wrapped lines joined."""
-        history, _ = await self._numbers()
-        start = (self._begin or 0) - history
-        supervisor = self._runner.supervisor
-        lines = await supervisor.tmux.run(
-            supervisor.driver.run, "capture-pane", "-p", "-J", "-t", str(self._runner.pane_id), "-S", str(start)
-        )
-        return "\n".join(lines)
-
-    async def _at_prompt(self, pattern: object) -> bool:
-        """Tell whether the line of the cursor, up to the cursor, is a prompt."""
-        supervisor = self._runner.supervisor
-        lines = await supervisor.tmux.run(
-            supervisor.driver.run,
-            "display-message",
-            "-p",
-            "-t",
-            str(self._runner.pane_id),
-            "#{cursor_x} #{cursor_y}",
-        )
-        column, row = (int(word) for word in lines[0].split())
-        shown = await supervisor.tmux.run(
-            supervisor.driver.run,
-            "capture-pane",
-            "-p",
-            "-N",
-            "-t",
-            str(self._runner.pane_id),
-            "-S",
-            str(row),
-            "-E",
-            str(row),
-        )
-        line = (shown[0] if shown else "")[:column]
-        search = getattr(pattern, "search", None)
-        return bool(search is not None and (search(line) or search(line.rstrip())))
 
     async def _unread(self) -> bool:
         supervisor = self._runner.supervisor
         return bool(await supervisor.tmux.run(supervisor.driver.unread_input, str(self._runner.pane_id)))
+
+
+# on the thread of tmux ------------------------------------------------------------------------------
+
+
+def _place(driver: TmuxDriver, pane: str) -> _Place:
+    wanted = "#{history_size} #{cursor_y} #{cursor_x} #{history_limit}"
+    history, row, column, limit = (
+        int(word) for word in driver.run("display-message", "-p", "-t", pane, wanted)[0].split()
+    )
+    return _Place(history, row, column, limit)
+
+
+def _rows(driver: TmuxDriver, pane: str, first: int, last: int, *how: str) -> list[str]:
+    return driver.run("capture-pane", "-p", *how, "-t", pane, "-S", str(first), "-E", str(last))
+
+
+def _cursor(driver: TmuxDriver, pane: str) -> tuple[_Place, str]:
+    """Return the cursor's place, and its row up to it."""
+    for _ in range(_READS):
+        place = _place(driver, pane)
+        row = _rows(driver, pane, place.row, place.row, "-N")
+        if _place(driver, pane) == place:
+            break
+    return place, _cells((row or [""])[0], place.column)
+
+
+def _read(driver: TmuxDriver, pane: str, begin: _Place | None, prefix: str | None, first: str) -> _Shown:
+    """Return what a pane shows from where an input was typed; `first` is how the echo begins, without blanks."""
+    for _ in range(_READS):
+        place = _place(driver, pane)
+        start, lost = _start(driver, pane, place, begin, prefix, first)
+        lines = _rows(driver, pane, start, place.row, "-J")
+        row = _rows(driver, pane, place.row, place.row, "-N")
+        if _place(driver, pane) == place:
+            break
+    return _Shown("\n".join(lines), _cells((row or [""])[0], place.column), lost)
+
+
+def _start(
+    driver: TmuxDriver, pane: str, place: _Place, begin: _Place | None, prefix: str | None, first: str
+) -> tuple[int, bool]:
+    """Return the row on which an input was typed (negative in the history), and whether it is gone.
+
+    A full history drops a tenth of its lines at once; a program may clear screen and history.
+    """
+    if begin is None:
+        return -place.history, False
+    row = begin.line - place.history
+    if place.history >= begin.history and place.line >= begin.line and place.history < place.limit - place.limit // 5:
+        # Nothing has been dropped, and the cursor has not gone up: it is where it was.
+        if begin.history or place.history:
+            return row, False
+        shown = "".join("".join(_rows(driver, pane, row, place.row, "-J")).split())
+        return (row, False) if not first or first in shown else (0, False)
+    step = max(1, place.limit // 10)
+    while row >= -place.history:
+        if row <= place.row:
+            shown = "".join(_rows(driver, pane, row, min(row + 2, place.row), "-J"))
+            known = shown.startswith((prefix or "").rstrip()) and "".join(shown.split()).find(first) >= 0
+            if known and (first or prefix):
+                return row, False
+        row -= step
+    return -place.history, True
+
+
+def _cells(line: str, columns: int) -> str:
+    """Return the part of a line that fills so many cells of the terminal."""
+    used = 0
+    for index, sign in enumerate(line):
+        if used >= columns and not unicodedata.combining(sign):
+            return line[:index]
+        if not unicodedata.combining(sign) and unicodedata.category(sign) not in {"Cf", "Me", "Mn"}:
+            used += 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+    return line
