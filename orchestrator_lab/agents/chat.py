@@ -158,12 +158,12 @@ class ChatAdapter:
                 matches = message.get("content") == prompt and _epoch(record.get("timestamp")) >= since - 2.0
                 found = [Accepted("transcript", prompt)] if matches else found[:0]
             elif len(found) == 1 and record.get("type") in {"assistant", "error"}:
-                failed = record.get("type") == "error"
+                failed = record.get("type") == "error" or record.get("outcome") == "error"
                 interrupted = record.get("outcome") == "interrupted"
                 found.append(
                     TurnEnded(
                         "transcript",
-                        message.get("content"),
+                        _text(message.get("content")),
                         "interrupted" if interrupted else "error" if failed else "completed",
                         error_message=str(record.get("error")) if failed else None,
                         usage=_usage(message.get("usage") or record.get("usage"), message.get("model")),
@@ -192,6 +192,13 @@ def _usage(usage: object, model: object) -> Usage | None:
         made,
         str(model) if model else None,
     )
+
+
+def _text(content: object) -> str | None:
+    """Return the text of an answer's blocks."""
+    if not isinstance(content, list):
+        return None if content is None else str(content)
+    return "".join(str(block.get("text", "")) for block in content if isinstance(block, dict))
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

@@ -335,7 +335,7 @@ class Supervisor:
                 started_at=_instant(message.get("started_at")),
                 offset_s=message.get("offset_s"),
             )
-        elif op in {"recording_failed", "pane_closed"} and runner.running:
+        elif op == "recording_failed" or (op == "pane_closed" and runner.running):
             self.journal.append(
                 "note", agent=runner.name, level="warning", text=f"{op}: {message.get('error', '')}".rstrip(": ")
             )

@@ -16,7 +16,7 @@ from orchestrator_lab.errors import (
     OrchestratorLabError,
     TmuxError,
 )
-from orchestrator_lab.runtime import handoff_argv, write_private
+from orchestrator_lab.runtime import handoff_argv, private_dir, write_private
 from orchestrator_lab.supervisor.agent import AgentRunner
 from orchestrator_lab.supervisor.delivery import Mailbox
 from orchestrator_lab.supervisor.header import split_header
@@ -133,6 +133,7 @@ class Lifecycle:
 
     def record_again(self, runner: AgentRunner) -> None:
         """Ask a keeper that may be new to go on recording a pane (one that has the pane changes nothing)."""
+        recordings = private_dir(self._cluster.run_dir / "panes")
         cols, rows = self._cluster.config.size_of(runner.config)
         self._cluster.keeper.tell(
             op="record",
@@ -140,7 +141,7 @@ class Lifecycle:
             pane=runner.pane_id,
             cols=cols,
             rows=rows,
-            path=str(self._cluster.run_dir / "panes" / f"{runner.name}.cast.zst"),
+            path=str(recordings / f"{runner.name}.cast.zst"),
             title=runner.name,
             mask=[runner.token, runner.gateway_secret],
         )
