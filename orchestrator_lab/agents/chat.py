@@ -1,4 +1,20 @@
-"""The lab's own chat program: it reports over the same hooks as Claude Code, and keeps a transcript."""
+"""The lab's own chat program: it reports over the same hooks as Claude Code, and keeps a transcript.
+
+A program of your own may take its place (``command``) when it speaks the same protocol:
+
+- it is called with ``--settings FILE``, a JSON object with ``hook_url``, ``session_id``, ``transcript_path``,
+  ``model``, ``base_url``, ``system_file``, ``resume`` and what else :meth:`ChatAdapter.prepare` writes;
+- it turns bracketed paste on, and its input line begins with ``›`` in the first column, whether it works or waits. A
+  suggestion there is dim; a long paste may stand there as ``[pasted …]``. Enter (CR) submits;
+- it posts one JSON object an event to ``hook_url``, with the bearer ``ORCHESTRATOR_LAB_AGENT_TOKEN``:
+  ``{"hook_event_name", "hook_id", "session_id", …}``. ``SessionStart``: it takes input. ``UserPromptSubmit``:
+  ``prompt`` is exactly what it took, ``prompt_id`` its turn. ``MessageDisplay``: the answer begins. ``Stop``:
+  ``last_assistant_message``, ``usage``. ``StopFailure``: ``error`` (``interrupted``, or a sentence), ``error_type``
+  (``usage_limit``). ``Notification``: ``notification_type`` ``dialog_opened`` (``kind``, ``subject``, ``options``) and
+  ``dialog_closed`` while it asks its user something. ``SessionEnd``: it leaves;
+- it appends the prompts that it took to ``transcript_path``, if it can: one JSON object a line with ``type`` ``user``,
+  ``timestamp`` and ``message.content``, followed by one of type ``assistant`` or ``error``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.agents.base import (
     Accepted,
     Composer,
+    DialogClosed,
+    DialogSeen,
     Evidence,
     FirstOutput,
     Launch,
@@ -21,7 +39,10 @@ from orchestrator_lab.agents.base import (
     Typed,
     Usage,
     Watch,
+    find_program,
 )
+from orchestrator_lab.agents.claude_screen import own_text, plain
+from orchestrator_lab.errors import ProgramNotFound
 from orchestrator_lab.runtime import write_private
 
 if TYPE_CHECKING:
@@ -34,6 +55,11 @@ __all__ = ["ChatAdapter"]
 
 #: Asked for when the configuration names no model; a gateway in script or local mode answers to any name.
 _DEFAULT_MODEL = {"anthropic": "claude-haiku-4-5", "openai": "gpt-5-mini"}
+#: How the line of help begins that the lab's own program shows below an empty input line.
+_HINT = "Write a message"
+#: Characters of the input line that are compared: as many as every screen shows.
+_COMPARED = 40
+_DIALOGS = frozenset({"permission", "trust", "choice", "login", "update", "limit"})
 _DEFAULT_KEY = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 _DEFAULT_BASE = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 
@@ -44,18 +70,28 @@ class ChatAdapter:
     kind = "chat"
     reports = True
     queues_input = True
-    styled = False
+    styled = True
     interrupt_key = "C-c"
     echo_timeout_s = 0.4
     accept_timeout_s = 3.0
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
-        """Return this Python running the chat program; it is part of the package."""
-        del environ
+        """Return this Python running the chat program, which is part of the package, or find the one configured."""
         from orchestrator_lab import __version__
 
         provider = "anthropic" if getattr(config, "api", "anthropic") == "anthropic" else "openai"
         mode = config.gateway.mode if config.gateway else "none"
+        command: list[str] | None = getattr(config, "command", None)
+        if command is not None:
+            path = find_program(command[0], environ)
+            if path is None:
+                raise ProgramNotFound(
+                    f"agent {config.name!r}: there is no program {command[0]!r} on the PATH; install it, name its "
+                    "path under 'command', or leave 'command' out for the lab's own chat program",
+                    agent=config.name,
+                    program=command[0],
+                )
+            return Program((path, *command[1:]), path.rsplit("/", 1)[-1])
         argv = (sys.executable, "-m", "orchestrator_lab.programs.chat")
         return Program(argv, "chat", __version__, None if mode in {"script", "local"} else provider)
 
@@ -123,12 +159,20 @@ class ChatAdapter:
                 TurnEnded(
                     "hook",
                     payload.get("last_assistant_message"),
-                    "interrupted" if error == "interrupted" else "error",
+                    _failure(error, payload.get("error_type")),
                     payload.get("prompt_id"),
                     None if error == "interrupted" else error,
                     _usage(payload.get("usage"), payload.get("model")),
                 )
             ]
+        if name == "Notification" and payload.get("notification_type") == "dialog_opened":
+            options = payload.get("options")
+            labels = tuple(str(label) for label in options) if isinstance(options, list) else ()
+            kind = str(payload.get("kind"))
+            subject = str(payload.get("subject") or "")
+            return [DialogSeen("hook", kind if kind in _DIALOGS else "unknown", subject, labels)]
+        if name == "Notification" and payload.get("notification_type") == "dialog_closed":
+            return [DialogClosed("hook")]
         if name == "SessionEnd":
             return [SessionEnded("hook", str(payload.get("reason", "")))]
         return []
@@ -138,16 +182,22 @@ class ChatAdapter:
         return []
 
     def composer(self, screen: str, typed: Typed) -> Composer:
-        """Read the lines after the last prompt sign."""
+        """Read the line that begins with the prompt sign, and those below it."""
         lines = screen.splitlines()
-        starts = [index for index, line in enumerate(lines) if line.lstrip().startswith("›")]
+        starts = [index for index, line in enumerate(lines) if plain(line).startswith("›")]
         if not starts:
             return "unknown"
-        held = lines[starts[-1]].lstrip()[1:].strip()
-        wanted = next((line.strip() for line in typed.text.splitlines() if line.strip()), "")
-        if held.startswith("[pasted") or (held and wanted.startswith(held[:40])):
+        first, *others = [own_text(line).strip() for line in lines[starts[-1] :]]
+        first = first.removeprefix("›").strip()
+        below = [line for line in others if not line.startswith(_HINT)]
+        if not first and not any(below):
+            return "empty"
+        if not typed.text:
+            return "other"
+        if first.startswith("[pasted"):
             return "holds_text"
-        return "other" if held else "empty"
+        held, wanted = "".join("".join([first, *below]).split())[:_COMPARED], "".join(typed.text[:4000].split())
+        return "holds_text" if wanted.startswith(held) or _alike(wanted, held) else "other"
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
         """Settle a prompt from the program's own record."""
@@ -178,6 +228,18 @@ class ChatAdapter:
     def watch(self, config: AgentConfig) -> Watch | None:  # noqa: ARG002 - the protocol's signature
         """Return None: the chat program reports."""
         return None
+
+
+def _failure(error: str, kind: object) -> str:
+    if error == "interrupted":
+        return "interrupted"
+    return "limit" if kind == "usage_limit" else "error"
+
+
+def _alike(wanted: str, held: str) -> bool:
+    """Compare letters and digits: terminals draw the rest each in its own way."""
+    ours, theirs = ("".join(char for char in text if char.isalnum()) for text in (wanted, held))
+    return bool(theirs) and ours.startswith(theirs)
 
 
 def _usage(usage: object, model: object) -> Usage | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator_lab.agents.base import Composer
 
-__all__ = ["input_box", "plain", "read_composer"]
+__all__ = ["input_box", "own_text", "plain", "read_composer"]
 
 _RULE = re.compile(r"^\s*[─━╌═]{10,}")
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
@@ -44,8 +44,24 @@ def plain(screen: str) -> str:
     return _ESCAPE.sub("", screen)
 
 
-def _own(line: str) -> str:
-    """Return what of a line is neither dim nor the suggestion's first letter under the cursor."""
+def own_text(line: str) -> str:
+    r"""Return what of a line is neither dim nor the suggestion's first letter under the cursor.
+
+    Parameters
+    ----------
+    line : str
+        One line of a capture with escapes.
+
+    Returns
+    -------
+    str
+        Text that somebody typed.
+
+    Examples
+    --------
+    >>> own_text("> mine \x1b[2mtry this\x1b[0m")
+    '> mine '
+    """
     runs: list[tuple[str, bool, bool]] = []
     dim = inverse = False
     at = 0
@@ -104,7 +120,7 @@ def input_box(screen: str) -> list[str] | None:
     rules = [index for index, line in enumerate(lines) if _RULE.match(plain(line))]
     if len(rules) < 2:
         return None
-    box = [_own(line).replace("\xa0", " ").strip() for line in lines[rules[-2] + 1 : rules[-1]]]
+    box = [own_text(line).replace("\xa0", " ").strip() for line in lines[rules[-2] + 1 : rules[-1]]]
     if not box or not box[0].startswith(("❯", ">")):
         return None
     return [box[0][1:].strip(), *box[1:]]

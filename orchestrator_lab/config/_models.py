@@ -379,10 +379,13 @@ class ClaudeAgent(AgentConfig):
 
 
 class ChatAgent(AgentConfig):
-    """The lab's own terminal chat program.
+    """The lab's own terminal chat program, or one of your own that speaks its protocol.
 
     Parameters
     ----------
+    command : list of str, optional
+        A chat program of your own; a single text is split into words. It is called with ``--settings FILE`` added and
+        reports as the lab's own does (see :mod:`orchestrator_lab.agents.chat`). The lab's own when omitted.
     api : {"anthropic", "openai"}
         The protocol it speaks.
     base_url : str, optional
@@ -396,6 +399,7 @@ class ChatAgent(AgentConfig):
     """
 
     kind: Literal["chat"] = "chat"
+    command: Command | None = Field(default=None, description="the chat program to run; the lab's own when omitted")
     api: Literal["anthropic", "openai"] = Field(default="anthropic", description="the protocol it speaks")
     base_url: Url | None = Field(default=None, description="its endpoint when it uses no gateway")
     key_env: Variable | None = Field(default=None, description="name of the variable that holds the API key")
