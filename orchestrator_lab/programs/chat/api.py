@@ -21,6 +21,8 @@ __all__ = ["Answer", "ApiError", "Cancel", "ask", "sse_events"]
 CONNECT_TIMEOUT_S = 15.0
 MAX_ATTEMPTS = 4  # the first one, and three more when the endpoint says "later"
 MAX_RETRY_AFTER_S = 120.0
+#: Wait before a request is repeated whose connection broke before the first word.
+BROKEN_WAIT_S = 0.5
 _LATER = {429, 503, 529}
 
 
@@ -165,7 +167,7 @@ def ask(
         wait_s = _attempt(url, headers, data, settings, answer, cancel, on_text, last=attempt == MAX_ATTEMPTS)
         if wait_s is None:
             return
-        on_note(f"the endpoint says wait; again in {wait_s:g} s ({attempt} of {MAX_ATTEMPTS - 1})")
+        on_note(f"no answer yet; again in {wait_s:g} s ({attempt} of {MAX_ATTEMPTS - 1})")
         if cancel.event.wait(wait_s):
             return
 
@@ -214,6 +216,9 @@ def _attempt(  # noqa: PLR0917 - the parts of one call
         if not cancel.requested:
             raise
     except (OSError, ValueError, http.client.HTTPException) as error:
+        if not cancel.requested and not last and not answer.text and not isinstance(error, ValueError | TimeoutError):
+            # Nothing was said yet, so nothing can be said twice: an endpoint that restarts costs a moment, no turn.
+            return BROKEN_WAIT_S
         if not cancel.requested:
             raise ApiError(
                 f"the connection to {place} broke in the middle of the answer: {_reason(error)}",
