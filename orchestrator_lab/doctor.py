@@ -96,7 +96,7 @@ class Leftover:
     pid : int or None
         The process.
     started : float or None
-        Its start time (:func:`~orchestrator_lab.runtime.process_start_time`): a pid alone may be someone else's by then.
+        Its :func:`~orchestrator_lab.runtime.process_start_time`: a pid alone may be someone else's by then.
     """
 
     kind: Literal["folder", "process"]
@@ -248,7 +248,11 @@ def check_terminfo(environ: Mapping[str, str]) -> list[Finding]:
     name = "tmux-256color"
     code = f"import curses; curses.setupterm({name!r}, 1)"
     probe = subprocess.run(
-        [sys.executable, "-I", "-c", code], env=dict(environ), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        [sys.executable, "-I", "-c", code],
+        env=dict(environ),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     if probe.returncode == 0:
         return [Finding("terminfo", "ok", name)]
@@ -263,7 +267,9 @@ def check_runtime_dir() -> list[Finding]:
     try:
         folder = runtime_dir()
     except OrchestratorLabError as error:
-        return [Finding("runtime folder", "fail", error.message, "or set ORCHESTRATOR_RUNTIME_DIR to a folder of yours")]
+        return [
+            Finding("runtime folder", "fail", error.message, "or set ORCHESTRATOR_RUNTIME_DIR to a folder of yours")
+        ]
     room = LONGEST_SOCKET_PATH - len(os.fsencode(folder)) - len("//keeper.sock")
     if room < 1:
         cure = "set ORCHESTRATOR_RUNTIME_DIR to a shorter folder"
@@ -292,9 +298,13 @@ def check_disk(runs_dir: Path) -> list[Finding]:
         free = facts.f_bavail * facts.f_frsize
         said = f"{name}: {free / 1e9:.1f} GB free ({place})"
         if facts.f_files and facts.f_favail == 0:
-            found.append(Finding("disk", "fail", f"{name}: no inodes left ({place})", "remove files you no longer need"))
+            found.append(
+                Finding("disk", "fail", f"{name}: no inodes left ({place})", "remove files you no longer need")
+            )
         elif free < _TOO_LITTLE:
-            found.append(Finding("disk", "fail", said, "free some space: delivery stops when the journal cannot be written"))
+            found.append(
+                Finding("disk", "fail", said, "free some space: delivery stops when the journal cannot be written")
+            )
         elif free < _LITTLE:
             found.append(Finding("disk", "warn", said, "free some space, or set ORCHESTRATOR_RUNS_DIR to another disk"))
         elif not os.access(there, os.W_OK):
@@ -570,9 +580,9 @@ def _our_processes() -> list[tuple[int, str, Path]]:
             # A server's own command line is that of the client that became it; clients attach or run a command and
             # have the server as no descendant: the session leader without a terminal is the server.
             if argv and Path(argv[0]).name.startswith("tmux") and "-S" in argv and process.ppid() == 1:
-                at = Path(argv[argv.index("-S") + 1])
-                if at.name == "tmux.sock" and process.terminal() is None:
-                    found.append((process.pid, "tmux", at.parent))
+                server = Path(argv[argv.index("-S") + 1])
+                if server.name == "tmux.sock" and process.terminal() is None:
+                    found.append((process.pid, "tmux", server.parent))
     return found
 
 
@@ -583,7 +593,7 @@ def _is_orphan(pid: int, what: str, folder: Path) -> bool:
     if is_locked(folder):
         # Someone runs this cluster; a second tmux server or keeper is one that was replaced.
         return what == "tmux" and record.tmux_pid is not None and record.tmux_pid != pid and record.alive("tmux")
-    return getattr(record, f"{what}_pid") != pid
+    return bool(getattr(record, f"{what}_pid") != pid)
 
 
 def repair(findings: Iterable[Finding]) -> list[str]:

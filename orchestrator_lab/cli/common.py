@@ -140,11 +140,11 @@ def print_json_line(value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 
 def fold(text: str, length: int) -> str:
-    """Return a text on one line, cut with an ellipsis.
+    r"""Return a text on one line, cut with an ellipsis.
 
     Examples
     --------
-    >>> fold("two\\nlines of text", 12)
+    >>> fold("two\nlines of text", 12)
     'two lines o…'
     """
     line = " ".join(text.split())

@@ -160,7 +160,8 @@ def _tell_dialogs(facts: dict[str, Any]) -> None:
             continue
         options = f" ({' / '.join(map(str, dialog['options']))})" if dialog["options"] else ""
         common.say_note(
-            f"{agent['name']} asks its user ({dialog['kind']}): {common.fold(str(dialog['subject'] or ''), 200)}{options}; "
+            f"{agent['name']} asks its user ({dialog['kind']}): {common.fold(str(dialog['subject'] or ''), 200)}"
+            f"{options}; "
             f"answer it in its pane: orchestrator-lab attach {agent['name']} --cluster {facts['name']}"
         )
 
@@ -278,7 +279,8 @@ def _exec_attach(cluster: Cluster, agent: str | None, *, read_only: bool) -> Non
     if outer is not None:
         if outer.split(",")[0] == str(cluster.client.folder / "tmux.sock"):
             raise EnvironmentProblem(
-                f"this terminal is inside cluster {cluster.name!r} already: choose a window with C-b w, or leave with C-b d"
+                f"this terminal is inside cluster {cluster.name!r} already: choose a window with C-b w, or leave "
+                "with C-b d"
             )
         # tmux refuses to run inside tmux by that variable alone; its prefix then has to be typed twice.
         os.environ.pop("TMUX_PANE", None)

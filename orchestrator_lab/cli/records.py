@@ -122,8 +122,8 @@ def logs(
     ),
     *,
     follow: bool = typer.Option(False, "--follow", "-f", help="Go on with events as they come."),
-    agent: list[str] = typer.Option([], "--agent", "-a", help="Only this agent's (repeatable)."),  # noqa: B008
-    events: list[str] = typer.Option(  # noqa: B008
+    agent: list[str] = typer.Option([], "--agent", "-a", help="Only this agent's (repeatable)."),
+    events: list[str] = typer.Option(
         [], "--events", "-e", metavar="GLOB", help="Only these events, such as 'message.*' (repeatable)."
     ),
     last: int | None = typer.Option(None, "--last", "-n", metavar="N", help="Only the last N events."),
@@ -389,7 +389,10 @@ def messages_table(rows: list[dict[str, Any]]) -> Table:
     )
     for row in rows:
         shown.add_row(
-            str(row["message_id"]), _route(row, names), Text(common.fold(row["content"] or "", 500)), row["status"] or ""
+            str(row["message_id"]),
+            _route(row, names),
+            Text(common.fold(row["content"] or "", 500)),
+            row["status"] or "",
         )
     return shown
 

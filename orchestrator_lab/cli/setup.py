@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
     panel = "The lab itself"
     app.command(rich_help_panel=panel)(demo)
     app.command(rich_help_panel=panel)(doctor)
-    config = typer.Typer(cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Check and show configurations.")
+    config = typer.Typer(
+        cls=Commands, rich_markup_mode=None, no_args_is_help=True, help="Check and show configurations."
+    )
     config.command("validate")(config_validate)
     config.command("show")(config_show)
     config.command("schema")(config_schema)
@@ -50,7 +52,7 @@ def demo(
     runs_dir: str = typer.Option("runs", "--runs-dir", metavar="DIR", help="Where the run is recorded."),
 ) -> None:
     """Let three agents with a small local language model talk to each other."""
-    from orchestrator_lab.demo import run_demo
+    from orchestrator_lab.cli.demonstrate import run_demo
 
     run_demo(rounds=rounds, keep=keep, script=script, runs_dir=runs_dir)
 
@@ -98,7 +100,9 @@ def _show_findings(findings: list[Any]) -> None:
         mark, style = marks[one.level]
         rows.add_row(Text(mark, style=style), Text(one.check, style="bold"), Text(one.found))
         if one.advice:
-            rows.add_row("", "", Padding(Text(f"→ {one.advice}", style="dim" if one.level == "ok" else style[5:] or style)))
+            rows.add_row(
+                "", "", Padding(Text(f"→ {one.advice}", style="dim" if one.level == "ok" else style[5:] or style))
+            )
     console.print(rows)
     console.print()
     counts = {level: sum(one.level == level for one in findings) for level in marks}
@@ -165,7 +169,9 @@ def models_list(*, as_json: bool = JsonOption) -> None:
         return
     from orchestrator_lab.cli.words import bytes_
 
-    rows = common.table(("model", {"style": "bold"}), ("size", {"justify": "right"}), "licence", ("file", {"overflow": "fold"}))
+    rows = common.table(
+        ("model", {"style": "bold"}), ("size", {"justify": "right"}), "licence", ("file", {"overflow": "fold"})
+    )
     for model in found:
         rows.add_row(model.name, bytes_(model.size), model.licence or "", str(model.path))
     common.out().print(rows)
@@ -187,4 +193,4 @@ def pull_with_progress(name: str) -> Any:  # noqa: ANN401 - a Path
     if not sys.stderr.isatty():
         return pull(name, lambda said: typer.echo(said, err=True))
     with common.err().status(name, spinner="dots") as status:
-        return pull(name, lambda said: status.update(said))
+        return pull(name, status.update)

@@ -18,7 +18,7 @@ def moment(text: str | None) -> str:
     if not text:
         return ""
     try:
-        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        at = datetime.fromisoformat(text)
     except ValueError:
         return text
     local = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone()
