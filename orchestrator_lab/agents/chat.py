@@ -72,7 +72,8 @@ class ChatAdapter:
     queues_input = True
     styled = True
     interrupt_key = "C-c"
-    echo_timeout_s = 0.4
+    #: No wait: it takes what is pasted and typed strictly in order.
+    echo_timeout_s = 0.0
     accept_timeout_s = 3.0
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
@@ -198,6 +199,10 @@ class ChatAdapter:
             return "holds_text"
         held, wanted = "".join("".join([first, *below]).split())[:_COMPARED], "".join(typed.text[:4000].split())
         return "holds_text" if wanted.startswith(held) or _alike(wanted, held) else "other"
+
+    def restored(self, screen: str, prompt: str) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False: this program never gives a prompt back."""
+        return False
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
         """Settle a prompt from the program's own record."""

@@ -237,13 +237,21 @@ class Mailbox:
         if not runner.adapter.reports:
             await self._wait(echo, runner.adapter.echo_timeout_s)
             return
+        if not runner.adapter.echo_timeout_s:
+            return  # it reads its input strictly in order: an Enter cannot overtake a text
         began = time.monotonic()
-        while runner.running and (held := await self._composer(typed)) != "holds_text":
+        seen = echo
+        while runner.running:
+            # Looked at as soon as the pane shows something new; the pause is for a keeper that is away.
+            await self._wait(seen, _ECHO_LOOK_S)
+            seen = runner.activity
+            held = await self._composer(typed)
+            if held == "holds_text":
+                return
             # The line was empty a moment ago: a text that cannot be recognised is ours as well.
             patience = _UNLIKE_S if held == "other" else runner.adapter.echo_timeout_s
             if time.monotonic() - began >= patience:
                 return
-            await asyncio.sleep(_ECHO_LOOK_S)
 
     async def _composer(self, typed: Typed) -> Composer:
         runner = self._runner
