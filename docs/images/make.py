@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - a script beside what it makes
 """Make the pictures of the README out of what the quickstart notebook shows: its timeline and its stills.
 
     python docs/images/make.py
@@ -21,7 +22,7 @@ NOTEBOOK = HERE.parents[1] / "notebooks" / "01_quickstart.ipynb"
 _PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{margin: 12px; font-family: sans-serif; font-size: 13px; background: white}}
 body > div {{display: flex; gap: 12px}} body > div > div {{flex: 1; min-width: 0}}
-pre {{height: 262px; font-size: 10.5px !important; white-space: pre-wrap; margin: 4px 0 0 0 !important}}
+pre {{height: 262px; overflow: hidden !important; font-size: 10px !important; margin: 4px 0 0 0 !important}}
 </style><div>{body}</div>"""
 
 
