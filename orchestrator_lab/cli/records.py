@@ -163,8 +163,6 @@ def _coming(name: str, since: int) -> Iterator[dict[str, Any]]:
     """Yield a running cluster's events as they come, over restarts of its supervisor."""
     import time
 
-    import httpx
-
     from orchestrator_lab.cluster import Cluster
     from orchestrator_lab.errors import ClusterNotFound
 
@@ -177,7 +175,7 @@ def _coming(name: str, since: int) -> Iterator[dict[str, Any]]:
                     return
         except ClusterNotFound:
             return
-        except httpx.TransportError:
+        except ConnectionError:
             time.sleep(0.1)  # its supervisor is being restarted: the stream goes on where it ended
 
 
