@@ -30,6 +30,7 @@ __all__ = [
     "LaunchContext",
     "ModelSeen",
     "Program",
+    "Queued",
     "Ready",
     "SessionEnded",
     "ToolEnded",
@@ -191,11 +192,22 @@ class Ready(Evidence):
 
 @dataclass(frozen=True, slots=True)
 class Accepted(Evidence):
-    """The program took a prompt; ``prompt`` is exactly what it took."""
+    """The program took a prompt; ``prompt`` is exactly what it took.
+
+    ``joined`` says that it went into a turn which was running, instead of beginning one.
+    """
 
     prompt: str
     prompt_id: str | None = None
     session_id: str | None = None
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Queued(Evidence):
+    """The program took a text out of its input line and keeps it until its turn lets it in."""
+
+    prompt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +324,8 @@ class Adapter(Protocol):
     styled: bool
     #: Key that interrupts a turn.
     interrupt_key: str
+    #: Key that clears the input line, None when nothing ever needs it.
+    clear_key: str | None
     #: Longest wait for the screen to echo a paste before the separate Enter, in seconds.
     echo_timeout_s: float
     #: How long acceptance may take before the screen is read, in seconds.
@@ -339,6 +353,10 @@ class Adapter(Protocol):
 
     def composer(self, screen: str, typed: Typed) -> Composer:
         """Say what the input line holds; a screen with escapes lets suggestions be told from text."""
+        ...
+
+    def restored(self, screen: str, prompt: str) -> bool:
+        """Tell whether the program stopped and gave a turn's prompt back to the input line."""
         ...
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:

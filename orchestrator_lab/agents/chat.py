@@ -72,6 +72,7 @@ class ChatAdapter:
     queues_input = True
     styled = True
     interrupt_key = "C-c"
+    clear_key: str | None = None
     #: No wait: it takes what is pasted and typed strictly in order.
     echo_timeout_s = 0.0
     accept_timeout_s = 3.0

@@ -29,6 +29,7 @@ from orchestrator_lab.agents.base import (
     Launch,
     LaunchContext,
     Program,
+    Queued,
     Ready,
     SessionEnded,
     ToolEnded,
@@ -39,7 +40,7 @@ from orchestrator_lab.agents.base import (
     Watch,
     find_program,
 )
-from orchestrator_lab.agents.claude_screen import read_composer
+from orchestrator_lab.agents.claude_screen import gave_back, read_composer
 from orchestrator_lab.agents.claude_transcript import TranscriptTail
 from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.errors import ProgramNotFound
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config import AgentConfig
 
-__all__ = ["MCP_SERVER", "ClaudeAdapter", "project_folder"]
+__all__ = ["MCP_SERVER", "ClaudeAdapter", "installed_version", "project_folder"]
 
 #: Name under which Claude Code knows the lab's tools (``mcp__orchestrator-lab__send_message``).
 MCP_SERVER = "orchestrator-lab"
@@ -90,6 +91,8 @@ _STARTUP_DIALOGS = (
     (re.compile(r"custom API key", re.IGNORECASE), "choice", "API key found in the environment"),
     (re.compile(r"new MCP server", re.IGNORECASE), "choice", "project MCP server"),
 )
+#: The transcript's stamps are cut to milliseconds.
+_CLOCK_S = 0.002
 _DUMMY_KEY = "sk-ant-orchestrator-lab-script-gateway-0000000000"
 #: Settings that would lead an agent of a lab gateway to another endpoint.
 _OTHER_ENDPOINTS = (
@@ -110,6 +113,7 @@ class ClaudeAdapter:
     queues_input = True
     styled = True
     interrupt_key = "Escape"
+    clear_key: str | None = "C-c"
     echo_timeout_s = 2.0
     accept_timeout_s = 3.0
 
@@ -127,7 +131,7 @@ class ClaudeAdapter:
                 agent=config.name,
                 program=command[0],
             )
-        return Program((path, *command[1:]), "claude-code", None, "anthropic")
+        return Program((path, *command[1:]), "claude-code", installed_version(path), "anthropic")
 
     def prepare(self, config: AgentConfig, program: Program, context: LaunchContext) -> Launch:
         """Write settings, hooks, MCP configuration and the role; seed an isolated folder."""
@@ -314,11 +318,10 @@ class ClaudeAdapter:
                 TurnEnded("hook", reply if isinstance(reply, str) else None, "completed", prompt_id),
             ]
         if name == "StopFailure":
-            error = str(payload.get("error") or payload.get("error_type") or "API error")
-            return [
-                DialogClosed("hook"),
-                TurnEnded("hook", payload.get("last_assistant_message"), "error", prompt_id, error),
-            ]
+            kind = str(payload.get("error") or payload.get("error_type") or "unknown")
+            text = str(payload.get("last_assistant_message") or "API error")
+            error = text if kind == "unknown" else f"{text} ({kind})"
+            return [DialogClosed("hook"), TurnEnded("hook", None, "error", prompt_id, error)]
         if name == "Notification" and payload.get("notification_type") == "idle_prompt":
             return [TurnEnded("hook", None, "unknown", prompt_id)]
         if name == "SessionEnd":
@@ -342,13 +345,22 @@ class ClaudeAdapter:
         """Read the input box, styles and all where the screen has them."""
         return read_composer(screen, typed.text)
 
+    def restored(self, screen: str, prompt: str) -> bool:
+        """Tell whether an interrupt before any output gave the prompt back, which leaves no record."""
+        return gave_back(screen, prompt)
+
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
         """Settle a prompt from the session's record."""
         tail = self._tail(path)
-        turn = tail.find(prompt_id=None, prompt=prompt, since=since - 2.0)
+        since -= _CLOCK_S
+        turn = tail.find(prompt_id=None, prompt=prompt, since=since)
         if turn is None:
-            return []
+            joined = tail.find_joined(prompt, since)
+            if joined is not None:
+                return [Accepted("transcript", prompt, joined.prompt_id, joined=True)]
+            return [Queued("transcript", prompt)] if tail.is_queued(prompt, since) else []
         found: list[Evidence] = [Accepted("transcript", turn.prompt, turn.prompt_id)]
+        found += [Accepted("transcript", text, turn.prompt_id, joined=True) for text in turn.joined]
         if turn.ended:
             reason = "interrupted" if turn.interrupted else "error" if turn.error else "completed"
             found.append(TurnEnded("transcript", turn.reply, reason, turn.prompt_id, turn.error, turn.total()))
@@ -371,6 +383,35 @@ class ClaudeAdapter:
         tail = self._tails.setdefault(path, TranscriptTail(path))
         tail.read()
         return tail
+
+
+def installed_version(path: str) -> str | None:
+    """Return the version of an installed Claude Code without starting it.
+
+    Parameters
+    ----------
+    path : str
+        The command.
+
+    Returns
+    -------
+    str or None
+        What its npm package says, or the name of the native installer's file; None for anything else (a wrapper).
+
+    Examples
+    --------
+    >>> installed_version("/bin/sh") is None
+    True
+    """
+    real = Path(path).resolve()
+    for folder in (real.parent, real.parent.parent):
+        try:
+            package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(package, dict) and str(package.get("name", "")).startswith("@anthropic-ai/claude-code"):
+            return str(package.get("version")) or None
+    return real.name if re.fullmatch(r"\d+\.\d+\.\d+\S*", real.name) else None
 
 
 def project_folder(work_dir: Path) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator_lab.agents.base import Composer
 
-__all__ = ["input_box", "own_text", "plain", "read_composer"]
+__all__ = ["gave_back", "input_box", "own_text", "plain", "read_composer"]
 
 _RULE = re.compile(r"^\s*[─━╌═]{10,}")
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
@@ -156,10 +156,44 @@ def read_composer(screen: str, text: str) -> Composer:
         return "other"
     if _PASTED.search(" ".join(box)):
         return "holds_text"
-    wanted, held = _letters(text), _letters("".join(box))
+    wanted, held = _letters(text[: 50 * _COMPARED]), _letters("".join(box))
     return "holds_text" if held and wanted.startswith(held[:_COMPARED]) else "other"
+
+
+def gave_back(screen: str, prompt: str) -> bool:
+    r"""Tell whether nothing runs and the input box holds a prompt, or the part of it that fits.
+
+    Parameters
+    ----------
+    screen : str
+        A capture, with or without escapes.
+    prompt : str
+        The prompt of a turn that was interrupted.
+
+    Returns
+    -------
+    bool
+        False while the line below the box offers to interrupt.
+
+    Examples
+    --------
+    >>> gave_back("─" * 20 + "\n❯\xa0do it\n" + "─" * 20 + "\n  ? for shortcuts", "do it")
+    True
+    """
+    box = input_box(screen)
+    if box is None or not any(box):
+        return False
+    below: list[str] = []
+    for line in reversed(plain(screen).splitlines()):
+        if _RULE.match(line):
+            break
+        below.append(line)
+    if any("to interrupt" in line for line in below):
+        return False
+    held = "".join(box)
+    return _PASTED.search(held) is not None or bool(_letters(held) and _letters(held) in _letters(prompt))
 
 
 def _letters(text: str) -> str:
     """Return the letters and digits of a text: terminals draw the rest each in its own way."""
-    return "".join(char for char in unicodedata.normalize("NFC", text[:4000]) if char.isalnum())
+    return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum())

@@ -2,13 +2,17 @@
 
 The format (``projects/<folder>/<session>.jsonl``) is internal to Claude Code and shifts between versions: records that
 are not known are passed over and counted, never fatal. Seen with 2.1.x: ``user`` records carry ``promptId``, the same
-id that the hooks call ``prompt_id``; ``assistant`` records repeat the usage of one API message on each of its lines;
+id that the hooks call ``prompt_id``; texts typed during a turn are ``queue-operation`` records first, then either an
+attachment ``queued_command`` (the running turn took them in, no hook tells) or prompts of their own, several of them
+with one ``promptId``; ``assistant`` records repeat the usage of one API message on each of its lines;
 a ``system`` record ``turn_duration`` closes a turn, and may come after the Stop hook.
 """
 
 from __future__ import annotations
 
 import json
+import threading
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RecordedTurn", "TranscriptTail"]
 
+_TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _INTERRUPTED = "[Request interrupted by user"
 
 
@@ -47,6 +52,8 @@ class RecordedTurn:
         API message id -> its usage.
     model : str or None
         Model of the last API message.
+    joined : list of str
+        Texts that were typed while it ran and that it took in.
     """
 
     prompt: str
@@ -58,6 +65,7 @@ class RecordedTurn:
     error: str | None = None
     usage: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: str | None = None
+    joined: list[str] = field(default_factory=list)
 
     def total(self) -> Usage | None:
         """Return the turn's tokens, each API message counted once; None when none was reported."""
@@ -103,9 +111,18 @@ class TranscriptTail:
         #: Records that could not be read or are of an unknown kind.
         self.unknown = 0
         self._offset = 0
+        #: Texts that were put into the program's own queue, with their time (epoch seconds), newest last.
+        self._queued: deque[tuple[str, float]] = deque(maxlen=self.KEEP)
+        #: Of these, those that a running turn took in.
+        self._joined: deque[tuple[str, float, RecordedTurn]] = deque(maxlen=self.KEEP)
+        self._lock = threading.Lock()
 
     def read(self) -> None:
-        """Take in the complete lines that were added."""
+        """Take in the complete lines that were added; may be called from several threads."""
+        with self._lock:
+            self._read()
+
+    def _read(self) -> None:
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
@@ -134,6 +151,17 @@ class TranscriptTail:
                 return turn
         return None
 
+    def find_joined(self, prompt: str, since: float) -> RecordedTurn | None:
+        """Return the turn that took in a text which was typed while it ran, after `since` (epoch seconds)."""
+        for text, at, turn in reversed(self._joined):
+            if at >= since and text.strip() == prompt.strip():
+                return turn
+        return None
+
+    def is_queued(self, prompt: str, since: float) -> bool:
+        """Tell whether the program put a text into its own queue after `since` (epoch seconds)."""
+        return any(at >= since and text.strip() == prompt.strip() for text, at in self._queued)
+
     def _take(self, record: dict[str, Any]) -> None:
         kind = record.get("type")
         version = record.get("version")
@@ -147,6 +175,20 @@ class TranscriptTail:
             self._assistant(record, self.turns[-1])
         elif kind == "system" and record.get("subtype") == "turn_duration" and self.turns:
             self.turns[-1].ended = True
+        elif kind == "queue-operation" and record.get("operation") == "enqueue":
+            self._queued.append((str(record.get("content", "")), _epoch(record.get("timestamp"))))
+        elif kind == "attachment" and self.turns:
+            self._attachment(record.get("attachment"), self.turns[-1])
+
+    def _attachment(self, attachment: object, turn: RecordedTurn) -> None:
+        if not isinstance(attachment, dict) or attachment.get("type") != "queued_command":
+            return
+        text, _ = _text_of(attachment.get("prompt"))
+        self._join(text, attachment.get("timestamp"), turn)
+
+    def _join(self, text: str, stamp: object, turn: RecordedTurn) -> None:
+        turn.joined.append(text)
+        self._joined.append((text, _epoch(stamp), turn))
 
     def _user(self, record: dict[str, Any]) -> None:
         message = record.get("message")
@@ -160,6 +202,7 @@ class TranscriptTail:
             return
         prompt_id = record.get("promptId")
         if self.turns and prompt_id is not None and self.turns[-1].prompt_id == prompt_id:
+            self._join(text, record.get("timestamp"), self.turns[-1])
             return
         if self.turns:
             self.turns[-1].ended = True
@@ -182,7 +225,8 @@ class TranscriptTail:
             turn.ended = True
             return
         usage, model = message.get("usage"), message.get("model")
-        if isinstance(usage, dict):
+        # A reply that was cut off carries noughts, which stand for nothing known.
+        if isinstance(usage, dict) and any(isinstance(usage.get(key), int) and usage[key] for key in _TOKENS):
             turn.usage[str(message.get("id") or record.get("uuid"))] = usage
         if isinstance(model, str) and not model.startswith("<"):
             turn.model = model

@@ -35,6 +35,7 @@ class ProgramAdapter:
     queues_input = True
     styled = False
     interrupt_key = "C-c"
+    clear_key: str | None = None
     echo_timeout_s = 0.3
     accept_timeout_s = 3.0
 
@@ -70,6 +71,10 @@ class ProgramAdapter:
     def composer(self, screen: str, typed: Typed) -> Composer:  # noqa: ARG002
         """Say that an unknown program's input line cannot be read."""
         return "unknown"
+
+    def restored(self, screen: str, prompt: str) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False: this program never gives a prompt back."""
+        return False
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:  # noqa: ARG002
         """Return nothing: it keeps no record."""
@@ -194,7 +199,8 @@ def _find_echo(lines: list[str], position: int, typed: str, seen: set[str], watc
         # A blank line is echoed as the prompt alone.
         if lines[position].rstrip() in seen or prompted(lines[position]):
             return position
-        return next((at for at in range(position, len(lines) - 1) if lines[at].rstrip() in seen - {""}), None)
+        prompts = seen - {""} or seen
+        return next((at for at in range(position, len(lines) - 1) if lines[at].rstrip() in prompts), None)
     for index in range(position, len(lines)):
         if _echoes(lines[index], typed):
             before = _before(lines[index], typed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -69,6 +70,7 @@ class TurnFold(Fold):
             "turn.ended": self._ended,
             "turn.usage": self._usage,
             "tool.started": self._tool,
+            "message.accepted": self._joined,
             "recording.started": self._recordings.started,
         }
 
@@ -100,6 +102,15 @@ class TurnFold(Fold):
         message_ids = event.attributes.get("message_ids")
         if message_ids is not None:
             cells["message_ids"][row] = as_json(message_ids)
+
+    def _joined(self, event: Event) -> None:
+        """Add a text that was typed while the turn ran to the messages that it answers."""
+        row = None if event.turn_id is None else self._rows.get(event.turn_id)
+        if row is None or event.message_id is None:
+            return
+        known = self._cells["message_ids"][row]
+        if known is not None and f'"{event.message_id}"' not in known:
+            self._cells["message_ids"][row] = as_json([*json.loads(known), event.message_id])
 
     def _first_output(self, event: Event) -> None:
         row = self._row_of(event)

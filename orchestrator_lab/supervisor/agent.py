@@ -68,6 +68,10 @@ _DOUBT_QUIET_S = 2.5
 _TOOLS_WAIT_S = 8.0
 #: Tries to find a turn's tokens in a record that may be written after the turn's end, in seconds from its end.
 _USAGE_DELAYS_S = (0.0, 0.05, 0.2, 0.8, 2.0)
+#: A turn's prompt is in the record a little before its report is here, in seconds.
+_RECORD_SLACK_S = 2.0
+#: Longest wait for an input line to be empty after it was cleared, in seconds.
+_CLEAR_S = 2.0
 #: A program that ends this soon after its start did not start.
 _END_GRACE_S = 3.0
 
@@ -116,6 +120,7 @@ class AgentRunner:
         self.dialog: DialogSeen | None = None
         self.dialog_id: str | None = None
         self.turn: Turn | None = None
+        self.last_turn: Turn | None = None
         self.delivering: Message | None = None
         self.typed: Typed | None = None
         self.doubt: str | None = None
@@ -323,17 +328,21 @@ class AgentRunner:
             signal=exit.signal,
         )
         self._close_dialog("program", "gone with the program", "process")
-        if self.turn is not None:
-            self.apply([TurnEnded("process", None, "exited", None, f"{self.name} ended during the turn")])
+        self.ended_in_turn()
         self.publish()
         await self.keep_transcript()
 
-    async def keep_transcript(self) -> None:
-        """Copy the program's own record into the run."""
-        if self.transcript is None or self.transcript.parent == self.supervisor.run_dir / "transcripts":
+    def ended_in_turn(self) -> None:
+        """End a turn that its program's end has cut off."""
+        if self.turn is not None:
+            self.apply([TurnEnded("process", None, "exited", None, f"{self.name} ended during the turn")])
+
+    async def keep_transcript(self, source: Path | None = None, name: str | None = None) -> None:
+        """Copy the program's own record, by default that of its present session, into the run."""
+        source = source or self.transcript
+        if source is None or source.parent == self.supervisor.run_dir / "transcripts":
             return
-        source = self.transcript
-        target = self.supervisor.run_dir / "transcripts" / f"{self.name}.jsonl"
+        target = self.supervisor.run_dir / "transcripts" / f"{name or self.name}.jsonl"
         try:
             data = await asyncio.to_thread(source.read_bytes)
         except OSError:
@@ -392,9 +401,12 @@ class AgentRunner:
 
     def _session(self, ready: Ready) -> None:
         self.session_ready = ready
+        old = self.transcript
         if ready.transcript:
             self.transcript = Path(ready.transcript)
         if ready.session_id and ready.session_id != self.session_id:
+            if old is not None and old != self.transcript and self.session_used:
+                self._spawn(self.keep_transcript(old, f"{self.name}.{self.session_id}"))
             self.session_id = ready.session_id
             self.supervisor.journal.append(
                 "agent.session", agent=self.name, source=ready.source, session_id=ready.session_id
@@ -439,8 +451,12 @@ class AgentRunner:
     def _accepted(self, accepted: Accepted) -> None:
         if accepted.session_id and accepted.session_id != self.session_id:
             self._session(Ready(accepted.source, accepted.session_id))
+        if accepted.joined:
+            self._joined(accepted)
+            return
         if self._told_again(accepted):
             return
+        self._end_overtaken(accepted)
         message = self.delivering if self.delivering is not None and self.delivering.in_pane else None
         if message is None:
             message = self.supervisor.routing.unsettled(self.name, accepted.prompt)
@@ -481,6 +497,45 @@ class AgentRunner:
             self.turn.prompt_id = accepted.prompt_id or self.turn.prompt_id
             self.supervisor.ledger.advance(message, "accepted", source=accepted.source, turn_id=self.turn.turn_id)
         self.doubt = None
+
+    def _end_overtaken(self, accepted: Accepted) -> None:
+        """End a turn that nothing ended, since the program began another one."""
+        turn = self.turn
+        if turn is None or None in {turn.prompt_id, accepted.prompt_id} or turn.prompt_id == accepted.prompt_id:
+            return
+        record = self._by_record(turn.prompt or "", turn.began_at - _RECORD_SLACK_S)
+        ended = [piece for piece in record if isinstance(piece, TurnEnded) and piece.prompt_id == turn.prompt_id]
+        if ended and ended[0].reason == "completed" and ended[0].reply is None:
+            ended = []
+        self._turn_ended(ended[0] if ended else TurnEnded(accepted.source, None, "interrupted", turn.prompt_id))
+
+    def _joined(self, accepted: Accepted) -> None:
+        """Take note of a text that went into a turn which was running; no hook tells of it."""
+        turns = [one for one in (self.turn, self.last_turn) if one is not None]
+        turn = next((one for one in turns if one.prompt_id == accepted.prompt_id), None)
+        if turn is None:
+            return
+        messages = self.supervisor.ledger.messages
+        known = [messages[one].expected or "" for one in turn.message_ids]
+        message = self.delivering if self.delivering is not None and self.delivering.in_pane else None
+        if message is None or message.status != "written" or not _same(accepted.prompt, message.expected or ""):
+            message = self.supervisor.routing.unsettled(self.name, accepted.prompt)
+        if message is None:
+            if any(_same(accepted.prompt, one) for one in known):
+                return
+            message = self._typed_by_a_person(accepted)
+        turn.message_ids.append(message.message_id)
+        self.supervisor.ledger.advance(message, "accepted", source=accepted.source, turn_id=turn.turn_id)
+        if turn.first_output:
+            self.supervisor.ledger.advance(message, "started", source=accepted.source, turn_id=turn.turn_id)
+        if turn.ended is not None:
+            self._settle(message, turn, turn.ended)
+
+    def _by_record(self, prompt: str, since: float) -> list[Evidence]:
+        """Read what was added to the program's own record, a few kilobytes, at once."""
+        if self.transcript is None or not self.adapter.reports:
+            return []
+        return self.adapter.transcript(self.transcript, prompt=prompt, since=since)
 
     def _told_again(self, accepted: Accepted) -> bool:
         """Tell whether a program repeats what it told a supervisor that died before it could answer."""
@@ -543,9 +598,14 @@ class AgentRunner:
             return
         if turn.interrupted and not self.adapter.reports:
             ended = dataclasses.replace(ended, reason="interrupted")
-        self.turn = None
-        turn.reply = ended.reply
-        ledger = self.supervisor.ledger
+        on_its_way = self.delivering
+        if on_its_way is not None and on_its_way.status == "written" and on_its_way.message_id not in turn.message_ids:
+            # Typed while the turn ran: the turn may have taken it in, which only the record tells.
+            for piece in self._by_record(on_its_way.expected or "", on_its_way.claimed_at):
+                if isinstance(piece, Accepted) and piece.joined:
+                    self._joined(piece)
+        self.turn, self.last_turn = None, turn
+        turn.reply, turn.ended = ended.reply, ended
         if ended.usage is not None:
             self._usage(turn, ended.usage)
         self.supervisor.journal.append(
@@ -558,24 +618,27 @@ class AgentRunner:
             error_message=ended.error_message,
         )
         for message_id in turn.message_ids:
-            message = ledger.messages[message_id]
-            message.reply = ended.reply
-            if ended.reason in {"interrupted", "error", "exited", "limit"}:
-                why = ended.error_message or f"the turn of {self.name} was {ended.reason}"
-                ledger.advance(
-                    message,
-                    "failed",
-                    source=ended.source,
-                    turn_id=turn.turn_id,
-                    error_type=f"turn_{ended.reason}",
-                    error_message=why,
-                )
-            else:
-                ledger.advance(message, "answered", source=ended.source, turn_id=turn.turn_id)
-            self.supervisor.conversations.turn_over(message, ended)
+            self._settle(self.supervisor.ledger.messages[message_id], turn, ended)
         if ended.usage is None and self.transcript is not None and self.adapter.reports:
             self.amending += 1
             self._spawn(self._amend_usage(turn))
+
+    def _settle(self, message: Message, turn: Turn, ended: TurnEnded) -> None:
+        """Give a message the outcome of the turn that took it."""
+        ledger = self.supervisor.ledger
+        message.reply = ended.reply
+        if ended.reason in {"interrupted", "error", "exited", "limit"}:
+            ledger.advance(
+                message,
+                "failed",
+                source=ended.source,
+                turn_id=turn.turn_id,
+                error_type=f"turn_{ended.reason}",
+                error_message=ended.error_message or f"the turn of {self.name} was {ended.reason}",
+            )
+        else:
+            ledger.advance(message, "answered", source=ended.source, turn_id=turn.turn_id)
+        self.supervisor.conversations.turn_over(message, ended)
 
     def _usage(self, turn: Turn, usage: Usage) -> None:
         self.supervisor.journal.append(
@@ -599,6 +662,10 @@ class AgentRunner:
                     last = usage
                     if usage.final:
                         break
+            # A person may have typed while it ran: the record alone tells of texts that the turn took in.
+            for piece in await asyncio.to_thread(self._by_record, turn.prompt or "", turn.began_at - _RECORD_SLACK_S):
+                if isinstance(piece, Accepted) and piece.joined:
+                    self._joined(piece)
         finally:
             self.amending -= 1
             if last is not None:
@@ -713,13 +780,35 @@ class AgentRunner:
         if turn is None or self.transcript is None or turn.prompt is None:
             return False
         found = await asyncio.to_thread(
-            self.adapter.transcript, self.transcript, prompt=turn.prompt, since=turn.began_at
+            self.adapter.transcript, self.transcript, prompt=turn.prompt, since=turn.began_at - _RECORD_SLACK_S
         )
+        if turn.prompt_id is not None:
+            found = [one for one in found if not isinstance(one, TurnEnded) or one.prompt_id in {None, turn.prompt_id}]
         ended = [piece for piece in found if isinstance(piece, TurnEnded)]
         if ended and self.turn is turn:
             self.apply(list(ended))
             return True
-        return False
+        return await self._given_back(turn)
+
+    async def _given_back(self, turn: Turn) -> bool:
+        """End a turn whose prompt stands in the input line again, and clear the line when the text is ours."""
+        if self.pane_id is None or self.turn is not turn or self.adapter.clear_key is None:
+            return False
+        if self.delivering is not None and self.delivering.message_id not in turn.message_ids:
+            return False
+        screen = await self.supervisor.screen(self, escapes=True)
+        if self.turn is not turn or not self.adapter.restored(screen, turn.prompt or ""):
+            return False
+        messages = self.supervisor.ledger.messages
+        if all(messages[one].claimed_at for one in turn.message_ids):  # a person's own text is left to them
+            await self.supervisor.tmux.run(self.supervisor.driver.press, self.pane_id, self.adapter.clear_key)
+            deadline = time.monotonic() + _CLEAR_S
+            while self.adapter.composer(screen, Typed("", "")) != "empty" and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+                screen = await self.supervisor.screen(self, escapes=True)
+        if self.turn is turn:
+            self.apply([TurnEnded("screen", None, "interrupted", turn.prompt_id)])
+        return True
 
     # small helpers ------------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.agents.base import Accepted, TurnEnded, Typed
+from orchestrator_lab.agents.base import Accepted, Queued, TurnEnded, Typed
 from orchestrator_lab.errors import JournalError, TmuxError
 
 if TYPE_CHECKING:
-    from orchestrator_lab.agents.base import Composer
+    from orchestrator_lab.agents.base import Composer, Evidence
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.messages import Message
 
@@ -37,6 +37,8 @@ _ECHO_LOOK_S = 0.015
 _UNLIKE_S = 0.25
 #: While somebody's draft stands in the input line, it is looked at with each output of the pane, and this often.
 _HELD_LOOK_S = 1.0
+#: A text in the program's own queue is looked for in its record this often, in seconds.
+_QUEUE_LOOK_S = 1.0
 _NOTHING = Typed("", "")
 
 
@@ -188,8 +190,9 @@ class Mailbox:
         await runner.watch.begin(typed.text)
         echo = runner.activity
         try:
-            for part in typed.parts or (typed.text,):
-                await supervisor.tmux.run(supervisor.driver.paste, pane, part)
+            for part in typed.parts or (await self._enter_lines(typed.text, pane),):
+                if part:
+                    await supervisor.tmux.run(supervisor.driver.paste, pane, part)
         except TmuxError as error:
             executed = error.details.get("executed")
             status = "failed" if executed == "no" else "uncertain"
@@ -248,6 +251,11 @@ class Mailbox:
             held = await self._composer(typed)
             if held == "holds_text":
                 return
+            if held == "unknown" and runner.adapter.styled:
+                # A dialog stands where the input line was: an Enter would answer it.
+                await self._wait(seen, _HELD_LOOK_S)
+                began = time.monotonic()
+                continue
             # The line was empty a moment ago: a text that cannot be recognised is ours as well.
             patience = _UNLIKE_S if held == "other" else runner.adapter.echo_timeout_s
             if time.monotonic() - began >= patience:
@@ -257,6 +265,26 @@ class Mailbox:
         runner = self._runner
         screen = await runner.supervisor.screen(runner, escapes=runner.adapter.styled)
         return runner.adapter.composer(screen, typed)
+
+    async def _enter_lines(self, text: str, pane: str) -> str:
+        """Enter all lines but the last one by one where the terminal edits lines itself; return what is left to type.
+
+        Such a terminal shows what is typed at once, wherever the program's output stands: pasted as a whole, the lines
+        would be shown all together and before what each of them leads to.
+        """
+        runner = self._runner
+        supervisor = runner.supervisor
+        if runner.adapter.reports or "\n" not in text:
+            return text
+        if not (await supervisor.tmux.run(supervisor.driver.terminal_modes, pane)).canonical:
+            return text
+        *lines, last = text.split("\n")
+        for line in lines:
+            if line:
+                await supervisor.tmux.run(supervisor.driver.paste, pane, line)
+            await supervisor.tmux.run(supervisor.driver.enter, pane)
+            await runner.watch.settle()
+        return last
 
     async def _unfit(self, typed: Typed, pane: str) -> str | None:
         """Return why a text cannot be typed whole, None when it can."""
@@ -287,13 +315,20 @@ class Mailbox:
                 return
             if await self._accepted(message, runner.adapter.accept_timeout_s + len(typed.text) / 1e5):
                 return
-            if await self._settled_by_record(message, typed):
+            if await self._settled_by_record(message, typed) or await self._let_in(message, typed):
                 return
             if not runner.running or await self._composer(typed) != "holds_text":
                 break
+        give_up = max(give_up, time.monotonic() + _HELD_LOOK_S)
         while time.monotonic() < give_up and runner.running:
             if await self._accepted(message, 1.0) or await self._settled_by_record(message, typed):
                 return
+            if runner.dialog is not None:
+                # The text may wait behind the dialog, and nobody is in a hurry while a person is asked.
+                await supervisor.ledger.until(
+                    lambda: runner.dialog is None or not runner.running or message.status != "written", None
+                )
+                give_up = time.monotonic() + _GIVE_UP_S
         if message.status != "written":
             return
         held = runner.running and await self._composer(typed) != "empty"
@@ -304,6 +339,24 @@ class Mailbox:
             error_type="no_evidence",
             error_message=f"{runner.name} gave no sign of having taken the text that was typed",
         )
+
+    async def _let_in(self, message: Message, typed: Typed) -> bool:
+        """Follow a text that the program keeps in a queue of its own; True when it became a prompt."""
+        runner, ledger = self._runner, self._runner.supervisor.ledger
+        turn = runner.turn
+
+        def moved() -> bool:
+            return message.status != "written" or not runner.running or runner.turn is not turn
+
+        while not moved():
+            found = await self._read_record(message, typed)
+            if turn is None or not any(isinstance(piece, Queued) for piece in found):
+                break
+            if await ledger.until(moved, _QUEUE_LOOK_S):
+                await self._accepted(message, runner.adapter.accept_timeout_s)
+            await self._settled_by_record(message, typed)
+            turn = runner.turn
+        return message.final or message.status not in {"claimed", "written"}
 
     async def _accept_on_screen(self, message: Message, typed: Typed, echo: asyncio.Event) -> None:
         """Find acceptance where nothing reports: the echo, or input that was read to the end."""
@@ -320,6 +373,10 @@ class Mailbox:
             if time.monotonic() > deadline:
                 break
             await self._wait(runner.activity, 0.1)
+        if message.status == "written" and not runner.running and await runner.watch.echoed(typed.text):
+            # It took the text, and ended on it.
+            runner.watch.accept(typed.expected, "echo")
+            runner.ended_in_turn()
         if message.status == "written":
             runner.supervisor.ledger.advance(
                 message,
@@ -346,16 +403,19 @@ class Mailbox:
 
     async def _settled_by_record(self, message: Message, typed: Typed) -> bool:
         """Look for the prompt in the program's own record, where its report may have been lost."""
-        runner = self._runner
-        if runner.transcript is None:
-            return False
-        found = await asyncio.to_thread(
-            runner.adapter.transcript, runner.transcript, prompt=typed.expected, since=message.claimed_at
-        )
+        found = await self._read_record(message, typed)
         if message.status != "written":
             return True
-        runner.apply([piece for piece in found if isinstance(piece, Accepted | TurnEnded)])
-        return bool(found)
+        self._runner.apply([piece for piece in found if isinstance(piece, Accepted | TurnEnded)])
+        return message.status != "written"
+
+    async def _read_record(self, message: Message, typed: Typed) -> list[Evidence]:
+        runner = self._runner
+        if runner.transcript is None:
+            return []
+        return await asyncio.to_thread(
+            runner.adapter.transcript, runner.transcript, prompt=typed.expected, since=message.claimed_at
+        )
 
     @staticmethod
     async def _wait(event: asyncio.Event, timeout_s: float) -> None:

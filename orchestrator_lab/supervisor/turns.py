@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator_lab.agents.base import TurnEnded
 
 __all__ = ["Turn"]
 
@@ -37,4 +41,6 @@ class Turn:
     tools: set[str] = field(default_factory=set)
     began_at: float = field(default_factory=time.time)
     reply: str | None = None
+    #: How it ended, for texts that are found to belong to it afterwards.
+    ended: TurnEnded | None = None
     interrupted: bool = False
