@@ -177,6 +177,8 @@ def purpose_of(body: Mapping[str, Any], headers: Mapping[str, str], text: str) -
 def _schema(body: Mapping[str, Any]) -> dict[str, Any] | None:
     config = body.get("output_config")
     form = (config.get("format") if isinstance(config, dict) else None) or body.get("output_format")
+    if form is None and isinstance(body.get("text"), dict):  # as the Responses API has it
+        form = body["text"].get("format")
     schema = form.get("schema") if isinstance(form, dict) else None
     return schema if isinstance(schema, dict) else None
 

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from orchestrator_lab.errors import ConfigError, GatewayError, OrchestratorLabError
-from orchestrator_lab.gateway import anthropic, openai
+from orchestrator_lab.gateway import anthropic, openai, responses
 from orchestrator_lab.gateway.http import (
     ClientGone,
     decoded,
@@ -47,7 +47,7 @@ DEFAULT_BASE_URLS = {
 }
 
 
-_CONVERSATIONS = ("/messages", "/messages/count_tokens", "/chat/completions")
+_CONVERSATIONS = ("/messages", "/messages/count_tokens", "/chat/completions", "/responses")
 
 
 class GatewaySettings(Protocol):
@@ -333,6 +333,8 @@ class Gateway:
         try:
             if path.endswith("/chat/completions"):
                 return openai.parse_request(binding.agent, body, self._split_header)
+            if path.endswith("/responses"):
+                return responses.parse_request(binding.agent, body, headers, self._split_header)
             return anthropic.parse_request(binding.agent, body, headers, self._split_header)
         except (KeyError, TypeError, ValueError, AttributeError):
             logger.debug("agent %s: %s is not understood", binding.agent, path, exc_info=True)
@@ -366,7 +368,8 @@ class Gateway:
         if model is None or not path.endswith(_CONVERSATIONS):
             raise _RefusedError(_not_found(path))
         if request is None:
-            sentence = "The request is not of the API's form: 'messages' must be a list of objects."
+            key = "input" if path.endswith("/responses") else "messages"
+            sentence = f"The request is not of the API's form: '{key}' must be a list of objects."
             raise _RefusedError(ApiError(400, "invalid_request_error", sentence, retry=False))
         # Counted here, not when parsed: it costs a millisecond a 100 kB, which passing on need not pay.
         request = replace(request, input_tokens=input_tokens(request.body))
@@ -386,6 +389,8 @@ class Gateway:
         call.usage = Usage("script", request.input_tokens, reply.output_tokens)
         wire: Any = openai if request.api == "openai" else anthropic
         reply_id = _new_id("chatcmpl-" if request.api == "openai" else "msg_")
+        if path.endswith("/responses"):
+            wire, reply_id = responses, _new_id("resp_")
         if not request.stream:
             call.first_byte()
             call.status = 200
@@ -485,7 +490,7 @@ def _encode_error(api: Api, error: ApiError, request_id: str) -> dict[str, Any]:
 
 
 def _not_found(path: str) -> ApiError:
-    sentence = f"The scripted model has no {path}; it speaks /v1/messages and /v1/chat/completions."
+    sentence = f"The scripted model has no {path}; it speaks /v1/messages, /v1/chat/completions and /v1/responses."
     return ApiError(404, "not_found_error", sentence, retry=False)
 
 

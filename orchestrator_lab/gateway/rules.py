@@ -28,13 +28,13 @@ and a tool result with "Done.".
                     matches newlines)
 ``agent``           the agent's name is this (or one of these)
 ``sender``          the message's sender, by the lab's header line, is this (or one of these)
-``tool_result``     true, a tool's name, or a list of names: the request ends with the result of
-                    (such) a tool; without it a rule matches only requests that end with a text of
-                    the user
+``tool_result``     true, a tool's name, or a list of names (``-`` and ``_`` are the same in it): the
+                    request ends with the result of (such) a tool; without it a rule matches only
+                    requests that end with a text of the user
 ``result_contains`` a tool result contains this
 ``turn``            the conversation holds this many texts of the user, this one included (or one
                     of these numbers)
-``purpose``         ``main`` (default), or what Claude Code asks on the side: ``title``, ``probe``,
+``purpose``         ``main`` (default), or what the program asks on the side: ``title``, ``probe``,
                     ``suggestion``, ``compact``, ``web_search``, ``subagent``, ``side``; those that
                     no rule names get a built-in answer
 ==================  ================================================================================
@@ -56,7 +56,8 @@ answer              meaning
 ==================  ================================================================================
 ``reply``           text, a template
 ``echo``            true: the user's text itself (to a tool's result: the result's text)
-``tool``            ``{name, input}`` or a list of them: tool calls, after ``reply`` if there is one;
+``tool``            ``{name, input}`` or a list of them: tool calls, after ``reply`` if there is one
+                    (``mcp__SERVER__TOOL`` names an MCP tool for every program);
                     strings anywhere in ``input`` are templates
 ``then``            the answer to the results of this answer's tool calls; may have ``tool`` and
                     ``then`` of its own

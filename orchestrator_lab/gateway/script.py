@@ -68,6 +68,11 @@ def _fill_all(value: Any, values: Mapping[str, str]) -> Any:  # noqa: ANN401 - J
     return value
 
 
+def _plain(name: str) -> str:
+    """Return a tool's name as all programs can have it: Codex writes the ``-`` of an MCP server's name as ``_``."""
+    return name.replace("-", "_")
+
+
 def _match(when: When, request: Request) -> dict[str, str] | None:
     """Return the groups when all conditions hold, else None."""
     results = request.tool_results
@@ -76,7 +81,7 @@ def _match(when: When, request: Request) -> dict[str, str] | None:
         return None
     if bool(results) != bool(wanted):
         return None
-    if isinstance(wanted, list) and not any(r.name in wanted for r in results):
+    if isinstance(wanted, list) and not {_plain(name) for name in wanted} & {_plain(r.name) for r in results}:
         return None
     if when.result_contains is not None and not any(when.result_contains in r.text for r in results):
         return None

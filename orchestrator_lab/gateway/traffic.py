@@ -50,6 +50,10 @@ def count_tokens(value: object) -> int:
     return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
+# The parts of a question that count, in all formats: Messages and chat completions, then Responses.
+_QUESTION = ("system", "messages", "tools", "instructions", "input")
+
+
 def input_tokens(body: Mapping[str, Any]) -> int:
     """Return the size of a request, as :func:`count_tokens` counts it.
 
@@ -68,7 +72,7 @@ def input_tokens(body: Mapping[str, Any]) -> int:
     >>> input_tokens({"system": "four", "messages": []})
     2
     """
-    return sum(count_tokens(body.get(part)) for part in ("system", "messages", "tools"))
+    return sum(count_tokens(body.get(part)) for part in _QUESTION)
 
 
 @dataclass(frozen=True, slots=True)
