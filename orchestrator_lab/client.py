@@ -143,6 +143,10 @@ class Client:
         while self._idle:
             self._idle.pop().close()
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # the interpreter may be half gone
+            self.close()
+
     def events(self, since: int = 0) -> Iterator[dict[str, Any]]:
         """Yield journal events from a sequence number on, and then as they come.
 
