@@ -75,7 +75,8 @@ class Client:
         self.folder = folder
         self.name = name
         self._idle: list[_Connection] = []
-        self._stream: Any = None
+        self._stream: _Connection | None = None
+        self._hung_up = False
 
     # synchronous --------------------------------------------------------------------------------
 
@@ -150,6 +151,8 @@ class Client:
     def events(self, since: int = 0) -> Iterator[dict[str, Any]]:
         """Yield journal events from a sequence number on, and then as they come.
 
+        A connection of its own: leaving the loop, or :meth:`hang_up` from another thread, ends it.
+
         Raises ConnectionError when the supervisor goes: a caller that wants to go on asks again, from the last number.
         """
         connection = _Connection(self.folder / "api.sock")
@@ -157,6 +160,9 @@ class Client:
         connection.wait(60.0)
         try:
             connection.request("GET", _target("/events", {"since": since}, None))
+            self._stream = connection
+            if self._hung_up:
+                return
             response = connection.getresponse()
             if response.status != 200:
                 _answer(response.status, response.read())
@@ -166,7 +172,17 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise ConnectionError(f"the supervisor of cluster {self.name!r} went away: {error}") from error
         finally:
+            self._stream = None
             connection.close()
+
+    def hang_up(self) -> None:
+        """End :meth:`events`, from another thread: its wait ends at once."""
+        self._hung_up = True
+        stream = self._stream
+        sock = stream.sock if stream is not None else None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     # asynchronous -------------------------------------------------------------------------------
 
