@@ -209,7 +209,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _at("answered_at", "The turn that answers it ended."),
         _one_of(
             "acceptance_source",
-            ("hook", "transcript", "screen", "echo"),
+            ("hook", "transcript", "terminal", "screen", "echo"),
             "The evidence of acceptance, exact first.",
         ),
         _one_of(

@@ -30,6 +30,9 @@ _LOOSE_QUIET_S = 0.3
 _UNREAD_S = 0.05
 #: A turn without a marker that was interrupted is over after this quiet, in seconds.
 _INTERRUPTED_QUIET_S = 0.5
+#: Longest wait for a program to read one of several lines, and the pause between two looks, in seconds.
+_SETTLE_S = 0.5
+_SETTLE_LOOK_S = 0.01
 #: Longest wait for a menu to follow a key, in seconds.
 _MENU_WAIT_S = 2.0
 #: How often a screen that moves while it is read is read again.
@@ -209,6 +212,19 @@ class ScreenWatch:
         prompt = self.watch.prompt if self.watch is not None else None
         touched = self._runner.last_activity > self._begun_at
         return bool(prompt and touched and prompt_start(prompt, shown.cursor, anywhere=False) is not None)
+
+    async def settle(self) -> None:
+        """Wait, for a moment at most, until a line that was entered is read and what it leads to has been shown."""
+        supervisor, pane = self._runner.supervisor, str(self._runner.pane_id)
+        give_up = time.monotonic() + _SETTLE_S
+        before: object = None
+        while time.monotonic() < give_up and self._runner.running:
+            if not await self._unread():
+                now = await supervisor.tmux.run(_cursor, supervisor.driver, pane)
+                if now == before:
+                    return
+                before = now
+            await asyncio.sleep(_SETTLE_LOOK_S)
 
     def accept(self, prompt: str, source: str) -> None:
         """Take the input for accepted on the evidence of its echo, or of its having been read."""
