@@ -112,6 +112,9 @@ class AgentRunner:
         # Facts.
         self.state = "starting"
         self.running = False
+        #: From the launch files on until the pane is known: what the program reports then counts already.
+        self.launching = False
+        self._ended_early: PaneExit | None = None
         self.stopping = False
         self.ready: str | None = None
         self.session_ready: Ready | None = None
@@ -199,6 +202,8 @@ class AgentRunner:
         program = self.program or self.locate()
         self.context = self._launch_context()
         self._open_fifo()
+        self.launching, self._ended_early = True, None
+        self.ready, self.session_ready, self.tools_listed, self.bracketed_paste = None, None, False, False
         self.launch = self.adapter.prepare(self.config, program, self.context)
         self.transcript = self.launch.transcript
         self.model = self.launch.model or self.model
@@ -233,14 +238,17 @@ class AgentRunner:
     def started(self, pane_id: str, pid: int, *, restart: int | None = None) -> None:
         """Take note of a process that was started in the pane."""
         self.pane_id, self.pid = pane_id, pid
-        self.running, self.stopping, self.ready, self.doubt, self.error = True, False, None, None, None
-        self.session_ready, self.tools_listed, self.bracketed_paste = None, False, False
+        self.launching = False
+        self.running, self.stopping, self.doubt, self.error = True, False, None, None
         self.started_at = time.monotonic()
         self.supervisor.journal.append(
             "agent.started", agent=self.name, pid=pid, pane_id=pane_id, session_id=self.session_id, restart=restart
         )
         self.publish()
+        self._check_ready()
         self._arm_quiet(_STARTUP_QUIET_S)
+        if self._ended_early is not None:
+            self._spawn(self.exited(self._ended_early))
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Take on the identity that an earlier supervisor gave to this agent."""
@@ -269,6 +277,8 @@ class AgentRunner:
 
     def publish(self) -> None:
         """Decide the state from the facts, and journal it when it changed."""
+        if self.launching:
+            return
         facts = Facts(
             running=self.running,
             ready=self.ready,
@@ -295,6 +305,9 @@ class AgentRunner:
 
     async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
         """Settle everything that hung on the process."""
+        if self.launching and self.pane_id == exit.pane_id:
+            self._ended_early = exit  # it was quicker than the news of its start
+            return
         if not self.running:
             return
         self.running = False
@@ -427,14 +440,19 @@ class AgentRunner:
             return
         if not self.bracketed_paste and self.session_ready.source != "screen":
             return
-        wants_tools = getattr(self.config, "mcp", False) and self.session_ready.source == "hook"
-        if wants_tools and not self.tools_listed and time.monotonic() - self.started_at < _TOOLS_WAIT_S:
+        if self._waits():
             self._later(_TOOLS_WAIT_S / 8, self._check_ready)
             return
         self.ready = self.session_ready.source
         self._close_dialog("human", None, "screen")
         self.supervisor.journal.append("agent.ready", agent=self.name, source=self.ready)
         self.publish()
+
+    def _waits(self) -> bool:
+        """Tell whether readiness waits for the tools to be listed."""
+        wants_tools = getattr(self.config, "mcp", False) and self.session_ready is not None
+        listed = self.tools_listed or (self.session_ready is not None and self.session_ready.source != "hook")
+        return wants_tools and not listed and time.monotonic() - self.started_at < _TOOLS_WAIT_S
 
     def is_ready(self, source: str) -> None:
         """Take the program for ready on another evidence than its own report."""
@@ -767,7 +785,9 @@ class AgentRunner:
         waited = time.monotonic() - self.started_at
         if self.ready is None and self.running and self.dialog is None:
             blank = self.typed or self.adapter.typed("")
-            if waited > _SCREEN_READY_S and self.adapter.composer(screen, blank) == "empty":
+            # Of a quick program nobody may have seen that it turned bracketed paste on.
+            reported = self.session_ready is not None and self.session_ready.source == "hook" and not self._waits()
+            if (reported or waited > _SCREEN_READY_S) and self.adapter.composer(screen, blank) == "empty":
                 self.is_ready("screen")
             else:
                 self._arm_quiet(1.0)
