@@ -5,7 +5,6 @@ Three chat agents on a small language model of this machine talk by themselves f
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["OPENING", "Moment", "check_machine", "demo_config", "follow", "needs_model"]
 
 #: What the first agent is told.
-OPENING = "Welcome to our radio talk. Today's subject is the tomato. Please begin with a question for the gardener."
+OPENING = "Which vegetables grow well in a small garden?"
 
 #: What the agents say where no model is wanted, in turn.
 _SCRIPT: dict[str, tuple[str, ...]] = {
     "host": (
-        "Gardener, when do you set your first tomatoes out?",
+        "Tomatoes do. Gardener, when do you set your first ones out?",
         "And what do you do with the last green ones in October?",
     ),
     "gardener": (
@@ -166,8 +165,6 @@ def follow(cluster: Cluster, conversation_id: str) -> Iterator[Moment]:
     """
     import time
 
-    import httpx
-
     ours: set[str] = set()
     since = 0
     while True:
@@ -179,8 +176,8 @@ def follow(cluster: Cluster, conversation_id: str) -> Iterator[Moment]:
                     yield moment
                     if moment.kind == "over":
                         return
-        except httpx.TransportError:
-            with contextlib.suppress(httpx.TransportError):
+        except ConnectionError:
+            with contextlib.suppress(ConnectionError):
                 cluster.client.close()
             time.sleep(0.1)  # the supervisor is being restarted
 

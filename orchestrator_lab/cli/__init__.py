@@ -17,4 +17,7 @@ def main() -> None:
 
         app()
     except KeyboardInterrupt:  # while modules load: nothing has begun yet
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to interrupt
         sys.exit(130)

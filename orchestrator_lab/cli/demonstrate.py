@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.cli import common
@@ -71,7 +70,8 @@ def _talk(console: Console, cluster: Cluster, rounds: int) -> None:
     names = cluster.names
     width = max(len(name) for name in [*names, "you"])
     if console.is_terminal:
-        console.print(Text.assemble(("watch them: ", "dim"), cluster.attach_command), soft_wrap=True)
+        watch = f"orchestrator-lab attach --read-only --cluster {cluster.name}"
+        console.print(Text.assemble(("watch them from another terminal: ", "dim"), watch), soft_wrap=True)
     console.print()
 
     def speech(who: str, text: str, took: str) -> None:
@@ -102,7 +102,6 @@ def _settle(cluster: Cluster) -> None:
     """Wait for usage figures, which may come after the end of a turn."""
     with contextlib.suppress(Exception):
         cluster.wait(timeout=5)
-    time.sleep(0)
 
 
 def _conclude(console: Console, cluster: Cluster, *, keep: bool) -> None:

@@ -59,6 +59,9 @@ class Commands(TyperGroup):
             common.say_error(error.message)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
+            import signal
+
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to interrupt
             from orchestrator_lab.cli import common
 
             common.say_note("interrupted")

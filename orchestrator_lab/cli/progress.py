@@ -34,7 +34,11 @@ def interruptible(cleaning: str) -> Iterator[None]:
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+    interrupted = False
+
     def once(number: int, _: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
         for one in numbers:
             signal.signal(one, signal.SIG_IGN)
         if number != signal.SIGHUP and sys.stderr.isatty():
@@ -49,8 +53,9 @@ def interruptible(cleaning: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        if not interrupted:  # else this process ends now, and nothing may stop it half-way
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
 
 class _Starting:

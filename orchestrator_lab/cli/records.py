@@ -431,10 +431,11 @@ def exchanges_table(
         (said or "") if full else common.fold(said or "", 160)
     )
     by_id = {turn["turn_id"]: turn for turn in turns}
+    one_line: dict[str, Any] = {} if full else {"no_wrap": True, "overflow": "ellipsis"}
     shown = common.table(
         ("from → to", {"no_wrap": True}),
-        ("message", {"ratio": 1}),
-        ("reply", {"ratio": 1}),
+        ("message", {"ratio": 1, **one_line}),
+        ("reply", {"ratio": 1, **one_line}),
         ("time", {"justify": "right", "no_wrap": True}),
         ("tokens", {"justify": "right", "no_wrap": True}),
     )
