@@ -114,7 +114,6 @@ class AgentRunner:
         self.running = False
         #: From the launch files on until the pane is known: what the program reports then counts already.
         self.launching = False
-        self._ended_early: PaneExit | None = None
         self.stopping = False
         self.ready: str | None = None
         self.session_ready: Ready | None = None
@@ -202,7 +201,7 @@ class AgentRunner:
         program = self.program or self.locate()
         self.context = self._launch_context()
         self._open_fifo()
-        self.launching, self._ended_early = True, None
+        self.launching = True
         self.ready, self.session_ready, self.tools_listed, self.bracketed_paste = None, None, False, False
         self.launch = self.adapter.prepare(self.config, program, self.context)
         self.transcript = self.launch.transcript
@@ -247,8 +246,7 @@ class AgentRunner:
         self.publish()
         self._check_ready()
         self._arm_quiet(_STARTUP_QUIET_S)
-        if self._ended_early is not None:
-            self._spawn(self.exited(self._ended_early))
+        self.supervisor.tell_early_exit(pane_id, pid)
 
     def restore(self, kept: Mapping[str, Any]) -> None:
         """Take on the identity that an earlier supervisor gave to this agent."""
@@ -305,9 +303,6 @@ class AgentRunner:
 
     async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
         """Settle everything that hung on the process."""
-        if self.launching and self.pane_id == exit.pane_id:
-            self._ended_early = exit  # it was quicker than the news of its start
-            return
         if not self.running:
             return
         self.running = False

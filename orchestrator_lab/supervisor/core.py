@@ -82,6 +82,8 @@ class Supervisor:
         self.tmux = TmuxThread()
         self.driver: TmuxDriver
         self.runners: dict[str, AgentRunner] = {}
+        #: Ends of panes that no agent is known to have, by pane.
+        self._early_exits: dict[str, PaneExit] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self.conversations = Conversations(self)
         self.ledger.on_lost = self.conversations.lost
@@ -354,9 +356,18 @@ class Supervisor:
 
     def _pane_exited(self, exit_: PaneExit) -> None:
         for runner in self.runners.values():
-            if runner.pane_id == exit_.pane_id and runner.pid == exit_.pid:
+            if runner.pane_id == exit_.pane_id and runner.pid == exit_.pid and not runner.launching:
                 self.keeper.tell(op="end", agent=runner.name, status=exit_.status)
                 self.background(runner.exited(exit_))
+                return
+        # A program may end before the news of its start is here.
+        self._early_exits[exit_.pane_id] = exit_
+
+    def tell_early_exit(self, pane_id: str, pid: int) -> None:
+        """Tell an agent that has just been started of its end, when that was seen already."""
+        exit_ = self._early_exits.pop(pane_id, None)
+        if exit_ is not None and exit_.pid == pid:
+            self._pane_exited(exit_)
 
     def _watch_owner(self) -> None:
         """End the cluster with its owner, where the configuration says so."""

@@ -166,9 +166,14 @@ class Lifecycle:
         """Have the pane's bytes sent to the keeper, and kept."""
         runner.pane_id = pane_id
         self.record_again(runner)
-        await self._cluster.tmux.run(
-            self._cluster.driver.pipe, pane_id, handoff_argv(self._cluster.folder, runner.name)
-        )
+        try:
+            await self._cluster.tmux.run(
+                self._cluster.driver.pipe, pane_id, handoff_argv(self._cluster.folder, runner.name)
+            )
+        except TmuxError as error:
+            # A program that ended at once has nothing more to record; its end is told like any other.
+            if "has exited" not in error.message:
+                raise
 
     async def add(self, agent: Agent) -> AgentRunner:
         """Add an agent to the running cluster."""
