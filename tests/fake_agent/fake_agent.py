@@ -22,13 +22,11 @@ Only the standard library, so that it starts in a few hundredths of a second.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import select
 import signal
-import struct
 import sys
 import termios
 import time
@@ -507,11 +505,6 @@ def main(argv: list[str]) -> int:
     script = json.loads(Path(given["--script"]).read_text("utf-8")) if "--script" in given else {}
     settings = json.loads(Path(given["--settings"]).read_text("utf-8")) if "--settings" in given else None
     return Fake(script, Path(given["--log"]), settings).run()
-
-
-def window_size(fd: int) -> tuple[int, int]:
-    rows, cols, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8))
-    return cols or 80, rows or 24
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ PRIVATE_MODES = (
 
 def sequences() -> list[bytes]:
     """Return one of each."""
-    found: list[bytes] = [bytes([code]) for code in range(32) if code not in {0x1B}]
+    found: list[bytes] = [bytes([code]) for code in range(32) if code != 0x1B]
     found += [ESC + bytes([code]) for code in range(0x20, 0x7F) if code not in b"[]PX^_c"]
     found += [ESC + b"[" + bytes([code]) for code in range(0x40, 0x7F)]
     for prefix in (b"", b"?", b">", b"=", b"<"):
@@ -31,8 +31,7 @@ def sequences() -> list[bytes]:
     found += [CSI + f"{n}n".encode() for n in (5, 6)] + [
         CSI + f"?{n}n".encode() for n in (6, 15, 25, 26, 53, 55, 62, 75)
     ]
-    for number in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 17, 19, 22, 46, 50, 51, 52, 60, 61, 104, 105, 110, 111, 112,
-                   113, 117, 119, 133, 777, 1337):  # fmt: skip
+    for number in (*range(13), 17, 19, 22, 46, 50, 51, 52, 60, 61, 104, 105, *range(110, 120), 133, 777, 1337):
         body = {52: b"52;c;aGVsbG8=", 8: b"8;;http://x/", 133: b"133;A"}.get(number, f"{number};x".encode())
         found += [OSC + body + b"\x07", OSC + body + ST]
     found += [DCS + body + ST for body in (b"$qm", b"+q544e", b"0;1|17/41", b"q#0;2;0;0;0#0~~@@vv@@~~$-", b"tmux;x")]

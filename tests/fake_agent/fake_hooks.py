@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ class Hooks:
                     "hook_id": os.urandom(8).hex(),
                     "session_id": self._settings.get("session_id", ""),
                     "transcript_path": self._settings.get("transcript_path"),
-                    "cwd": os.getcwd(),
+                    "cwd": str(Path.cwd()),
                     **{key: value for key, value in fields.items() if value is not None},
                 }
                 self._queue.append((time.monotonic() + self.delay_s, json.dumps(body).encode(), event))
@@ -55,7 +56,7 @@ class Hooks:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
         line = json.dumps({"type": kind, "timestamp": stamp, **fields}, ensure_ascii=False).encode("utf-8", "replace")
-        with open(path, "ab", 0) as file:
+        with Path(path).open("ab", 0) as file:
             file.write(line + b"\n")
 
     def drain(self, timeout_s: float) -> None:
