@@ -177,9 +177,7 @@ def follow(cluster: Cluster, conversation_id: str) -> Iterator[Moment]:
                     if moment.kind == "over":
                         return
         except ConnectionError:
-            with contextlib.suppress(ConnectionError):
-                cluster.client.close()
-            time.sleep(0.1)  # the supervisor is being restarted
+            time.sleep(0.1)  # the supervisor is being restarted: the stream goes on where it ended
 
 
 def _moment(event: dict[str, Any], conversation_id: str, ours: set[str]) -> Moment | None:

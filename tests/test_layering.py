@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "client": RECORD,
     "stills": {"errors"},
     "cluster": CLIENT - {"cluster"},
-    "cli": CLIENT | {"widgets", "server", "programs", "models"},
+    "demo": CLIENT | {"models", "doctor"},
+    "cli": CLIENT | {"widgets", "server", "programs", "models", "doctor", "demo"},
     "widgets": CLIENT,
     "server": CLIENT,
     # the cluster side
@@ -45,6 +46,8 @@ ALLOWED: dict[str, set[str]] = {
     # programs that run in panes, and what both sides may use
     "programs": {"errors"},
     "models": {"errors", "config", "runtime"},
+    # looks at both sides, and is no part of either
+    "doctor": {"errors", "runtime", "models", "client", "tmux"},
 }
 CLIENT_SIDE = {"cli", "widgets", "server", "folds", *CLIENT} - RECORD
 #: One thing in two files: the second is the half of the first that needs pandas.
