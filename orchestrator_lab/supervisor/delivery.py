@@ -185,22 +185,40 @@ class Mailbox:
         ledger.advance(message, "claimed", notes=list(typed.notes) or None)
         runner.delivering, runner.typed = message, typed
         runner.publish()
-        await supervisor.journal.asynced()
-        self.halted = None
         await runner.watch.begin(typed.text)
         echo = runner.activity
+        loop = asyncio.get_running_loop()
+        # A program that reads its input strictly in order gets its Enter in the same breath.
+        at_once = runner.adapter.reports and not runner.adapter.echo_timeout_s
+        parts = [part for part in typed.parts or (await self._enter_lines(typed.text, pane),) if part]
+        typed_parts = 0
+
+        def written() -> None:
+            ledger.advance(message, "written", source="terminal", bytes=len(typed.text.encode()))
+
+        def type_it() -> None:
+            """On the thread of tmux: one change of threads instead of three."""
+            nonlocal typed_parts
+            supervisor.journal.sync()
+            for part in parts:
+                supervisor.driver.paste(pane, part)
+                typed_parts += 1
+            if at_once:
+                loop.call_soon_threadsafe(written)
+                supervisor.driver.enter(pane)
+
         try:
-            for part in typed.parts or (await self._enter_lines(typed.text, pane),):
-                if part:
-                    await supervisor.tmux.run(supervisor.driver.paste, pane, part)
+            await supervisor.tmux.run(type_it)
         except TmuxError as error:
-            executed = error.details.get("executed")
-            status = "failed" if executed == "no" else "uncertain"
+            nothing = typed_parts == 0 and error.details.get("executed") == "no"
+            status = "failed" if nothing else "uncertain"
             ledger.advance(message, status, error_type="tmux", error_message=error.message)
             return
-        ledger.advance(message, "written", source="terminal", bytes=len(typed.text.encode()))
-        await self._echoed(typed, echo)
-        await self._submit(message, typed, pane)
+        self.halted = None
+        if not at_once:
+            written()
+            await self._echoed(typed, echo)
+        await self._submit(message, typed, pane, entered=at_once)
 
     async def _line_is_free(self, message: Message) -> bool:
         """Wait while the input line holds somebody's draft; False when the message may not be written any more."""
@@ -240,8 +258,6 @@ class Mailbox:
         if not runner.adapter.reports:
             await self._wait(echo, runner.adapter.echo_timeout_s)
             return
-        if not runner.adapter.echo_timeout_s:
-            return  # it reads its input strictly in order: an Enter cannot overtake a text
         began = time.monotonic()
         seen = echo
         while runner.running:
@@ -299,14 +315,15 @@ class Mailbox:
             "send shorter lines"
         )
 
-    async def _submit(self, message: Message, typed: Typed, pane: str) -> None:
+    async def _submit(self, message: Message, typed: Typed, pane: str, *, entered: bool = False) -> None:
         """Press Enter, and see that the program took the text."""
         runner = self._runner
         supervisor = runner.supervisor
         give_up = time.monotonic() + _GIVE_UP_S + len(typed.text) / 1e5
         for attempt in range(1, _SUBMITS + 1):
             echo = runner.activity
-            await supervisor.tmux.run(supervisor.driver.enter, pane)
+            if attempt > 1 or not entered:
+                await supervisor.tmux.run(supervisor.driver.enter, pane)
             supervisor.journal.append(
                 "message.submitted", agent=runner.name, message_id=message.message_id, attempt=attempt
             )

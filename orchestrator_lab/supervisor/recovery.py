@@ -381,13 +381,37 @@ async def _settle(supervisor: Supervisor, runner: AgentRunner) -> None:
         elif message.status in {"accepted", "started"} and not runner.running:
             ledger.advance(message, "failed", error_type="turn_exited", error_message=f"{runner.name} ended")
         elif message.status in {"claimed", "written"} and not _by_record(runner, message, typed):
-            if runner.running and runner.adapter.reports:
+            came = await _how_far(supervisor, runner, message, typed)
+            if came == "nothing":
+                supervisor.journal.append(
+                    "note",
+                    agent=runner.name,
+                    message_id=message.message_id,
+                    source="terminal",
+                    text="nothing of this message was typed before the supervisor died; it is queued again",
+                )
+                message.status = "queued"
+            elif came == "whole":
                 # Nothing else is written to this pane until it is clear what became of the text.
                 runner.delivering, runner.typed = message, typed
                 runner.publish()
                 supervisor.background(_look_for(supervisor, runner, message, typed))
             else:
                 _give_up(supervisor, runner, message)
+
+
+async def _how_far(supervisor: Supervisor, runner: AgentRunner, message: Message, typed: Typed) -> str:
+    """Return how much of a text can have been typed: ``nothing``, a ``part``, the ``whole``, or ``unknown``."""
+    if not runner.adapter.reports or not runner.running or runner.pane_id is None:
+        return "unknown"
+    try:
+        mark = await supervisor.tmux.run(supervisor.driver.paste_mark, runner.pane_id)
+    except TmuxError:
+        return "unknown"
+    identity, _, number = mark.rpartition(":")
+    if identity != message.message_id:
+        return "nothing" if message.status == "claimed" else "whole"
+    return "whole" if number == str(len(typed.parts) or 1) else "part"
 
 
 def _by_record(runner: AgentRunner, message: Message, typed: Typed) -> bool:

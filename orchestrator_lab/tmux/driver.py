@@ -259,6 +259,7 @@ class TmuxDriver(PaneHouse):
         *,
         bracketed: bool = True,
         keep_newlines: bool = False,
+        mark: str | None = None,
     ) -> None:
         r"""Type a text into a pane, whatever its length, also while somebody scrolls in it.
 
@@ -272,6 +273,8 @@ class TmuxDriver(PaneHouse):
             Put it between the marks of a paste when the program asked for them.
         keep_newlines : bool, default False
             Send ``\n`` as it is; by default it becomes ``\r``, as in a terminal.
+        mark : str, optional
+            A word that the pane keeps from just before the text is typed: see :meth:`paste_mark`.
 
         Raises
         ------
@@ -283,7 +286,23 @@ class TmuxDriver(PaneHouse):
         """
         data = text.encode("utf-8", "replace") if isinstance(text, str) else text
         if data:
-            self._typist.paste(pane_id, data, bracketed=bracketed, keep_newlines=keep_newlines)
+            self._typist.paste(pane_id, data, bracketed=bracketed, keep_newlines=keep_newlines, mark=mark)
+
+    def paste_mark(self, pane_id: str) -> str:
+        """Return the mark of the last marked paste into a pane, whoever made it.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+
+        Returns
+        -------
+        str
+            A paste whose mark is not here was not made, and will not be once its driver is dead and this one
+            connected. Empty when there was none.
+        """
+        return self._typist.mark(pane_id)
 
     def enter(self, pane_id: str) -> None:
         """Send a lone carriage return, also while somebody scrolls in the pane.

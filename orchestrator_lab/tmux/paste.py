@@ -25,6 +25,8 @@ __all__ = ["Typist", "check_key", "check_pane_id"]
 #: What tmux prints instead of pasting.
 _REFUSED = "olab-refused"
 _PREFIX = "olab-"
+#: Option of a pane that holds the mark of the last marked paste.
+MARK_OPTION = "@olab_typed"
 _PANE_ID = re.compile(r"%[0-9]+")
 
 _NAMED = (
@@ -106,7 +108,9 @@ class Typist:
         self._return_loaded = False
         buffers.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def paste(self, pane_id: str, data: bytes, *, bracketed: bool, keep_newlines: bool) -> None:
+    def paste(
+        self, pane_id: str, data: bytes, *, bracketed: bool, keep_newlines: bool, mark: str | None = None
+    ) -> None:
         """Paste bytes into a pane (see :meth:`TmuxDriver.paste`)."""
         name = f"{self._prefix}-{next(self._count)}"
         path = self._buffers / name
@@ -116,12 +120,14 @@ class Typist:
             _write_private(path, data)
             options = f"{' -p' * bracketed}{' -r' * keep_newlines}{self._raw_flag}"
             paste = f"paste-buffer -d -b {name} -t {pane_id}{options}"
+            # The mark comes first: without it on the pane, this paste was certainly not made.
+            marked = [] if mark is None else [["set-option", "-p", "-t", pane_id, MARK_OPTION, mark]]
             try:
                 # One write; should loading fail, there is no buffer of this name to paste.
-                loaded, _, pasted = self._channel.batch(
-                    [["load-buffer", "-b", name, str(path)], self._guarded(pane_id, paste)],
+                *_, loaded, _, pasted = self._channel.batch(
+                    [*marked, ["load-buffer", "-b", name, str(path)], self._guarded(pane_id, paste)],
                     timeout=seconds,
-                    blocks=3,
+                    blocks=len(marked) + 3,
                 )
             except TmuxTimeout:
                 self._delete(name)
@@ -131,6 +137,11 @@ class Typist:
         if not (loaded.ok and pasted.ok) or pasted.text == _REFUSED:
             self._delete(name)
             self._complain(pane_id, loaded, pasted)
+
+    def mark(self, pane_id: str) -> str:
+        """Return the mark of the last marked paste (see :meth:`TmuxDriver.paste_mark`)."""
+        lines = self._channel.run("show-options", "-p", "-q", "-v", "-t", pane_id, MARK_OPTION)
+        return lines[0].decode("utf-8", "replace") if lines else ""
 
     def enter(self, pane_id: str) -> None:
         """Send a lone carriage return (see :meth:`TmuxDriver.enter`)."""
