@@ -235,7 +235,7 @@ class JournalWriter:
         return unsubscribe
 
     def sync(self) -> None:
-        """Return once all events written so far are on the disk.
+        """Return once all events written so far are on the disk; may be called on any thread.
 
         Raises
         ------
@@ -243,7 +243,8 @@ class JournalWriter:
             When the disk refuses.
         """
         if self._synced < self._size:
-            self._synced = self._flush()
+            # Another thread's flush may have come further meanwhile.
+            self._synced = max(self._flush(), self._synced)
 
     async def asynced(self) -> None:
         """Return once all events written so far are on the disk, without blocking the loop.

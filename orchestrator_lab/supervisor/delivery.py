@@ -190,7 +190,7 @@ class Mailbox:
         loop = asyncio.get_running_loop()
         # A program that reads its input strictly in order gets its Enter in the same breath.
         at_once = runner.adapter.reports and not runner.adapter.echo_timeout_s
-        parts = [part for part in typed.parts or (await self._enter_lines(typed.text, pane),) if part]
+        parts = [part for part in typed.parts or (typed.text,) if part]
         typed_parts = 0
 
         def written() -> None:
@@ -208,6 +208,10 @@ class Mailbox:
                 supervisor.driver.enter(pane)
 
         try:
+            if not runner.adapter.reports and not typed.parts:
+                await supervisor.journal.asynced()
+                parts = [part for part in (await self._enter_lines(typed.text, pane),) if part]
+                typed_parts += parts != [typed.text]
             await supervisor.tmux.run(type_it)
         except TmuxError as error:
             nothing = typed_parts == 0 and error.details.get("executed") == "no"
