@@ -428,6 +428,7 @@ EVENTS: dict[str, EventType] = {
                 "header",
                 "removed_controls",
                 "expires_s",
+                "step",
             ),
         ),
         EventType("message.claimed", "It left the queue; nothing was written yet."),

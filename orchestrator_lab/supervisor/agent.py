@@ -337,6 +337,7 @@ class AgentRunner:
         )
         self._close_dialog("program", "gone with the program", "process")
         self.ended_in_turn()
+        self.supervisor.conversations.agent_ended(self.name)
         self.publish()
         await self.keep_transcript()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import AgentNotFound, ConfigError, MessageRefused, OrchestratorLabError
+from orchestrator_lab.errors import ConfigError, MessageRefused, OrchestratorLabError
 from orchestrator_lab.schema import new_id
 from orchestrator_lab.supervisor.header import header_line
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from orchestrator_lab.supervisor.messages import Message
 
 __all__ = ["Conversation", "Conversations"]
+
+#: Ends of a message that are told to the asker on an edge that forwards.
+_FORWARDED = frozenset({"answered", "failed", "expired"})
 
 
 @dataclass(slots=True)
@@ -88,7 +91,7 @@ class Conversations:
         A client that repeats a request, because the answer was lost, gives the same `conversation_id`.
         """
         supervisor = self._supervisor
-        if conversation_id in self.running and self._messages(str(conversation_id)):
+        if conversation_id in self.running and self._steps(str(conversation_id)):
             return self.running[str(conversation_id)]
         for name in agents:
             supervisor.runner(name)
@@ -121,6 +124,7 @@ class Conversations:
                 text=opening,
                 source=source,
                 conversation_id=conversation.conversation_id,
+                step=0,
             )
         except OrchestratorLabError as error:
             self._end(conversation, error.message)
@@ -128,81 +132,117 @@ class Conversations:
         return conversation
 
     def turn_over(self, message: Message, ended: TurnEnded) -> None:
-        """Do what follows from an answered message: once, whoever asks."""
-        conversation = self.running.get(message.conversation_id)
-        if conversation is not None and conversation.ended is None:
-            self._next_turn(conversation, message, ended)
-        elif message.status == "answered":
+        """Do what follows from the end of a message's turn: once, whoever asks."""
+        conversation = self._conversation(message)
+        if conversation is None:
             self._forward(message, ended.reply)
+        elif message.status != "answered":
+            self._end(conversation, f"{message.recipient}: {message.error_message or ended.reason}")
+        else:
+            conversation.turns += 1
+            self._pass_on(conversation, message, ended.reply)
 
     def follow_up(self, message: Message) -> None:
         """Queue what should follow an answered message if a supervisor died before it did."""
-        if any(other.in_reply_to == message.message_id for other in self._supervisor.ledger.messages.values()):
-            return
-        conversation = self.running.get(message.conversation_id)
-        if conversation is not None and conversation.ended is None:
-            self._pass_on(conversation, message, message.reply)
-        else:
+        conversation = self._conversation(message)
+        if conversation is None:
             self._forward(message, message.reply)
+        elif message.status == "answered" and not any(
+            one.in_reply_to == message.message_id and one.step is not None
+            for one in self._steps(conversation.conversation_id)
+        ):
+            self._pass_on(conversation, message, message.reply)
 
     def lost(self, message: Message) -> None:
-        """End the conversation of a message that nobody will answer."""
-        conversation = self.running.get(message.conversation_id)
-        if conversation is not None and conversation.ended is None:
+        """Do what follows from a message that nobody will answer."""
+        conversation = self._conversation(message)
+        if conversation is not None:
             self._end(conversation, f"{message.recipient}: {message.error_message or message.status}")
+        else:
+            self._forward(message, None)
+
+    def agent_ended(self, name: str) -> None:
+        """End the conversations whose next step waits for an agent that has ended."""
+        for conversation in self.running.values():
+            steps = [] if conversation.ended is not None else self._steps(conversation.conversation_id)
+            if steps and steps[-1].recipient == name and steps[-1].status == "queued":
+                self._supervisor.ledger.advance(
+                    steps[-1],
+                    "failed",
+                    error_type="exited",
+                    error_message=f"{name} ended before it was written to; nothing was typed",
+                )
 
     def end_stranded(self) -> None:
         """End conversations that a dead supervisor left without a message that could carry them on."""
         for conversation in self.running.values():
             if conversation.ended is not None:
                 continue
-            messages = self._messages(conversation.conversation_id)
-            if not messages:
+            steps = self._steps(conversation.conversation_id)
+            if not steps:
                 self._end(conversation, "the supervisor ended before the opening was sent")
-            elif messages[-1].status in {"refused", "expired", "failed", "uncertain"}:
-                self.lost(messages[-1])
+            elif steps[-1].status in {"refused", "expired", "failed", "uncertain"}:
+                self.lost(steps[-1])
 
-    def _messages(self, conversation_id: str) -> list[Message]:
-        return [one for one in self._supervisor.ledger.messages.values() if one.conversation_id == conversation_id]
+    def _conversation(self, message: Message) -> Conversation | None:
+        """Return the conversation that goes on with a message; what is said besides carries nothing on."""
+        conversation = self.running.get(message.conversation_id) if message.step is not None else None
+        return None if conversation is None or conversation.ended is not None else conversation
 
-    def _next_turn(self, conversation: Conversation, message: Message, ended: TurnEnded) -> None:
-        if message.status != "answered":
-            self._end(conversation, f"{message.recipient}: {message.error_message or ended.reason}")
-            return
-        conversation.turns += 1
-        self._pass_on(conversation, message, ended.reply)
+    def _steps(self, conversation_id: str) -> list[Message]:
+        messages = self._supervisor.ledger.messages.values()
+        return [one for one in messages if one.conversation_id == conversation_id and one.step is not None]
 
     def _pass_on(self, conversation: Conversation, message: Message, reply: str | None) -> None:
         if conversation.turns >= conversation.rounds * len(conversation.agents):
             self._end(conversation, "completed")
-        elif not (reply or "").strip():
+            return
+        following = conversation.next_speaker(message.recipient)
+        runner = self._supervisor.runners.get(following)
+        if not (reply or "").strip():
             self._end(conversation, f"{message.recipient} gave no answer")
+        elif runner is None:
+            self._end(conversation, f"{following} has left the cluster")
+        elif not runner.running:
+            self._end(conversation, f"{following} is {runner.state}")
         else:
-            self._type(message, conversation.next_speaker(message.recipient), str(reply))
+            self._type(message, following, str(reply), step=(message.step or 0) + 1)
 
     def _forward(self, message: Message, reply: str | None) -> None:
-        """Type an answer to the agent that asked, where the edge says so; never an answer to an answer."""
-        if message.kind == "reply" or message.sender == "user" or message.source != "agent":
-            return
-        if message.sender not in self._supervisor.runners or not (reply or "").strip():
-            return
-        if self._supervisor.config.topology.replies(message.sender, message.recipient) == "forward":
-            self._type(message, message.sender, str(reply))
+        """Type an answer to the agent that asked, where the edge says so; never an answer to an answer.
 
-    def _type(self, message: Message, recipient: str, reply: str) -> None:
-        try:
-            runner = self._supervisor.runner(recipient)
-        except AgentNotFound:
+        An agent that has answered by itself has answered. One that will never answer is answered for: the asker, which
+        may have no other means of knowing, is told so in one line. Of what is uncertain nothing can be told yet.
+        """
+        supervisor = self._supervisor
+        if message.kind == "reply" or message.source != "agent" or message.status not in _FORWARDED:
             return
+        runner = supervisor.runners.get(message.sender)
+        if runner is None or not runner.running:
+            return
+        if supervisor.config.topology.replies(message.sender, message.recipient) != "forward":
+            return
+        if any(_answered_by(message, other) for other in supervisor.ledger.messages.values()):
+            return
+        if message.status == "answered" and (reply or "").strip():
+            self._type(message, message.sender, str(reply))
+        else:
+            why = message.error_message or "its turn ended without a text"
+            self._type(message, message.sender, f"({message.recipient} did not answer: {why})", source="program")
+
+    def _type(
+        self, message: Message, recipient: str, reply: str, *, source: str = "agent", step: int | None = None
+    ) -> None:
         self._supervisor.routing.queue(
             sender=message.recipient,
-            recipient=runner.name,
+            recipient=recipient,
             text=reply,
             kind="reply",
-            source="agent",
+            source=source,
             conversation_id=message.conversation_id,
             in_reply_to=message.message_id,
             hop=message.hop + 1,
+            step=step,
             header=lambda message_id: header_line(message.recipient, message_id),
         )
 
@@ -215,3 +255,10 @@ class Conversations:
             level="info" if reason == "completed" else "warning",
         )
         self._supervisor.ledger.poke()
+
+
+def _answered_by(message: Message, other: Message) -> bool:
+    return other.in_reply_to == message.message_id and (other.sender, other.recipient) == (
+        message.recipient,
+        message.sender,
+    )

@@ -246,8 +246,9 @@ class Supervisor:
         """Return the agent that a secret belongs to."""
         import hmac
 
+        given = token.encode("utf-8", "surrogateescape")
         for runner in self.runners.values():
-            if hmac.compare_digest(runner.token, token):
+            if hmac.compare_digest(runner.token.encode(), given):
                 return runner
         return None
 

@@ -106,6 +106,8 @@ class Mailbox:
     def expire(self) -> None:
         """Take out what nobody waits for any more; nothing of it was typed."""
         now = time.time()
+        for message in [one for one in self._queue if one.final]:
+            self._queue.remove(message)
         for message in [one for one in self._queue if one.expires_at is not None and one.expires_at <= now]:
             self._queue.remove(message)
             self._runner.supervisor.ledger.advance(

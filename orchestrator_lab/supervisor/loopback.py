@@ -11,14 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from orchestrator_lab.errors import OrchestratorLabError, to_payload
+from orchestrator_lab.errors import MessageRefused, OrchestratorLabError, to_payload
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
 
     from orchestrator_lab.supervisor.agent import AgentRunner
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Loopback"]
 
 logger = logging.getLogger(__name__)
+
+#: Bytes of a hook or a message; Claude Code's hooks carry a tool's whole output.
+_LONGEST_BODY = 64 << 20
 
 
 class Loopback:
@@ -63,12 +65,9 @@ class Loopback:
         runner = self._agent(request)
         if runner is None:
             return _forbidden()
-        try:
-            payload = json.loads(await request.body())
-        except ValueError:
-            return JSONResponse({"error": "a hook's body is one JSON object"}, status_code=400)
-        if not isinstance(payload, dict):
-            return JSONResponse({"error": "a hook's body is one JSON object"}, status_code=400)
+        payload = await _json_object(request)
+        if isinstance(payload, Response):
+            return payload
         # A program that repeats a hook, because our answer was lost, gives it the same id.
         hook_id = payload.get("hook_id")
         if isinstance(hook_id, str):
@@ -87,16 +86,19 @@ class Loopback:
         runner = self._agent(request)
         if runner is None:
             return _forbidden()
-        try:
-            body = json.loads(await request.body())
-            to, text = str(body["to"]), str(body["text"])
-        except (ValueError, KeyError, TypeError):
-            return JSONResponse({"error": "expected JSON with 'to' and 'text'"}, status_code=400)
+        body = await _json_object(request)
+        if isinstance(body, Response):
+            return body
+        to, text, in_reply_to = body.get("to"), body.get("text"), body.get("in_reply_to")
+        if not isinstance(to, str) or not isinstance(text, str) or not isinstance(in_reply_to, str | None):
+            return _problem("a message needs 'to' and 'text', and may have 'in_reply_to': texts, all of them", 400)
         try:
             if to == "all":
                 sent = self._supervisor.routing.broadcast(runner, text)
                 return JSONResponse({"messages": [message.to_dict() for message in sent]})
-            message = self._supervisor.routing.send_from_agent(runner, to, text, in_reply_to=body.get("in_reply_to"))
+            message = self._supervisor.routing.send_from_agent(runner, to, text, in_reply_to=in_reply_to)
+            if message.status == "refused":
+                raise MessageRefused(f"refused: {message.error_message}", message_id=message.message_id)
         except OrchestratorLabError as error:
             return JSONResponse({"error": to_payload(error)}, status_code=409)
         return JSONResponse({"messages": [message.to_dict()]})
@@ -105,9 +107,11 @@ class Loopback:
         runner = self._agent(request)
         if runner is None:
             return _forbidden()
-        return JSONResponse(
-            {"messages": self._supervisor.routing.history(runner.name, request.query_params.get("since"))}
-        )
+        try:
+            found = self._supervisor.routing.history(runner.name, request.query_params.get("since"))
+        except OrchestratorLabError as error:
+            return JSONResponse({"error": to_payload(error)}, status_code=409)
+        return JSONResponse({"messages": found})
 
     async def _agents(self, request: Request) -> Response:
         runner = self._agent(request)
@@ -129,9 +133,7 @@ class Loopback:
         if scope["type"] != "http" or scope["path"].rstrip("/") != "/mcp":
             await JSONResponse({"error": "not found"}, status_code=404)(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        bearer = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer ").strip()
-        runner = self._supervisor.by_token(bearer)
+        runner = self._agent(Request(scope))
         if runner is None:
             await _forbidden()(scope, receive, send)
             return
@@ -142,8 +144,27 @@ class Loopback:
         await tools.app({**scope, "path": "/mcp", "root_path": ""}, _replay(body, receive), send)
 
 
-def _forbidden() -> JSONResponse:
-    return JSONResponse({"error": "this secret belongs to no agent of the cluster"}, status_code=403)
+def _forbidden() -> Response:
+    return _problem("this secret belongs to no agent of the cluster", 403)
+
+
+def _problem(sentence: str, status: int) -> Response:
+    return JSONResponse({"error": sentence}, status_code=status)
+
+
+async def _json_object(request: Request) -> dict[str, Any] | Response:
+    """Return a request's body, or what is wrong with it."""
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > _LONGEST_BODY:
+            return _problem(f"a body of more than {_LONGEST_BODY >> 20} MiB is not taken", 413)
+        chunks.append(chunk)
+    try:
+        body = json.loads(b"".join(chunks))
+    except (ValueError, RecursionError):
+        body = None
+    return body if isinstance(body, dict) else _problem("the body is one JSON object", 400)
 
 
 async def _whole_body(receive: Receive) -> bytes:

@@ -44,6 +44,8 @@ class Message:
         ``direct``, ``broadcast`` or ``reply``.
     source : str
         ``human``, ``program`` or ``agent``.
+    step : int or None
+        Which step of a conversation that runs by itself this is; None for what is said besides.
     """
 
     message_id: str
@@ -58,6 +60,7 @@ class Message:
     when: str = "idle"
     header: str | None = None
     expires_at: float | None = None
+    step: int | None = None
     status: str = "queued"
     turn_id: str | None = None
     reply: str | None = None
@@ -134,6 +137,7 @@ class Ledger:
         expires_s: float | None = None,
         removed_controls: int = 0,
         message_id: str | None = None,
+        step: int | None = None,
     ) -> Message:
         """Journal a new message and return it."""
         message_id = message_id or new_id("msg_")
@@ -150,6 +154,7 @@ class Ledger:
             when=when,
             header=header(message_id) if header else None,
             expires_at=None if expires_s is None else time.time() + expires_s,
+            step=step,
         )
         self.journal.append(
             "message.queued",
@@ -168,6 +173,7 @@ class Ledger:
             header=message.header,
             removed_controls=removed_controls or None,
             expires_s=expires_s,
+            step=step,
         )
         self.messages[message_id] = message
         return message

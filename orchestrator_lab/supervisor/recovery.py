@@ -98,7 +98,7 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     for message in list(supervisor.ledger.messages.values()):
         if message.status == "queued":
             _queue_again(supervisor, message)
-        elif message.status == "answered":
+        else:
             supervisor.conversations.follow_up(message)
     supervisor.conversations.end_stranded()
     supervisor.stopped = _was_stopped(events)
@@ -263,6 +263,7 @@ def _read(supervisor: Supervisor, events: list[Event]) -> dict[str, Turn]:
                 when=facts.get("when", "idle"),
                 header=facts.get("header"),
                 expires_at=None if expires is None else queued_at + float(expires),
+                step=facts.get("step"),
             )
         elif message is not None and event.event.startswith("message.") and event.event != "message.submitted":
             message.status = event.event.removeprefix("message.")
@@ -302,7 +303,7 @@ def _read(supervisor: Supervisor, events: list[Event]) -> dict[str, Turn]:
                 conversations.running[identity].ended = facts.get("reason")
     for conversation in conversations.running.values():
         conversation.turns = sum(
-            one.status == "answered" and one.conversation_id == conversation.conversation_id
+            one.status == "answered" and one.step is not None and one.conversation_id == conversation.conversation_id
             for one in ledger.messages.values()
         )
     return turns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.config import USER
 from orchestrator_lab.errors import ClusterStopped, ConfigError, DiskFull, MessageRefused
 from orchestrator_lab.supervisor.header import header_line
 from orchestrator_lab.tmux import sanitize
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from orchestrator_lab.supervisor.messages import Message
 
 __all__ = ["Routing"]
+
+#: What an agent is told of a message: not the text of another's turn, which is that one's own to send.
+_TOLD = (
+    "message_id",
+    "conversation_id",
+    "in_reply_to",
+    "hop",
+    "sender",
+    "recipient",
+    "kind",
+    "content",
+    "status",
+    "error_message",
+)
 
 
 class Routing:
@@ -44,6 +59,7 @@ class Routing:
         expires_s: float | None = None,
         hop: int = 0,
         message_id: str | None = None,
+        step: int | None = None,
     ) -> Message:
         """Take in a message: check who may write to whom, journal it, queue it.
 
@@ -60,12 +76,11 @@ class Routing:
         runner = self._cluster.runner(recipient)
         if when not in {"idle", "now"}:
             raise ConfigError(f"when={when!r} is not known; use 'idle' (wait for the end of a turn) or 'now'")
-        parent = self._cluster.ledger.messages.get(in_reply_to) if in_reply_to else None
-        if in_reply_to and parent is None:
-            raise MessageRefused(f"there is no message {in_reply_to!r} to reply to", in_reply_to=in_reply_to)
+        parent = self._parent(sender, in_reply_to)
         if parent is not None:
-            conversation_id = conversation_id or parent.conversation_id
-            kind = "reply"
+            conversation_id, hop = parent.conversation_id, parent.hop + 1
+            if sender == USER or _answers(sender, recipient, parent):
+                kind = "reply"
         clean, _ = sanitize(text)
         if not clean.strip():
             raise MessageRefused("an empty message cannot be typed; send some text", recipient=recipient)
@@ -90,15 +105,35 @@ class Routing:
             expires_s=expires_s,
             hop=hop,
             message_id=message_id,
+            step=step,
             header=(lambda identity: header_line(sender, identity)) if from_agent else None,
         )
-        if not self._cluster.config.topology.allows(sender, recipient):
+        if not self.may_pass(message):
             self.refuse(message)
         return message
+
+    def _parent(self, sender: str, in_reply_to: str | None) -> Message | None:
+        """Return the message that is replied to; an agent knows only those that it sent or got."""
+        if not in_reply_to:
+            return None
+        parent = self._cluster.ledger.messages.get(in_reply_to)
+        if parent is None or (sender != USER and not _known(parent, sender)):
+            yours = "" if sender == USER else " that you sent or got"
+            raise MessageRefused(
+                f"there is no message {in_reply_to!r}{yours}; give the id from the first line of the message that you "
+                "answer, or leave in_reply_to out",
+                in_reply_to=in_reply_to,
+            )
+        return parent
 
     def refuse(self, message: Message) -> None:
         """Refuse a message that the topology forbids, and say what it allows."""
         sender = message.sender
+        if sender == message.recipient:
+            self._cluster.ledger.advance(
+                message, "refused", error_type="topology", error_message=f"{sender} cannot write to itself"
+            )
+            return
         may = self._cluster.config.topology.recipients(sender, self._cluster.config.names)
         self._cluster.ledger.advance(
             message,
@@ -111,12 +146,15 @@ class Routing:
         )
 
     def may_pass(self, message: Message) -> bool:
-        """Tell whether a journalled message may be delivered."""
-        return (
-            message.sender not in self._cluster.runners
-            or self._cluster.config.topology.allows(message.sender, message.recipient)
-            or message.conversation_id in self._cluster.conversations.running
-        )
+        """Tell whether a journalled message may be delivered.
+
+        The topology says who may write to whom. An answer to the very agent that asked passes on a one-way edge too,
+        and the order of a conversation was checked when it began.
+        """
+        if message.step is not None or self._cluster.config.topology.allows(message.sender, message.recipient):
+            return True
+        parent = self._cluster.ledger.messages.get(message.in_reply_to or "")
+        return parent is not None and _answers(message.sender, message.recipient, parent)
 
     def queue(
         self,
@@ -136,10 +174,18 @@ class Routing:
         return message
 
     def send_from_agent(
-        self, sender: AgentRunner, to: str, text: str, *, in_reply_to: str | None = None, kind: str = "direct"
+        self,
+        sender: AgentRunner,
+        to: str,
+        text: str,
+        *,
+        in_reply_to: str | None = None,
+        kind: str = "direct",
+        conversation_id: str | None = None,
     ) -> Message:
         """Take in a message that an agent wrote; its name is known by its secret."""
         turn = sender.turn
+        conversation_id = conversation_id or (turn.conversation_id if turn else None)
         return self.send(
             sender=sender.name,
             recipient=to,
@@ -147,7 +193,7 @@ class Routing:
             source="agent",
             kind=kind,
             in_reply_to=in_reply_to,
-            conversation_id=turn.conversation_id if turn else None,
+            conversation_id=conversation_id,
             hop=turn.hop + 1 if turn else 0,
         )
 
@@ -160,15 +206,29 @@ class Routing:
         ]
         if not names:
             raise MessageRefused(f"the topology does not let {sender.name} write to anybody", sender=sender.name)
-        return [self.send_from_agent(sender, name, text, kind="broadcast") for name in names]
+        takes = [name for name in names if self._cluster.runners[name].state not in {"exited", "failed"}]
+        if not takes:
+            raise ClusterStopped(f"none of {', '.join(names)} takes messages now; they have ended")
+        sent: list[Message] = []
+        for name in takes:
+            together = sent[0].conversation_id if sent else None
+            sent.append(self.send_from_agent(sender, name, text, kind="broadcast", conversation_id=together))
+        return sent
 
     def history(self, name: str, since: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the newest messages that an agent sent or got, oldest first."""
-        found = [one for one in self._cluster.ledger.messages.values() if name in {one.sender, one.recipient}]
-        if since is not None:
-            ids = [one.message_id for one in found]
-            found = found[ids.index(since) + 1 :] if since in ids else found
-        return [one.to_dict() for one in found[-limit:]]
+        """Return messages that an agent sent or got, oldest first: those after `since`, or else the newest.
+
+        What is not typed yet, and what was refused, it has not got.
+        """
+        found = [one for one in self._cluster.ledger.messages.values() if _known(one, name)]
+        if since is None:
+            return [_told(one) for one in found[-limit:]]
+        ids = [one.message_id for one in found]
+        if since not in ids:
+            raise MessageRefused(
+                f"there is no message {since!r} that you sent or got; leave since out to read the newest"
+            )
+        return [_told(one) for one in found[ids.index(since) + 1 :][:limit]]
 
     def unsettled(self, name: str, prompt: str) -> Message | None:
         """Return a message to this agent that bytes were written for, and that this prompt proves."""
@@ -181,3 +241,21 @@ class Routing:
             ):
                 return message
         return None
+
+
+def _answers(sender: str, recipient: str, parent: Message) -> bool:
+    """Tell whether a message answers another one, to the one that wrote it."""
+    return (parent.recipient, parent.sender) == (sender, recipient) and parent.status != "refused"
+
+
+def _known(message: Message, name: str) -> bool:
+    """Tell whether an agent sent a message, or got it."""
+    if message.sender == name:
+        return True
+    reached = message.status not in {"queued", "claimed", "refused", "expired"}
+    return message.recipient == name and reached and not (message.status == "failed" and message.turn_id is None)
+
+
+def _told(message: Message) -> dict[str, Any]:
+    facts = message.to_dict()
+    return {key: facts[key] for key in _TOLD}
