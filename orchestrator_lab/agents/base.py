@@ -279,7 +279,13 @@ class DialogSeen(Evidence):
 
 @dataclass(frozen=True, slots=True)
 class DialogClosed(Evidence):
-    """The question is gone from the screen."""
+    """The question is answered.
+
+    ``subject`` names which one, where several may stand; ``decision`` is what the evidence says of the answer.
+    """
+
+    subject: str | None = None
+    decision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,7 @@ class ClaudeAdapter:
         if name in {"PostToolUse", "PostToolUseFailure"}:
             failed = name == "PostToolUseFailure"
             return [
-                DialogClosed("hook"),
+                DialogClosed("hook", _subject(payload), "allow"),
                 ToolEnded(
                     "hook",
                     str(payload.get("tool_use_id", "")),
@@ -308,9 +308,7 @@ class ClaudeAdapter:
                 ),
             ]
         if name == "PermissionRequest":
-            tool = str(payload.get("tool_name", "a tool"))
-            subject = f"{tool} {json.dumps(payload.get('tool_input'), ensure_ascii=False)}"
-            return [DialogSeen("hook", "permission", subject)]
+            return [DialogSeen("hook", "permission", _subject(payload))]
         if name == "Stop":
             reply = payload.get("last_assistant_message")
             return [
@@ -383,6 +381,11 @@ class ClaudeAdapter:
         tail = self._tails.setdefault(path, TranscriptTail(path))
         tail.read()
         return tail
+
+
+def _subject(payload: Mapping[str, Any]) -> str:
+    """Return what a permission is asked for: the tool and its input."""
+    return f"{payload.get('tool_name', 'a tool')} {json.dumps(payload.get('tool_input'), ensure_ascii=False)}"
 
 
 def installed_version(path: str) -> str | None:

@@ -207,6 +207,10 @@ class DialogFold(Fold):
 
     def _opened(self, event: Event) -> None:
         facts = event.attributes
+        known = self._rows.get(facts.get("dialog_id") or "")
+        if known is not None:  # told again, with what its screen shows
+            self._cells["options"][known] = as_json(facts.get("options"))
+            return
         self._add(
             facts.get("dialog_id"),
             {
@@ -224,7 +228,11 @@ class DialogFold(Fold):
 
     def _answered(self, event: Event) -> None:
         row = self._rows.get(event.attributes.get("dialog_id") or "")
-        if row is None or self._cells["answered_at"][row] is not None:
+        if row is None:
+            return
+        if self._cells["answered_at"][row] is not None:  # how it was answered may be known later than that it was
+            if self._cells["decision"][row] is None:
+                self._cells["decision"][row] = event.attributes.get("decision")
             return
         self._cells["answered_at"][row] = event.at
         self._cells["_answered_s"][row] = event.monotonic_s

@@ -38,6 +38,8 @@ from orchestrator_lab.agents.base import (
     Usage,
     clean_environment,
 )
+from orchestrator_lab.agents.claude_screen import plain
+from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
 from orchestrator_lab.runtime import new_token, private_dir, write_private
 from orchestrator_lab.schema import new_id
@@ -68,6 +70,10 @@ _DOUBT_QUIET_S = 2.5
 _TOOLS_WAIT_S = 8.0
 #: Tries to find a turn's tokens in a record that may be written after the turn's end, in seconds from its end.
 _USAGE_DELAYS_S = (0.0, 0.05, 0.2, 0.8, 2.0)
+#: Pause before the screen of a reported dialog is read, in seconds.
+_DIALOG_LOOK_S = 0.15
+#: A reported dialog that is not on the screen after this long was answered without one, in seconds.
+_DIALOG_APPEARS_S = 2.0
 #: A turn's prompt is in the record a little before its report is here, in seconds.
 _RECORD_SLACK_S = 2.0
 #: Longest wait for an input line to be empty after it was cleared, in seconds.
@@ -121,6 +127,10 @@ class AgentRunner:
         self.tools_listed = False
         self.dialog: DialogSeen | None = None
         self.dialog_id: str | None = None
+        self._undecided: tuple[str, str] | None = None
+        self._dialog_since = 0.0
+        self._dialog_shown = False
+        self._dialog_look: asyncio.TimerHandle | None = None
         self.turn: Turn | None = None
         self.last_turn: Turn | None = None
         self.delivering: Message | None = None
@@ -346,6 +356,11 @@ class AgentRunner:
         if self.turn is not None:
             self.apply([TurnEnded("process", None, "exited", None, f"{self.name} ended during the turn")])
 
+    @property
+    def asks_a_person(self) -> bool:
+        """Whether a question stands on its screen that the lab may not answer by itself."""
+        return self.dialog is not None and self.dialog.answer is None
+
     async def keep_transcript(self, source: Path | None = None, name: str | None = None) -> None:
         """Copy the program's own record, by default that of its present session, into the run."""
         source = source or self.transcript
@@ -360,8 +375,9 @@ class AgentRunner:
 
     def close(self) -> None:
         """Let go of timers, pipes and tasks."""
-        if self._quiet is not None:
-            self._quiet.cancel()
+        for timer in (self._quiet, self._dialog_look):
+            if timer is not None:
+                timer.cancel()
         if self._fifo_fd is not None:
             asyncio.get_running_loop().remove_reader(self._fifo_fd)
             os.close(self._fifo_fd)
@@ -399,7 +415,7 @@ class AgentRunner:
                 case DialogSeen():
                     self._dialog_seen(piece)
                 case DialogClosed():
-                    self._close_dialog("human", None, piece.source)
+                    self._dialog_closed(piece)
                 case ModelSeen():
                     self._model(piece.model)
                 case SessionEnded():
@@ -618,6 +634,10 @@ class AgentRunner:
             for piece in self._by_record(on_its_way.expected or "", on_its_way.claimed_at):
                 if isinstance(piece, Accepted) and piece.joined:
                     self._joined(piece)
+        if ended.reason == "interrupted" and self._undecided is not None:
+            self._dialog_closed(DialogClosed(ended.source, self._undecided[1], "deny"))
+        if self.dialog is not None and self.ready is not None:
+            self._close_dialog("human", "deny" if ended.reason == "interrupted" else None, ended.source)
         self.turn, self.last_turn = None, turn
         turn.reply, turn.ended = ended.reply, ended
         if ended.usage is not None:
@@ -693,6 +713,7 @@ class AgentRunner:
             return
         self._close_dialog("human", None, dialog.source)
         self.dialog, self.dialog_id = dialog, new_id("dlg_")
+        self._dialog_since, self._dialog_shown = time.monotonic(), False
         self.supervisor.journal.append(
             "dialog.opened",
             agent=self.name,
@@ -705,6 +726,61 @@ class AgentRunner:
         )
         if dialog.answer is not None:
             self._spawn(self._answer(dialog))
+        if self.ready is not None and self.adapter.styled:
+            self._look_at_dialog_soon()
+
+    def _look_at_dialog_soon(self) -> None:
+        if self._dialog_look is None:
+            self._dialog_look = asyncio.get_running_loop().call_later(
+                _DIALOG_LOOK_S, lambda: self._spawn(self._look_at_dialog())
+            )
+
+    async def _look_at_dialog(self) -> None:
+        """Read the options of a reported dialog, and see when it has gone: what it let begin may take long."""
+        self._dialog_look = None
+        dialog, dialog_id = self.dialog, self.dialog_id
+        if dialog is None or self.ready is None or not self.running:
+            return
+        screen = await self.supervisor.screen(self, escapes=True)
+        if self.dialog_id != dialog_id or dialog_id is None:
+            return
+        if self.adapter.composer(screen, Typed("", "")) == "unknown":
+            menu = read_menu(plain(screen))
+            if not self._dialog_shown and menu is not None and not dialog.options:
+                self.dialog = dataclasses.replace(dialog, options=menu.options)
+                self.supervisor.journal.append(
+                    "dialog.opened",
+                    agent=self.name,
+                    turn_id=self.turn.turn_id if self.turn else None,
+                    source="screen",
+                    dialog_id=dialog_id,
+                    kind=dialog.kind,
+                    subject=dialog.subject,
+                    options=list(menu.options),
+                )
+                self._dialog_shown = True
+            elif menu is None:
+                self._look_at_dialog_soon()
+        elif self._dialog_shown or time.monotonic() - self._dialog_since > _DIALOG_APPEARS_S:
+            self._close_dialog("human", None, "screen")
+            self.publish()
+        else:
+            self._look_at_dialog_soon()
+
+    def _dialog_closed(self, closed: DialogClosed) -> None:
+        if self.dialog is not None and closed.subject in {None, self.dialog.subject}:
+            self._close_dialog("human", closed.decision, closed.source)
+        elif closed.decision is not None and self._undecided is not None and self._undecided[1] == closed.subject:
+            # The screen showed that it was answered; only now it is known how.
+            self.supervisor.journal.append(
+                "dialog.answered",
+                agent=self.name,
+                source=closed.source,
+                dialog_id=self._undecided[0],
+                answered_by="human",
+                decision=closed.decision,
+            )
+            self._undecided = None
 
     def _close_dialog(self, by: str, decision: str | None, source: str) -> None:
         if self.dialog is None:
@@ -717,6 +793,8 @@ class AgentRunner:
             answered_by=by,
             decision=decision,
         )
+        undecided = self.dialog.kind == "permission" and decision is None
+        self._undecided = (str(self.dialog_id), self.dialog.subject) if undecided else None
         self.dialog, self.dialog_id = None, None
 
     async def _answer(self, dialog: DialogSeen) -> None:
@@ -737,6 +815,8 @@ class AgentRunner:
             self.bracketed_paste = bool(modes["bracketed_paste"])
         self.activity.set()
         self.activity = asyncio.Event()
+        if self.dialog is not None and self.ready is not None and self.adapter.styled:
+            self._look_at_dialog_soon()
         if self.ready is None:
             self._check_ready()
         self._arm_quiet(self.watch.quiet_s())

@@ -66,7 +66,7 @@ class Lifecycle:
         done = await self._cluster.ledger.until(
             lambda: (
                 self._cluster.status_text == "ending"
-                or all(one.ready is not None or one.error is not None or one.dialog is not None for one in runners)
+                or all(one.ready is not None or one.error is not None or one.asks_a_person for one in runners)
             ),
             self._cluster.config.start_timeout_s,
         )

@@ -1,0 +1,175 @@
+"""Codex's screen: its composer, and the questions that it asks.
+
+The composer's first line begins with ``›`` in the first column; below it, after an empty line, stands the line that
+names the model and the folder. A question stands in the composer's place, so that line is missing. The hint in an
+empty composer is dim: it is no text of anybody.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from orchestrator_lab.agents.base import DialogSeen
+from orchestrator_lab.agents.claude_screen import plain
+from orchestrator_lab.agents.menu import read_menu
+
+if TYPE_CHECKING:
+    from orchestrator_lab.agents.base import Composer
+
+__all__ = ["composer_lines", "read_composer", "read_question"]
+
+_FOOTER = re.compile(r"^ {2}\S.* · \S")
+_SGR = re.compile(r"\x1b\[([0-9;:]*)m")
+_PASTED = re.compile(r"\[Pasted Content \d+ chars\]")
+#: Letters and digits that are compared: as many as every screen shows.
+_COMPARED = 40
+
+#: What a question's text looks like, the kind of dialog it is and what it is about; the first that fits.
+_QUESTIONS: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (re.compile(r"Trust this folder\?|Do you trust the contents"), "trust", "work folder"),
+    (re.compile(r"Hooks? needs? review|hooks need review", re.IGNORECASE), "trust", "hooks"),
+    (re.compile(r"Sign in with ChatGPT|Choose how you want to use Codex|Sign in another way"), "login", "login"),
+    (re.compile(r"Update available|Skip until next version"), "update", "a new version of Codex"),
+    (re.compile(r"Try new model|Use existing model|Choose how you'd like Codex to proceed"), "choice", "a new model"),
+    (re.compile(r"rate limit|usage limit", re.IGNORECASE), "limit", "usage limit"),
+    (re.compile(r"Would you like to (?:run|make|grant)|Allow the .* MCP server|Do you want to"), "permission", ""),
+)
+
+
+def _lit(line: str) -> str:
+    """Return what of a line is not dim."""
+    kept, dim, at = [], False, 0
+    for mark in [*_SGR.finditer(line), None]:
+        if not dim:
+            kept.append(line[at : mark.start() if mark else len(line)])
+        if mark is None:
+            break
+        at = mark.end()
+        codes = mark[1].split(";")
+        index = 0
+        while index < len(codes):
+            if codes[index] in {"38", "48", "58"}:  # a colour has numbers of its own
+                index += 5 if codes[index + 1 : index + 2] == ["2"] else 3
+                continue
+            if codes[index] in {"", "0", "22"}:
+                dim = False
+            elif codes[index] == "2":
+                dim = True
+            index += 1
+    return plain("".join(kept))
+
+
+def composer_lines(screen: str) -> list[str] | None:
+    r"""Return the lines that stand in the composer.
+
+    Parameters
+    ----------
+    screen : str
+        A capture, with or without escapes; only with them can the hint be told from a text.
+
+    Returns
+    -------
+    list of str or None
+        The lines without the prompt sign; None when no composer is in sight (a question, a start, a picker).
+
+    Examples
+    --------
+    >>> composer_lines("› hello\n  you\n\n  gpt-5 default · /work\n  ? for shortcuts")
+    ['hello', 'you']
+    """
+    styled = screen.splitlines()
+    bare = [plain(line) for line in styled]
+    footer = next((index for index in range(len(bare) - 1, -1, -1) if _FOOTER.match(bare[index])), None)
+    if footer is None:
+        return None
+    if sum(bool(line.strip()) for line in bare[footer + 1 :]) > 1:
+        return None
+    start = next((index for index in range(footer - 1, -1, -1) if bare[index].startswith("›")), None)
+    if start is None or read_menu("\n".join(bare[start:footer])) is not None:
+        return None
+    lines = [_lit(line).rstrip() for line in styled[start:footer]]
+    lines[0] = lines[0].lstrip()[1:]
+    while len(lines) > 1 and not lines[-1].strip():
+        lines.pop()
+    return [line.strip() for line in lines]
+
+
+def read_composer(screen: str, text: str) -> Composer:
+    r"""Say what the composer holds.
+
+    Parameters
+    ----------
+    screen : str
+        A capture, with or without escapes.
+    text : str
+        The text that was typed; empty when nothing was.
+
+    Returns
+    -------
+    {"empty", "holds_text", "other", "unknown"}
+        ``other``: a text that is not ours. ``unknown``: no composer is in sight.
+
+    Examples
+    --------
+    >>> screen = "› {}\n\n  gpt-5 default · /work\n"
+    >>> [read_composer(screen.format(held), "hello there") for held in ("", "hello there", "a draft")]
+    ['empty', 'holds_text', 'other']
+    """
+    lines = composer_lines(screen)
+    if lines is None:
+        return "unknown"
+    if not any(lines):
+        return "empty"
+    if not text:
+        return "other"
+    if _PASTED.search(" ".join(lines)):
+        return "holds_text"
+    wanted, held = _letters(text), _letters("".join(lines))
+    if not wanted:
+        return "holds_text" if "".join(lines).split() == text.split() else "other"
+    # A long text is scrolled inside the composer: its lines are somewhere in the text.
+    if held and (wanted.startswith(held[:_COMPARED]) or held[:_COMPARED] in wanted):
+        return "holds_text"
+    return "other"
+
+
+def _letters(text: str) -> str:
+    """Return the letters and digits of a text: terminals draw the rest each in its own way."""
+    return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum())
+
+
+def read_question(screen: str) -> DialogSeen | None:
+    r"""Return the question that stands in the composer's place.
+
+    Parameters
+    ----------
+    screen : str
+        A capture without escapes.
+
+    Returns
+    -------
+    DialogSeen or None
+        With the labels of its options; of kind ``unknown`` when its text is not known. None without a question.
+
+    Examples
+    --------
+    >>> read_question("  Trust this folder?\n› 1. Trust and continue\n  2. Back\n").options
+    ('Trust and continue', 'Back')
+    """
+    if composer_lines(screen) is not None:
+        return None
+    menu = read_menu(screen)
+    if menu is None:
+        return None
+    # Old questions scroll up into the history: only what stands right above the options is the present one.
+    lines = [line.strip() for line in screen.splitlines()]
+    first = max(index for index, line in enumerate(lines) if re.match(r"[›>]?\s*1[.)]\s", line))
+    above = [line for line in lines[:first] if line][-12:]
+    options = tuple(re.split(r" {2,}", option)[0] for option in menu.options)
+    for pattern, kind, subject in _QUESTIONS:
+        found = next((line for line in reversed(above) if pattern.search(line)), None)
+        if found is not None or pattern.search(" ".join(menu.options)):
+            return DialogSeen("screen", kind, subject or str(found or ""), options)
+    return DialogSeen("screen", "unknown", above[-1] if above else "", options)
