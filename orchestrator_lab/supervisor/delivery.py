@@ -202,8 +202,9 @@ class Mailbox:
             """On the thread of tmux: one change of threads instead of three."""
             nonlocal typed_parts
             supervisor.journal.sync()
-            for part in parts:
-                supervisor.driver.paste(pane, part)
+            for number, part in enumerate(parts, 1):
+                # The mark tells a successor how far this came.
+                supervisor.driver.paste(pane, part, mark=f"{message.message_id}:{number}")
                 typed_parts += 1
             if at_once:
                 loop.call_soon_threadsafe(written)
