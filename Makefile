@@ -38,9 +38,10 @@ lint: $(STAMPS)/dev ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-lint-fix: $(STAMPS)/dev ## Repair what a program can repair
+lint-fix: $(STAMPS)/dev ## Repair what a program can repair, also in the documentation
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python docs/generate.py
 
 tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)

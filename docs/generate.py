@@ -31,34 +31,52 @@ _MEANINGS = {
 
 # tables -------------------------------------------------------------------------------------------
 
+_TABLES_HEAD = """# Tables and events
+
+<!-- Made by docs/generate.py from orchestrator_lab/schema.py. Do not edit. -->
+
+Schema version {version}. Every function `NAME_df(source)` gives the table NAME with exactly these columns, in this
+order, with these dtypes, also when there are no rows. A source is a `Run`, a live `Cluster`, the path of a run's
+folder or of a folder of runs, a glob, or a list of those.
+
+Unknown is NA and never an estimate. Instants end in `_at` and are UTC; durations end in `_s` and come from a clock
+that never jumps; `run_id` is in every table, and `seq` orders the rows of a run. *OTel* is the attribute of the
+OpenTelemetry GenAI conventions with the same meaning; it is no column.
+
+Not filled yet: `cost_usd` is NA everywhere, `mode` is always `live`, `alerts` and `processes` have no rows.
+
+Tables: {contents}. [Events](#events-of-the-journal).
+"""
+
+_EVENTS_HEAD = """## Events of the journal
+
+The journal of a run is `journal.jsonl`: one JSON object a line, only ever appended to. Each has the same envelope;
+keys that are null are left out.
+
+| key | meaning |
+|---|---|
+| `seq` | number of the event in its run, from 1 |
+| `event` | name, as below |
+| `at` | wall-clock instant, UTC |
+| `monotonic_s` | seconds since the start of the run |
+| `agent` | the agent concerned; of a message, its recipient |
+| `message_id`, `turn_id` | the message and the turn concerned |
+| `source` | where the fact comes from: `hook`, `transcript`, `terminal`, `screen`, `echo`, `process`, … |
+| `level` | `debug`, `info`, `warning` or `error` |
+| `attributes` | everything else, by the names below |
+
+Readers pass events that they do not know through to the events table.
+
+| event | meaning | attributes |
+|---|---|---|"""
+
 
 def tables_page() -> str:
     """Return ``tables.md``."""
     from orchestrator_lab.schema import EVENTS, SCHEMA_VERSION, TABLES
 
-    lines = [
-        "# Tables and events",
-        "",
-        "<!-- Made by docs/generate.py from orchestrator_lab/schema.py. Do not edit. -->",
-        "",
-        f"Schema version {SCHEMA_VERSION}. Every function `NAME_df(source)` gives the table NAME with exactly these "
-        "columns, in this order, with these",
-        "dtypes, also when there are no rows. A source is a `Run`, a live `Cluster`, the path of a run's folder or of a "
-        "folder of runs, a glob, or a",
-        "list of those.",
-        "",
-        "Unknown is NA and never an estimate. Instants end in `_at` and are UTC; durations end in `_s` and come from a "
-        "clock that never jumps; `run_id`",
-        "is in every table, and `seq` orders the rows of a run. *OTel* is the attribute of the OpenTelemetry GenAI "
-        "conventions with the same meaning;",
-        "it is no column.",
-        "",
-        "Columns that only later versions will fill are NA today: `cost_usd` everywhere, `mode` other than `live`, and "
-        "all rows of `alerts` and `processes`.",
-        "",
-        "Tables: " + ", ".join(f"[{name}](#{name})" for name in TABLES) + ". [Events](#events-of-the-journal).",
-        "",
-    ]
+    contents = ", ".join(f"[{name}](#{name})" for name in TABLES)
+    lines = [_TABLES_HEAD.format(version=SCHEMA_VERSION, contents=contents)]
     for name, columns in TABLES.items():
         lines += [f"## {name}", "", "| column | dtype | unit | meaning | OTel |", "|---|---|---|---|---|"]
         for column in columns:
@@ -68,30 +86,7 @@ def tables_page() -> str:
             otel = f"`{column.otel}`" if column.otel else ""
             lines.append(f"| `{column.name}` | {column.dtype} | {column.unit or ''} | {meaning} | {otel} |")
         lines.append("")
-    lines += [
-        "## Events of the journal",
-        "",
-        "The journal of a run is `journal.jsonl`: one JSON object a line, only ever appended to. Each has the same "
-        "envelope; keys that are null are left",
-        "out.",
-        "",
-        "| key | meaning |",
-        "|---|---|",
-        "| `seq` | number of the event in its run, from 1 |",
-        "| `event` | name, as below |",
-        "| `at` | wall-clock instant, UTC |",
-        "| `monotonic_s` | seconds since the start of the run |",
-        "| `agent` | the agent concerned; of a message, its recipient |",
-        "| `message_id`, `turn_id` | the message and the turn concerned |",
-        "| `source` | where the fact comes from: `hook`, `transcript`, `terminal`, `screen`, `echo`, `process`, … |",
-        "| `level` | `debug`, `info`, `warning` or `error` |",
-        "| `attributes` | everything else, by the names below |",
-        "",
-        "Readers pass events that they do not know through to the events table.",
-        "",
-        "| event | meaning | attributes |",
-        "|---|---|---|",
-    ]
+    lines.append(_EVENTS_HEAD)
     for event in EVENTS.values():
         names = ", ".join(f"`{name}`" for name in event.attributes)
         lines.append(f"| `{event.name}` | {event.meaning} | {names} |")
@@ -233,6 +228,15 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 # the command line ---------------------------------------------------------------------------------
 
+_CLI_HEAD = """# The command line
+
+<!-- Made by docs/generate.py from the commands' own help. Do not edit. -->
+
+`orchestrator-lab`, or `python -m orchestrator_lab`, or `python -m orchestrator_lab.cli`. Commands that name no cluster
+mean the one of this folder's `cluster.yaml`, or the only one that runs. `--json` prints what a program reads. An error
+is one sentence on stderr and status 1; a wrong use is status 2.
+"""
+
 
 def commands() -> dict[str, Any]:
     """Return every command of the command line by its words, such as ``runs show``."""
@@ -255,18 +259,7 @@ def commands() -> dict[str, Any]:
 
 def cli_page() -> str:
     """Return ``cli.md``."""
-    lines = [
-        "# The command line",
-        "",
-        "<!-- Made by docs/generate.py from the commands' own help. Do not edit. -->",
-        "",
-        "`orchestrator-lab`, or `python -m orchestrator_lab`, or `python -m orchestrator_lab.cli`. Commands that name no "
-        "cluster mean the one of this",
-        "folder's `cluster.yaml`, or the only one that runs. `--json` prints what a program reads. An error is one "
-        "sentence on stderr and status 1;",
-        "a wrong use is status 2.",
-        "",
-    ]
+    lines = [_CLI_HEAD]
     for name, command in commands().items():
         lines += [f"## orchestrator-lab {name}", "", (command.help or "").strip(), "", "```text"]
         lines.append(f"orchestrator-lab {name} {_usage(command)}".rstrip())
@@ -275,7 +268,9 @@ def cli_page() -> str:
         if options:
             lines += ["| argument or option | meaning |", "|---|---|"]
             for one in options:
-                shown = ", ".join(f"`{opt}`" for opt in one.opts) if one.param_type_name == "option" else f"`{one.name}`"
+                shown = (
+                    ", ".join(f"`{opt}`" for opt in one.opts) if one.param_type_name == "option" else f"`{one.name}`"
+                )
                 lines.append(f"| {shown} | {' '.join(one.help.split()).replace('|', chr(92) + '|')} |")
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"
@@ -297,7 +292,8 @@ def fill(text: str, parts: dict[str, str]) -> str:
         pattern = re.compile(rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             raise SystemExit(f"the page has no place <!-- generated: {name} -->")
-        text = pattern.sub(lambda found, part=part: f"{found[1]}\n{part}\n\n{found[2]}", text)
+        before, _, rest = text.partition(pattern.search(text)[0])  # type: ignore[index]  # it was found just above
+        text = f"{before}<!-- generated: {name} -->\n\n{part}\n\n<!-- end -->{rest}"
     return text
 
 
