@@ -27,6 +27,7 @@ from orchestrator_lab.errors import (
     MessageRefused,
     OrchestratorLabError,
     RunNotFound,
+    SupervisorLost,
     TurnFailed,
 )
 from orchestrator_lab.runtime import ClusterRecord, is_locked, list_clusters, read_record, runtime_dir, write_private
@@ -522,6 +523,11 @@ class Cluster:
                 processes.wait_for_socket(cluster.client, keeper)
                 cluster.client.check_version()
                 cluster._follow_start(on_event)
+            except (ClusterNotFound, SupervisorLost) as error:
+                # A supervisor that could not go on has said why before it ended.
+                cause = processes.failure_of(folder, settings.name)
+                cluster._abandon(keeper)
+                raise cause from error
             except BaseException:
                 cluster._abandon(keeper)
                 raise
