@@ -166,11 +166,11 @@ WRONG = {
     ),
     "no kind": (
         "cluster: {name: a}\nagents:\n  - {name: a}\n",
-        "cluster.yaml, line 3: agents[0]: the key 'kind' is missing; known kinds: claude, chat, program",
+        "cluster.yaml, line 3: agents[0]: the key 'kind' is missing; known kinds: claude, codex, chat, program",
     ),
     "unknown kind": (
         "cluster: {name: a}\nagents:\n  - {name: a, kind: gpt}\n",
-        "cluster.yaml, line 3: agents[0].kind: unknown kind 'gpt'; known kinds: claude, chat, program",
+        "cluster.yaml, line 3: agents[0].kind: unknown kind 'gpt'; known kinds: claude, codex, chat, program",
     ),
     "near kind": (
         "cluster: {name: a}\nagents:\n  - {name: a, kind: Claude}\n",

@@ -18,7 +18,7 @@ def adapter_for(kind: str) -> Adapter:
     Parameters
     ----------
     kind : str
-        ``claude``, ``chat`` or ``program``.
+        ``claude``, ``codex``, ``chat`` or ``program``.
 
     Returns
     -------
@@ -39,6 +39,10 @@ def adapter_for(kind: str) -> Adapter:
         from orchestrator_lab.agents.claude import ClaudeAdapter
 
         return ClaudeAdapter()
+    if kind == "codex":
+        from orchestrator_lab.agents.codex import CodexAdapter
+
+        return CodexAdapter()
     if kind == "chat":
         from orchestrator_lab.agents.chat import ChatAdapter
 
@@ -47,4 +51,4 @@ def adapter_for(kind: str) -> Adapter:
         from orchestrator_lab.agents.program import ProgramAdapter
 
         return ProgramAdapter()
-    raise ConfigError(f"no adapter for kind {kind!r}; this version knows: claude, chat, program")
+    raise ConfigError(f"no adapter for kind {kind!r}; this version knows: claude, codex, chat, program")

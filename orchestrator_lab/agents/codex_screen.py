@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["composer_lines", "read_composer", "read_question"]
 
-_FOOTER = re.compile(r"^ {2}\S.* · \S")
+#: The line below the composer, unless the user has set another: model, folder.
+_FOOTER = re.compile(r"^ {2}\S.* · (?:[/~]|[A-Z]:)")
+#: What stands below a question.
+_HINT = re.compile(r"\benter\b|\besc\b", re.IGNORECASE)
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 _PASTED = re.compile(r"\[Pasted Content \d+ chars\]")
 #: Letters and digits that are compared: as many as every screen shows.
@@ -81,14 +84,20 @@ def composer_lines(screen: str) -> list[str] | None:
     """
     styled = screen.splitlines()
     bare = [plain(line) for line in styled]
-    footer = next((index for index in range(len(bare) - 1, -1, -1) if _FOOTER.match(bare[index])), None)
+    start = next((index for index in range(len(bare) - 1, -1, -1) if bare[index].startswith("›")), None)
+    if start is None:
+        return None
+    below = [index for index in range(start + 1, len(bare)) if bare[index].strip()]
+    footer = next((index for index in reversed(below[-2:]) if _FOOTER.match(bare[index])), None)
     if footer is None:
-        return None
-    if sum(bool(line.strip()) for line in bare[footer + 1 :]) > 1:
-        return None
-    start = next((index for index in range(footer - 1, -1, -1) if bare[index].startswith("›")), None)
-    if start is None or read_menu("\n".join(bare[start:footer])) is not None:
-        return None
+        # With a status line of the user's own, the last lines that stand together are the footer.
+        gaps = [
+            index for index in range(start + 1, len(bare)) if not bare[index].strip() and below and index < below[-1]
+        ]
+        footer = gaps[-1] if gaps else None
+        asked = read_menu("\n".join(bare[start:])) is not None
+        if footer is None or asked or any(_HINT.search(bare[index]) for index in below if index > footer):
+            return None
     lines = [_lit(line).rstrip() for line in styled[start:footer]]
     lines[0] = lines[0].lstrip()[1:]
     while len(lines) > 1 and not lines[-1].strip():

@@ -31,6 +31,7 @@ __all__ = [
     "ChatAgent",
     "ClaudeAgent",
     "ClusterConfig",
+    "CodexAgent",
     "GatewayConfig",
     "ProgramAgent",
     "Stop",
@@ -156,6 +157,7 @@ Rows = Annotated[int, Field(ge=5, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 Layout = Literal["windows", "tiled"]
 Lifetime = Literal["detached", "owner"]
+CodexPermissionMode = Literal["ask", "readOnly", "dontAsk", "bypassPermissions"]
 PermissionMode = Literal["ask", "default", "acceptEdits", "auto", "plan", "dontAsk", "bypassPermissions"]
 
 
@@ -333,7 +335,7 @@ class AgentConfig(_Model):
     def _one_source(self) -> Self:
         if self.instructions is not None and self.instructions_file is not None:
             raise ValueError("give 'instructions' or 'instructions_file', not both")
-        if self.permission_mode is not None and self.kind != "claude":
+        if self.permission_mode is not None and self.kind not in {"claude", "codex"}:
             raise ValueError(f"'permission_mode' has no effect for kind '{self.kind}'; leave it out")
         return self
 
@@ -367,6 +369,48 @@ class ClaudeAgent(AgentConfig):
     mcp: bool = Field(default=True, description="give it the lab's tools")
     allowed_tools: list[Text] = Field(default_factory=list, description="tools that need no permission")
     permission_mode: PermissionMode | None = Field(
+        default=None, description="what it may do without asking; asks when omitted"
+    )
+
+    @model_serializer(mode="wrap")
+    def _keep_unsaid(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Whether `config` was said at all matters to its adapter, so it survives every round trip.
+        data: dict[str, Any] = handler(self)
+        data.pop("config", None)
+        return data | ({"config": self.config} if "config" in self.model_fields_set else {})
+
+
+class CodexAgent(AgentConfig):
+    """The real Codex, version 0.169 or newer.
+
+    Parameters
+    ----------
+    config : {"inherit", "isolated"}
+        ``inherit``: the user's own login, settings, hooks and MCP servers, the lab's added for this
+        program only and no file of the user's changed; ``isolated``: a folder of the cluster's own.
+        When nothing is said: ``isolated`` on a gateway that needs no key (``script``, ``local``),
+        where a login has no business, else ``inherit``.
+    command : list of str
+        The program; a single text is split into words.
+    args : list of str
+        Further arguments, last on the command line.
+    mcp : bool
+        Give it the lab's tools (send_message, list_agents, …).
+    permission_mode : {"ask", "readOnly", "dontAsk", "bypassPermissions"}, optional
+        ``ask``: works in its folder, asks for more; ``readOnly``: asks for every change;
+        ``dontAsk``: works in its folder, never asks; ``bypassPermissions``: no sandbox, never asks.
+        When omitted: the user's own settings (``inherit``), else ``ask``.
+    """
+
+    kind: Literal["codex"] = "codex"
+    config: Literal["inherit", "isolated"] = Field(
+        default="inherit",
+        description="inherit: your own login and settings; isolated: a folder of the cluster's own",
+    )
+    command: Command = Field(default_factory=lambda: ["codex"], description="the program to run")
+    args: Words = Field(default_factory=list, description="further arguments")
+    mcp: bool = Field(default=True, description="give it the lab's tools")
+    permission_mode: CodexPermissionMode | None = Field(
         default=None, description="what it may do without asking; asks when omitted"
     )
 
@@ -432,7 +476,7 @@ class ProgramAgent(AgentConfig):
     echo: bool = Field(default=True, description="whether it shows what is typed")
 
 
-Agent = Annotated[ClaudeAgent | ChatAgent | ProgramAgent, Field(discriminator="kind")]
+Agent = Annotated[ClaudeAgent | CodexAgent | ChatAgent | ProgramAgent, Field(discriminator="kind")]
 
 #: The kinds of agents, in the order in which errors list them.
 KINDS: tuple[str, ...] = tuple(model.model_fields["kind"].default for model in get_args(get_args(Agent)[0]))
@@ -465,7 +509,7 @@ class ClusterConfig(_Model):
         Who may write to whom.
     start_timeout_s : float
         Seconds that an agent may take to be ready.
-    agents : list of ClaudeAgent, ChatAgent or ProgramAgent
+    agents : list of ClaudeAgent, CodexAgent, ChatAgent or ProgramAgent
         At least one.
     source : Path, optional
         The file it was read from.
@@ -497,7 +541,7 @@ class ClusterConfig(_Model):
         """Names of the agents, in the order of the file."""
         return [agent.name for agent in self.agents]
 
-    def agent(self, name: str) -> ClaudeAgent | ChatAgent | ProgramAgent:
+    def agent(self, name: str) -> ClaudeAgent | CodexAgent | ChatAgent | ProgramAgent:
         """Return the agent called `name`.
 
         Raises
@@ -515,7 +559,10 @@ class ClusterConfig(_Model):
 
     def gateway_of(self, agent: AgentConfig) -> GatewayConfig:
         """Return the model endpoint of `agent`: its own, or the cluster's."""
-        return agent.gateway or self.gateway
+        gateway = agent.gateway or self.gateway
+        if agent.kind == "codex" and gateway.api != "openai":  # the only one it speaks
+            gateway = gateway.model_copy(update={"api": "openai"})
+        return gateway
 
     def work_dir_of(self, agent: AgentConfig) -> Path:
         """Return the folder of `agent`: its own, or the cluster's."""

@@ -27,7 +27,7 @@ from orchestrator_lab.gateway.local import LocalModel
 from orchestrator_lab.gateway.rules import load_script
 from orchestrator_lab.gateway.script import ScriptedModel, ScriptFunction
 from orchestrator_lab.gateway.traffic import Api, ApiError, Request, Usage, input_tokens
-from orchestrator_lab.gateway.upstream import Target, Upstream, UpstreamError
+from orchestrator_lab.gateway.upstream import SECRET_HEADER, Target, Upstream, UpstreamError
 from orchestrator_lab.models import find
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ DEFAULT_BASE_URLS = {
     "openai": "https://api.openai.com/v1",
 }
 
+
+#: The place of the secret in the address of a program that sends it in a header (its address is open to all).
+BY_HEADER = "by-header"
 
 _CONVERSATIONS = ("/messages", "/messages/count_tokens", "/chat/completions", "/responses")
 
@@ -286,7 +289,7 @@ class Gateway:
         """Answer one request of an agent's program."""
         secret = scope["path_params"]["secret"]
         path = "/" + scope["path_params"].get("rest", "")
-        binding = self._bindings.get(secret)
+        binding = self._bindings.get(headers_of(scope).get(SECRET_HEADER, "") if secret == BY_HEADER else secret)
         if binding is None:
             sentence = "This gateway address is not known: its agent was removed or the cluster was restarted."
             refusal = ApiError(403, "permission_error", sentence, retry=False)

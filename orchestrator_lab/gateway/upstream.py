@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.gateway.traffic import Api, ApiError, Usage
 
-__all__ = ["Target", "Upstream", "UpstreamError", "target_url"]
+__all__ = ["SECRET_HEADER", "Target", "Upstream", "UpstreamError", "target_url"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+#: Header in which a program sends the secret of its gateway address; no provider gets it.
+SECRET_HEADER = "x-orchestrator-lab-gateway"  # noqa: S105 - its name, not its value
 _KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 # Long thoughts: the first byte of an answer may take minutes, so only silence this long counts as a failure.
@@ -254,7 +256,7 @@ def _onward(headers: list[tuple[bytes, bytes]], target: Target) -> list[tuple[by
     """Return the headers for the provider."""
     key = target.key
     # The length is httpx's to write; the host is the provider's.
-    dropped = _HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"content-length"}
+    dropped = _HOP_BY_HOP | _named_by_connection(headers) | {b"host", b"content-length", SECRET_HEADER.encode()}
     if key is not None:
         dropped |= _KEY_HEADERS
     kept = []
