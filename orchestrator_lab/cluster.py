@@ -12,7 +12,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from orchestrator_lab import client as processes
 from orchestrator_lab.client import Client
@@ -692,30 +692,42 @@ class Cluster:
             self._config = ClusterConfig.from_json((self.client.folder / "config.json").read_bytes())
         return self._config
 
-    def add(self, agent: Mapping[str, Any]) -> Agent:
-        """Start one more agent.
+    @overload
+    def add(self, agent: Mapping[str, Any], /) -> Agent: ...
+
+    @overload
+    def add(
+        self, agent: Mapping[str, Any], second: Mapping[str, Any], /, *more: Mapping[str, Any]
+    ) -> builtins.list[Agent]: ...
+
+    def add(self, *agents: Mapping[str, Any]) -> Agent | builtins.list[Agent]:
+        """Start one more agent, or several side by side.
 
         Parameters
         ----------
-        agent : mapping
-            The keys of an entry of ``agents:`` in ``cluster.yaml``.
+        *agents : mapping
+            For each the keys of an entry of ``agents:`` in ``cluster.yaml``.
 
         Returns
         -------
-        Agent
-            Ready.
+        Agent, or list of Agent
+            Ready; a list when several were given.
 
         Raises
         ------
         ConfigError, ProgramNotFound, AgentFailed
-            The cluster is as before.
+            The cluster is as before: all of them join, or none.
         """
         from orchestrator_lab.config import add_agent
 
-        config = add_agent(self.config, agent)
-        self.client.post("/agents", config.agents[-1].model_dump(mode="json", by_alias=True))
+        config = self.config
+        for agent in agents:
+            config = add_agent(config, agent)
+        new = config.agents[len(config.agents) - len(agents) :]
+        self.client.post("/agents", {"agents": [one.model_dump(mode="json", by_alias=True) for one in new]})
         self._config = config
-        return Agent(self, config.agents[-1].name)
+        added = [Agent(self, one.name) for one in new]
+        return added[0] if len(added) == 1 else added
 
     def remove(self, name: str) -> None:
         """End an agent and take it out of the cluster."""

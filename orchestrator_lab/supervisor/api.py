@@ -167,13 +167,13 @@ class Api:
 
     async def _add(self, request: Request) -> Response:
         try:
-            agent: Agent = TypeAdapter(Agent).validate_python(await _body(request))
+            agents = TypeAdapter(list[Agent]).validate_python((await _body(request)).get("agents"))
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
+            place = ".".join(str(part) for part in first["loc"][1:])
             raise ConfigError(f"agent: {place}: {first['msg']}") from error
-        runner = await self._supervisor.lifecycle.add(agent)
-        return JSONResponse(runner.describe())
+        runners = await self._supervisor.lifecycle.add(agents)
+        return JSONResponse({"agents": [runner.describe() for runner in runners]})
 
     async def _remove(self, request: Request) -> Response:
         await self._supervisor.lifecycle.remove(request.path_params["name"])

@@ -175,25 +175,33 @@ class Lifecycle:
             if "has exited" not in error.message:
                 raise
 
-    async def add(self, agent: Agent) -> AgentRunner:
-        """Add an agent to the running cluster."""
+    async def add(self, agents: list[Agent]) -> list[AgentRunner]:
+        """Add agents to the running cluster, started side by side; all of them, or none."""
         async with self._lock:
-            if agent.name in self._cluster.runners:
-                raise ClusterExists(f"cluster {self._cluster.config.name!r} has an agent {agent.name!r} already")
+            for agent in agents:
+                if agent.name in self._cluster.runners or [one.name for one in agents].count(agent.name) > 1:
+                    raise ClusterExists(f"cluster {self._cluster.config.name!r} has an agent {agent.name!r} already")
             self._cluster.config = self._cluster.config.model_copy(
-                update={"agents": [*self._cluster.config.agents, agent]}
+                update={"agents": [*self._cluster.config.agents, *agents]}
             )
-            runner = self._add_runner(agent)
+            runners = [self._add_runner(agent) for agent in agents]
             try:
-                runner.locate()
-                runner.announce()
+                for runner in runners:
+                    runner.locate()
+                for runner in runners:
+                    runner.announce()
                 await self._cluster.journal.asynced()
-                await self.start_pane(runner)
-                await self.wait_ready([runner])
+                # Each start is over before one that failed is told: nothing comes up behind it.
+                begun = await asyncio.gather(*(self.start_pane(one) for one in runners), return_exceptions=True)
+                for outcome in begun:
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                await self.wait_ready(runners)
             except OrchestratorLabError:
-                await self._forget(runner)
+                for runner in runners:
+                    await self._forget(runner)
                 raise
-            return runner
+            return runners
 
     async def remove(self, name: str) -> None:
         """End an agent and take it out of the cluster."""
