@@ -54,6 +54,8 @@ class Mailbox:
     def __init__(self, runner: AgentRunner) -> None:
         self._runner = runner
         self._queue: deque[Message] = deque()
+        #: Out of the queue, and not delivered yet: what the input line holds may have to be looked at first.
+        self._taken: Message | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
@@ -69,7 +71,7 @@ class Mailbox:
     @property
     def busy(self) -> bool:
         """Whether a message is on its way into the pane, or waits."""
-        return self.waiting > 0 or self._runner.delivering is not None
+        return self.waiting > 0 or self._taken is not None or self._runner.delivering is not None
 
     def open(self) -> None:
         """Begin to deliver."""
@@ -140,9 +142,10 @@ class Mailbox:
                     error_message="the supervisor failed while delivering; see its log",
                 )
             finally:
+                self._taken = None
                 if self._runner.delivering is message:
                     self._runner.delivering = None
-                    self._runner.publish()
+                self._runner.publish()
 
     async def _next(self) -> Message:
         """Wait for a message that may be written now, in order."""
@@ -150,7 +153,8 @@ class Mailbox:
         while True:
             self.expire()
             if self._queue and self._may_write(self._queue[0]):
-                return self._queue.popleft()
+                self._taken = self._queue.popleft()
+                return self._taken
             due = [message.expires_at - time.time() for message in self._queue if message.expires_at is not None]
             await ledger.until(self._something_to_do, max(0.01, min(due)) if due else None)
 
@@ -204,7 +208,9 @@ class Mailbox:
             supervisor.journal.sync()
             for number, part in enumerate(parts, 1):
                 # The mark tells a successor how far this came.
-                supervisor.driver.paste(pane, part, mark=f"{message.message_id}:{number}")
+                supervisor.driver.paste(
+                    pane, part, mark=f"{message.message_id}:{number}", framed=runner.bracketed_paste
+                )
                 typed_parts += 1
             if at_once:
                 loop.call_soon_threadsafe(written)

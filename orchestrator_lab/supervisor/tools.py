@@ -103,8 +103,15 @@ class Tools:
         async def read_messages(
             context: Context[Any, Any], since: str | None = None, limit: int = 50
         ) -> list[dict[str, Any]]:
-            """Return the messages that you sent and got, oldest first; since is the id of the last one you know."""
-            return supervisor.routing.history(caller(context).name, since, max(1, min(limit, 500)))
+            """Return the messages that you sent and got, oldest first; since is the id of the last one you know.
+
+            Without since they are the newest.
+            """
+            runner = caller(context)
+            try:
+                return supervisor.routing.history(runner.name, since, max(1, min(limit, 500)))
+            except OrchestratorLabError as error:
+                raise ToolError(error.message) from error
 
         # The SDK reads the annotations, which are texts in this module, in the functions' globals.
         for tool in (send_message, broadcast, list_agents, read_messages):
