@@ -260,6 +260,7 @@ class TmuxDriver(PaneHouse):
         bracketed: bool = True,
         keep_newlines: bool = False,
         mark: str | None = None,
+        framed: bool = False,
     ) -> None:
         r"""Type a text into a pane, whatever its length, also while somebody scrolls in it.
 
@@ -275,6 +276,9 @@ class TmuxDriver(PaneHouse):
             Send ``\n`` as it is; by default it becomes ``\r``, as in a terminal.
         mark : str, optional
             A word that the pane keeps from just before the text is typed: see :meth:`paste_mark`.
+        framed : bool, default False
+            The program is known to have asked for the marks. tmux does not see that while somebody scrolls in the pane:
+            with this they are sent all the same; without, whoever scrolls is put back to the end first.
 
         Raises
         ------
@@ -286,7 +290,9 @@ class TmuxDriver(PaneHouse):
         """
         data = text.encode("utf-8", "replace") if isinstance(text, str) else text
         if data:
-            self._typist.paste(pane_id, data, bracketed=bracketed, keep_newlines=keep_newlines, mark=mark)
+            self._typist.paste(
+                pane_id, data, bracketed=bracketed, keep_newlines=keep_newlines, mark=mark, framed=framed
+            )
 
     def paste_mark(self, pane_id: str) -> str:
         """Return the mark of the last marked paste into a pane, whoever made it.

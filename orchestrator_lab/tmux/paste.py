@@ -25,6 +25,8 @@ __all__ = ["Typist", "check_key", "check_pane_id"]
 #: What tmux prints instead of pasting.
 _REFUSED = "olab-refused"
 _PREFIX = "olab-"
+#: Somebody may enter or leave copy mode between a look and the paste; so often it is looked again.
+_MODE_TRIES = 5
 #: Option of a pane that holds the mark of the last marked paste.
 MARK_OPTION = "@olab_typed"
 _PANE_ID = re.compile(r"%[0-9]+")
@@ -109,23 +111,48 @@ class Typist:
         buffers.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def paste(
-        self, pane_id: str, data: bytes, *, bracketed: bool, keep_newlines: bool, mark: str | None = None
+        self,
+        pane_id: str,
+        data: bytes,
+        *,
+        bracketed: bool,
+        keep_newlines: bool,
+        mark: str | None = None,
+        framed: bool = False,
     ) -> None:
         """Paste bytes into a pane (see :meth:`TmuxDriver.paste`)."""
+        if not bracketed:
+            self._paste(pane_id, data, f"{' -r' * keep_newlines}", mark=mark)
+            return
+        for _ in range(_MODE_TRIES):
+            found, dead, in_mode = self._look(pane_id)
+            if in_mode and found and not dead and not framed:
+                self._channel.run("copy-mode", "-q", "-t", pane_id)
+                in_mode = False
+            # While somebody scrolls, tmux looks for the program's wish in the wrong screen, and leaves the marks out.
+            text, option = (_framed(data), "") if in_mode else (data, " -p")
+            same = f"#{{==:#{{?pane_in_mode,1,0}},{int(in_mode)}}}"
+            if self._paste(pane_id, text, f"{option}{' -r' * keep_newlines}", mark=mark, condition=same):
+                return
+        raise TmuxError(f"somebody opens and closes copy mode in pane {pane_id} all the time", executed="no")
+
+    def _paste(
+        self, pane_id: str, data: bytes, options: str, *, mark: str | None, condition: str | None = None
+    ) -> bool:
+        """Paste bytes while a condition holds; False when it does not, and nothing was typed."""
         name = f"{self._prefix}-{next(self._count)}"
         path = self._buffers / name
         # tmux reads 20 MB/s; a slow machine gets twenty times as long.
         seconds = self._channel.timeout + len(data) / 1e6
         try:
             _write_private(path, data)
-            options = f"{' -p' * bracketed}{' -r' * keep_newlines}{self._raw_flag}"
-            paste = f"paste-buffer -d -b {name} -t {pane_id}{options}"
+            paste = f"paste-buffer -d -b {name} -t {pane_id}{options}{self._raw_flag}"
             # The mark comes first: without it on the pane, this paste was certainly not made.
             marked = [] if mark is None else [["set-option", "-p", "-t", pane_id, MARK_OPTION, mark]]
             try:
                 # One write; should loading fail, there is no buffer of this name to paste.
                 *_, loaded, _, pasted = self._channel.batch(
-                    [*marked, ["load-buffer", "-b", name, str(path)], self._guarded(pane_id, paste)],
+                    [*marked, ["load-buffer", "-b", name, str(path)], self._guarded(pane_id, paste, condition or "1")],
                     timeout=seconds,
                     blocks=len(marked) + 3,
                 )
@@ -136,7 +163,12 @@ class Typist:
             path.unlink(missing_ok=True)
         if not (loaded.ok and pasted.ok) or pasted.text == _REFUSED:
             self._delete(name)
+            if condition is not None and loaded.ok and pasted.text == _REFUSED:
+                found, dead, _ = self._look(pane_id)
+                if found and not dead:
+                    return False
             self._complain(pane_id, loaded, pasted)
+        return True
 
     def mark(self, pane_id: str) -> str:
         """Return the mark of the last marked paste (see :meth:`TmuxDriver.paste_mark`)."""
@@ -226,6 +258,10 @@ class Typist:
             )
         said = "; ".join(reply.text for reply in replies if not reply.ok)
         raise TmuxError(f"typing into pane {pane_id} failed: {said}", pane_id=pane_id, executed="no")
+
+
+def _framed(data: bytes) -> bytes:
+    return b"\x1b[200~" + data + b"\x1b[201~"
 
 
 def _write_private(path: Path, data: bytes) -> None:
