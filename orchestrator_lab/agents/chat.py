@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.agents.base import (
@@ -47,7 +48,6 @@ from orchestrator_lab.runtime import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from orchestrator_lab.config import AgentConfig
 
@@ -60,6 +60,7 @@ _HINT = "Write a message"
 #: Characters of the input line that are compared: as many as every screen shows.
 _COMPARED = 40
 _DIALOGS = frozenset({"permission", "trust", "choice", "login", "update", "limit"})
+_LOCAL_MODEL = "smollm2-135m"
 _DEFAULT_KEY = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 _DEFAULT_BASE = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 
@@ -112,7 +113,7 @@ class ChatAdapter:
         text = f"You are {config.name}.{role}"
         write_private(context.folder / "role.md", f"{text}\n\n{context.instructions or ''}".strip() + "\n")
         transcript = context.transcripts / f"{config.name}.jsonl"
-        model = config.model or _DEFAULT_MODEL[api]
+        model = config.model or _model_behind(config) or _DEFAULT_MODEL[api]
         settings: dict[str, Any] = {
             "name": config.name,
             "api": api,
@@ -246,6 +247,14 @@ def _alike(wanted: str, held: str) -> bool:
     """Compare letters and digits: terminals draw the rest each in its own way."""
     ours, theirs = ("".join(char for char in text if char.isalnum()) for text in (wanted, held))
     return bool(theirs) and ours.startswith(theirs)
+
+
+def _model_behind(config: AgentConfig) -> str | None:
+    """Return the name of what answers behind a keyless gateway, so that no pane claims another model."""
+    gateway = config.gateway
+    if gateway is None or gateway.mode not in {"script", "local"}:
+        return None
+    return "script" if gateway.mode == "script" else Path(gateway.model or _LOCAL_MODEL).stem
 
 
 def _usage(usage: object, model: object) -> Usage | None:
