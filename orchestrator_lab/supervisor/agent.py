@@ -44,6 +44,7 @@ from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
 from orchestrator_lab.runtime import new_token, private_dir, write_private
 from orchestrator_lab.schema import new_id
 from orchestrator_lab.supervisor.screenwatch import ScreenWatch
+from orchestrator_lab.supervisor.spool import take_reports
 from orchestrator_lab.supervisor.states import Facts, decide
 from orchestrator_lab.supervisor.turns import Turn
 
@@ -62,6 +63,8 @@ logger = logging.getLogger(__name__)
 
 #: Quiet after which the screen of a program that is still starting is read for questions, in seconds.
 _STARTUP_QUIET_S = 0.25
+#: The screen of a program whose screen says that it is ready is looked at this often, in seconds (it takes 0.3 ms).
+_STARTUP_LOOK_S = 0.05
 #: Without any report for this long after the terminal is ready, the screen alone may say so (hooks forbidden).
 _SCREEN_READY_S = 6.0
 #: Quiet after which a busy agent that reports is doubted, and its own record is read.
@@ -142,6 +145,8 @@ class AgentRunner:
         self.amending = 0
         self.activity = asyncio.Event()
         self.last_activity = 0.0
+        #: True from adoption until what the last supervisor knew is restored.
+        self._recovering = False
         self.watch = ScreenWatch(self)
         self._quiet: asyncio.TimerHandle | None = None
         self._fifo_fd: int | None = None
@@ -273,6 +278,7 @@ class AgentRunner:
         self.ready = ready if alive else None
         self.dialog = dialog if alive else None
         self.started_at = time.monotonic()
+        self._recovering = True
         self._open_fifo()
         self.supervisor.note_state(self.name)
         if alive and ready is None:
@@ -450,7 +456,8 @@ class AgentRunner:
     def _check_ready(self) -> None:
         if self.ready is not None or not self.running or self.session_ready is None:
             return
-        if not self.bracketed_paste and self.session_ready.source != "screen":
+        on_screen = self.session_ready.source == "screen" and not self._starts_on_screen
+        if not self.bracketed_paste and not on_screen:
             return
         if self._waits():
             self._later(_TOOLS_WAIT_S / 8, self._check_ready)
@@ -463,7 +470,8 @@ class AgentRunner:
     def _waits(self) -> bool:
         """Tell whether readiness waits for the tools to be listed."""
         wants_tools = getattr(self.config, "mcp", False) and self.session_ready is not None
-        listed = self.tools_listed or (self.session_ready is not None and self.session_ready.source != "hook")
+        told = self.session_ready is not None and (self.session_ready.source == "hook" or self._starts_on_screen)
+        listed = self.tools_listed or not told
         return wants_tools and not listed and time.monotonic() - self.started_at < _TOOLS_WAIT_S
 
     def is_ready(self, source: str) -> None:
@@ -819,7 +827,28 @@ class AgentRunner:
             self._look_at_dialog_soon()
         if self.ready is None:
             self._check_ready()
-        self._arm_quiet(self.watch.quiet_s())
+            if self._starts_on_screen and self._looks_within(_STARTUP_LOOK_S):
+                return  # an animated start is never quiet: its screen is looked at while it goes on
+        self._arm_quiet(self._quiet_s())
+
+    @property
+    def _starts_on_screen(self) -> bool:
+        """Whether the program's screen, and nothing else, says that it is ready."""
+        return bool(getattr(self.adapter, "starts_on_screen", False))
+
+    @property
+    def _doubt_quiet_s(self) -> float:
+        return float(getattr(self.adapter, "doubt_quiet_s", _DOUBT_QUIET_S))
+
+    def _looks_within(self, delay_s: float) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._quiet is not None and not self._quiet.cancelled() and now < self._quiet.when() <= now + delay_s
+
+    def _quiet_s(self) -> float:
+        """Return the quiet after which screen or record are worth a look, in seconds."""
+        if self.ready is None and self._starts_on_screen:
+            return _STARTUP_LOOK_S
+        return min(self.watch.quiet_s(), self._doubt_quiet_s) if self.turn is not None else self.watch.quiet_s()
 
     def look_in(self, delay_s: float) -> None:
         """Look at the screen later, also when nothing is written until then."""
@@ -840,7 +869,7 @@ class AgentRunner:
             await self.watch.look()
         elif self.ready is None:
             await self._look_at_start()
-        elif self.turn is not None and time.monotonic() - self.last_activity >= _DOUBT_QUIET_S - 0.1:
+        elif self.turn is not None and time.monotonic() - self.last_activity >= self._doubt_quiet_s - 0.1:
             await self.reconcile()
         elif self.doubt is not None and self.delivering is None:
             screen = await self.supervisor.screen(self, escapes=self.adapter.styled)
@@ -924,6 +953,22 @@ class AgentRunner:
         with contextlib.suppress(BlockingIOError):
             os.read(self._fifo_fd, 4096)
         self.read_session_file()
+        if not self._recovering:
+            self.read_reports()
+
+    def read_reports(self) -> None:
+        """Take in what command hooks reported, in order."""
+        take_reports(self.folder / "hooks", self.hook)
+
+    def catch_up(self) -> None:
+        """Take in what was reported while no supervisor lived, once what the last one knew is restored."""
+        self._recovering = False
+        for message in self.supervisor.ledger.messages.values():
+            if message.recipient == self.name and message.expected is None:
+                message.expected = self.adapter.typed(message.text).expected
+                if self.turn is not None and self.turn.prompt is None and message.message_id in self.turn.message_ids:
+                    self.turn.prompt = message.expected
+        self.read_reports()
 
     def read_session_file(self) -> None:
         """Take in the session file that a command hook wrote."""

@@ -91,6 +91,8 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
         if adopted is not None and adopted.running:
             adopted.turn = turn
             adopted.publish()
+    for runner in supervisor.runners.values():
+        runner.catch_up()
     for runner, pane in exits:
         await runner.exited(PaneExit(pane.pane_id, pane.pid, pane.exit_status, pane.exit_signal))
     for runner in supervisor.runners.values():
