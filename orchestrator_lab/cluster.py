@@ -278,6 +278,20 @@ class Conversation:
         return self
 
     @property
+    def ended(self) -> str | None:
+        """Why it is over: ``completed``, or what went wrong; None while it goes on."""
+        if self._facts.get("ended") is None:
+            known = self._cluster.status()["conversations"]
+            self._facts = next((one for one in known if one["conversation_id"] == self.conversation_id), self._facts)
+        ended = self._facts.get("ended")
+        return None if ended is None else str(ended)
+
+    @property
+    def ok(self) -> bool:
+        """Whether everybody has spoken in every round."""
+        return self.ended == "completed"
+
+    @property
     def messages(self) -> pd.DataFrame:
         """Its rows of ``messages_df``."""
         frame = self._cluster.run.messages

@@ -58,6 +58,12 @@ def write(cluster: Cluster, agent: str, to: str, text: str, in_reply_to: str | N
     return found
 
 
+def accepted(cluster: Cluster, message_id: str) -> None:
+    """Wait until a message's recipient has taken it."""
+    facts = cluster.client.get(f"/messages/{message_id}", timeout_s=30.0, until="accepted")
+    assert facts["status"] in {"accepted", "started"}, facts
+
+
 def rows(cluster: Cluster, **where: Any) -> list[dict[str, Any]]:
     """Return rows of messages_df as dicts, those that match."""
     frame = cluster.run.messages
