@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ _FRAME = (
     "background:#1e1e1e;color:#d4d4d4;padding:8px 10px;border-radius:6px;overflow:auto;line-height:1.2;"
     "font-size:12px;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:0 0 12px 0"
 )
+
+_OSC = re.compile(r"\x1b\].*?(?:\x07|\x1b\\|$)", re.MULTILINE)
 
 #: Background and text as in the frame, so that a program that asks for the default colours gets those around it; then
 #: the eight colours and their bright ones, each legible on this background.
@@ -82,12 +85,14 @@ class Screen:
         """
         import io
 
+        from rich.ansi import AnsiDecoder
         from rich.console import Console
         from rich.terminal_theme import TerminalTheme
-        from rich.text import Text
 
-        lines = self.ansi.split("\n")
-        while lines and not Text.from_ansi(lines[-1]).plain.strip():
+        # One decoder for all lines: tmux says a colour once, and it goes on into the next lines.
+        # Links are left out: rich would write their address into the page as the agent gave it.
+        lines = list(AnsiDecoder().decode(_OSC.sub("", self.ansi)))
+        while lines and not lines[-1].plain.strip():
             lines.pop()
         console = Console(
             record=True,
@@ -99,9 +104,8 @@ class Screen:
             legacy_windows=False,
         )
         for line in lines:
-            text = Text.from_ansi(line)
-            text.rstrip()
-            console.print(text, soft_wrap=True, highlight=False, markup=False, emoji=False)
+            line.rstrip()
+            console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
         return console.export_html(inline_styles=True, code_format="{code}", theme=TerminalTheme(*_THEME)).rstrip("\n")
 
 
