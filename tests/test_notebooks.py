@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,48 @@ def test_it_runs_on_the_local_model(tmp_path: Path) -> None:
     said = next(output["text"] for output in cells["lines"].outputs if output.output_type == "stream")
     assert len(said.strip().splitlines()) >= 6
     assert "Raindrops split sunlight into its colours." not in said  # the model's own words, not the script's
+
+
+@pytest.mark.slow
+@pytest.mark.claude
+@pytest.mark.timeout(400)
+def test_it_runs_on_the_real_claude_code(
+    claude_command: str, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider of its own stands for the user's: a key, a configuration folder, the gateway of another cluster."""
+    from orchestrator_lab import Cluster
+
+    key = "sk-ant-invented-for-a-test-0000000000000000"
+    own = tmp_path / "claude"
+    own.mkdir()
+    seed = {
+        "theme": "dark",
+        "numStartups": 1,
+        "hasCompletedOnboarding": True,
+        "customApiKeyResponses": {"approved": [key[-20:]], "rejected": []},
+    }
+    (own / ".claude.json").write_text(json.dumps(seed), encoding="utf-8")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "claude").symlink_to(Path(claude_command).resolve())
+    copy = tmp_path / QUICKSTART.name
+    copy.write_bytes(QUICKSTART.read_bytes())
+    script = [{"reply": "Answer {n}."}]
+    provider = {
+        "cluster": {"name": "provider", "work_dir": str(tmp_path), "runs_dir": str(tmp_path / "runs")},
+        "agents": [{"name": "one", "kind": "chat", "gateway": {"script": script}}],
+    }
+    with Cluster.start(provider):
+        settings = json.loads((runtime / "provider" / "agents" / "one" / "settings.json").read_text(encoding="utf-8"))
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", settings["base_url"])
+        monkeypatch.setenv("ANTHROPIC_API_KEY", key)
+        monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(own))
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        notebook = execute.execute(copy, parameters={"agents": "claude"})
+    cells = {cell.id: cell for cell in code_cells(notebook)}
+    assert cells["ask"].outputs[0]["data"]["text/plain"] == "'Answer 1.'"
+    assert "completed" in cells["converse"].outputs[0]["data"]["text/plain"]
+    assert cells["compare"].outputs[0]["data"]["text/plain"] == "True"
+    said = next(output["text"] for output in cells["lines"].outputs if output.output_type == "stream")
+    assert re.findall(r"^ *(\w+): ", said, re.MULTILINE) == ["user", *["teacher", "child", "physicist"] * 2][:6]
+    assert "teacher (claude)" in cells["reopen"].outputs[0]["data"]["text/plain"]
