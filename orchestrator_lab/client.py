@@ -28,6 +28,7 @@ from orchestrator_lab.errors import (
 from orchestrator_lab.runtime import (
     PROTOCOL,
     ClusterRecord,
+    acquire_lock,
     cluster_dir,
     is_locked,
     list_clusters,
@@ -374,9 +375,25 @@ def refuse_if_running(name: str) -> None:
             leftover.unlink()
 
 
+def clear(folder: Path) -> None:
+    """Take away what a cluster left whose keeper was killed at its very end."""
+    record = read_record(folder)
+    if record is None or record.alive("tmux"):
+        return
+    lock = acquire_lock(folder)
+    if lock is None:
+        return
+    # Held meanwhile, so that no new cluster of this name moves in.
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
 def _spawn_keeper(folder: Path) -> subprocess.Popen[bytes]:
     private_dir(folder / "logs")
-    with (folder / "logs" / "keeper.log").open("ab") as log:
+    log_file = os.open(folder / "logs" / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with open(log_file, "ab") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-P", "-m", "orchestrator_lab.keeper", str(folder)],
             stdin=subprocess.DEVNULL,

@@ -645,6 +645,7 @@ class Cluster:
             self.client.post("/shutdown", {"status": status})
         self.client.close()
         processes.wait_until_gone(self.client.folder)
+        processes.clear(self.client.folder)
         self._ended = True
         return run_dir
 

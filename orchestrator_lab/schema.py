@@ -441,7 +441,7 @@ EVENTS: dict[str, EventType] = {
         EventType("message.expired", "Its time ran out; nothing was written.", _FAILURE),
         EventType("message.failed", "It certainly did not arrive.", _FAILURE),
         EventType("message.uncertain", "It may have arrived; nothing proves it.", _FAILURE),
-        EventType("turn.started", "An agent began a turn.", ("message_ids",)),
+        EventType("turn.started", "An agent began a turn.", ("message_ids", "prompt_id")),
         EventType("turn.first_output", "The first output of the turn was seen."),
         EventType("turn.ended", "The turn ended.", ("reply", "end_reason")),
         EventType(

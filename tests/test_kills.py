@@ -195,17 +195,18 @@ def stream(lab: Lab, count: int, size: int = 0) -> None:
 # the supervisor -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, BIG], ids=["short", "100kB"])
 @pytest.mark.parametrize(
-    "event",
+    ("event", "size"),
     [
-        "message.claimed",
-        "message.written",
-        "message.submitted",
-        "message.accepted",
-        "turn.first_output",
-        "turn.ended",
-        "message.queued",
+        ("message.claimed", 0),
+        ("message.claimed", BIG),
+        ("message.written", BIG),
+        ("message.submitted", 0),
+        ("message.submitted", BIG),
+        ("message.accepted", 0),
+        ("turn.first_output", BIG),
+        ("turn.ended", 0),
+        ("message.queued", 0),
     ],
 )
 def test_supervisor_killed_at(lab: Lab, event: str, size: int) -> None:
@@ -226,7 +227,7 @@ def test_supervisor_killed_at(lab: Lab, event: str, size: int) -> None:
     assert lab.cluster["ada"].ask("still there?", timeout=30).reply == "ada read still there?"
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_supervisor_killed_at_any_time_again_and_again(lab: Lab, seed: int) -> None:
     chance = random.Random(seed)
 
@@ -307,7 +308,7 @@ def test_hooks_fired_while_nobody_listens_wait_in_the_backlog(lab: Lab) -> None:
 # the keeper ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event", ["message.claimed", "message.accepted", "turn.ended"])
+@pytest.mark.parametrize("event", ["message.claimed", "turn.ended"])
 def test_keeper_killed_at(lab: Lab, event: str) -> None:
     killer = lab.kill_when(event, 3, "keeper")
     stream(lab, 8, BIG)
@@ -334,7 +335,7 @@ def test_recordings_go_on_after_a_keeper_was_killed(lab: Lab) -> None:
     text = "".join(str(one.data) for one in read_cast(lab.run_dir / "panes" / "ada.cast.zst").events)
     assert "after the kill" in text
     assert text.index("before the kill") < text.index("after the kill")
-    times = [one.time for one in read_cast(lab.run_dir / "panes" / "ada.cast.zst").events]
+    times = [one.time_s for one in read_cast(lab.run_dir / "panes" / "ada.cast.zst").events]
     assert times == sorted(times)
 
 
@@ -446,20 +447,18 @@ def test_torn_tail_of_the_journal_is_cut_and_told(lab: Lab) -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-@pytest.mark.parametrize("who", [("supervisor",), ("keeper",)], ids=" and ".join)
-@pytest.mark.parametrize("delay", [0.1, 0.5, 0.9])
-def test_killed_during_the_start(runtime: Path, script_config: Any, who: tuple[str, ...], delay: float) -> None:
+@pytest.mark.parametrize(("who", "delay"), [("supervisor", 0.2), ("supervisor", 0.6), ("keeper", 0.5)])
+def test_killed_during_the_start(runtime: Path, script_config: Any, who: str, delay: float) -> None:
     config = script_config("ada", "bob", name="kills", script=SCRIPT)
     killed = threading.Event()
 
     def killer() -> None:
         folder = runtime / "kills"
-        until(lambda: (record := read_record(folder)) is not None and getattr(record, f"{who[0]}_pid") is not None)
+        until(lambda: (record := read_record(folder)) is not None and getattr(record, f"{who}_pid") is not None)
         time.sleep(delay)
         record = read_record(folder)
-        for one in who:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(getattr(record, f"{one}_pid")), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(getattr(record, f"{who}_pid")), signal.SIGKILL)
         killed.set()
 
     thread = threading.Thread(target=killer)
@@ -476,8 +475,9 @@ def test_killed_during_the_start(runtime: Path, script_config: Any, who: tuple[s
     assert not (runtime / "kills").exists()
 
 
-@pytest.mark.parametrize("who", ["supervisor", "keeper"])
-@pytest.mark.parametrize("delay", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize(
+    ("who", "delay"), [("supervisor", 0.0), ("supervisor", 0.2), ("supervisor", 0.5), ("keeper", 0.2), ("keeper", 0.5)]
+)
 def test_killed_during_the_shutdown(lab: Lab, who: str, delay: float) -> None:
     lab.send("ada", "one")
     lab.settled()

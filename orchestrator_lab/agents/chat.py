@@ -213,7 +213,7 @@ class ChatAdapter:
             message = record.get("message") or {}
             if record.get("type") == "user":
                 matches = message.get("content") == prompt and _epoch(record.get("timestamp")) >= since - 2.0
-                found = [Accepted("transcript", prompt)] if matches else found[:0]
+                found = [Accepted("transcript", prompt, record.get("uuid"))] if matches else found[:0]
             elif len(found) == 1 and record.get("type") in {"assistant", "error"}:
                 failed = record.get("type") == "error" or record.get("outcome") == "error"
                 interrupted = record.get("outcome") == "interrupted"
@@ -222,6 +222,7 @@ class ChatAdapter:
                         "transcript",
                         _text(message.get("content")),
                         "interrupted" if interrupted else "error" if failed else "completed",
+                        record.get("promptId"),
                         error_message=str(record.get("error")) if failed else None,
                         usage=_usage(message.get("usage") or record.get("usage"), message.get("model")),
                     )

@@ -144,9 +144,14 @@ class AgentRunner:
         #: Turns whose tokens are still being read.
         self.amending = 0
         self.activity = asyncio.Event()
+        self._followed = True
         self.last_activity = 0.0
         #: True from adoption until what the last supervisor knew is restored.
         self._recovering = False
+        #: True for a process that an earlier supervisor started.
+        self._adopted = False
+        #: The program's own ids of the prompts that it is known to have taken.
+        self.prompts_taken: set[str] = set()
         self.watch = ScreenWatch(self)
         self._quiet: asyncio.TimerHandle | None = None
         self._fifo_fd: int | None = None
@@ -252,7 +257,7 @@ class AgentRunner:
     def started(self, pane_id: str, pid: int, *, restart: int | None = None) -> None:
         """Take note of a process that was started in the pane."""
         self.pane_id, self.pid = pane_id, pid
-        self.launching = False
+        self.launching = self._adopted = False
         self.running, self.stopping, self.doubt, self.error = True, False, None, None
         self.started_at = time.monotonic()
         self.supervisor.journal.append(
@@ -278,7 +283,7 @@ class AgentRunner:
         self.ready = ready if alive else None
         self.dialog = dialog if alive else None
         self.started_at = time.monotonic()
-        self._recovering = True
+        self._recovering = self._adopted = True
         self._open_fifo()
         self.supervisor.note_state(self.name)
         if alive and ready is None:
@@ -315,7 +320,16 @@ class AgentRunner:
                 previous=previous if previous != state else None,
                 votes=facts.votes(),
             )
+        self.follow(state != "idle")
         self.supervisor.ledger.poke()
+
+    def follow(self, on: bool | None = None) -> None:  # noqa: FBT001 - on or off is all there is
+        """Have the keeper tell this pane's activity, or only when its modes change; None tells a new keeper again."""
+        if on is None:
+            on, self._followed = self._followed, True
+        if on != self._followed:
+            self._followed = on
+            self.supervisor.keeper.tell(op="follow", agent=self.name, on=on)
 
     async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
         """Settle everything that hung on the process."""
@@ -368,16 +382,22 @@ class AgentRunner:
         return self.dialog is not None and self.dialog.answer is None
 
     async def keep_transcript(self, source: Path | None = None, name: str | None = None) -> None:
-        """Copy the program's own record, by default that of its present session, into the run."""
+        """Keep the program's own record, by default that of its present session, in the run, known secrets masked."""
         source = source or self.transcript
-        if source is None or source.parent == self.supervisor.run_dir / "transcripts":
+        if source is None:
             return
         target = self.supervisor.run_dir / "transcripts" / f"{name or self.name}.jsonl"
+        if source.parent == target.parent:
+            if self.running:
+                return  # it is being written there, by the program itself
+            target = source
         try:
             data = await asyncio.to_thread(source.read_bytes)
         except OSError:
             return
-        await asyncio.to_thread(write_private, target, self.supervisor.mask_bytes(data))
+        masked = await asyncio.to_thread(self.supervisor.mask_bytes, data)
+        if source != target or masked != data:
+            await asyncio.to_thread(write_private, target, masked)
 
     def close(self) -> None:
         """Let go of timers, pipes and tasks."""
@@ -529,6 +549,7 @@ class AgentRunner:
                 message_id=message.message_id,
                 source=accepted.source,
                 message_ids=[message.message_id],
+                prompt_id=accepted.prompt_id,
             )
         elif message.message_id not in self.turn.message_ids:
             self.turn.message_ids.append(message.message_id)
@@ -576,13 +597,16 @@ class AgentRunner:
         return self.adapter.transcript(self.transcript, prompt=prompt, since=since)
 
     def _told_again(self, accepted: Accepted) -> bool:
-        """Tell whether a program repeats what it told a supervisor that died before it could answer."""
-        turn = self.turn
-        if turn is None or turn.prompt is None or accepted.prompt_id is None or not _same(accepted.prompt, turn.prompt):
+        """Tell whether a prompt is known already: from the record, or told to a supervisor that died over it."""
+        if accepted.prompt_id is None:
             return False
-        if turn.prompt_id is None:
+        turn = self.turn
+        known = accepted.prompt_id in self.prompts_taken
+        self.prompts_taken.add(accepted.prompt_id)
+        if turn is not None and turn.prompt_id is None and turn.prompt and _same(accepted.prompt, turn.prompt):
             turn.prompt_id = accepted.prompt_id
-        return turn.prompt_id == accepted.prompt_id
+            return True
+        return known
 
     def _typed_by_a_person(self, accepted: Accepted) -> Message:
         """Make a row for a prompt that nobody sent through the lab."""
@@ -892,7 +916,9 @@ class AgentRunner:
             blank = self.typed or self.adapter.typed("")
             # Of a quick program nobody may have seen that it turned bracketed paste on.
             reported = self.session_ready is not None and self.session_ready.source == "hook" and not self._waits()
-            if (reported or waited > _SCREEN_READY_S) and self.adapter.composer(screen, blank) == "empty":
+            # What an adopted one reported, and the modes that it set, may have been told to the dead.
+            due = reported or self._adopted or waited > _SCREEN_READY_S
+            if due and self.adapter.composer(screen, blank) == "empty":
                 self.is_ready("screen")
             else:
                 self._arm_quiet(1.0)

@@ -22,6 +22,7 @@ from orchestrator_lab.errors import (
     JournalError,
     OrchestratorLabError,
 )
+from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import JournalWriter, SecretMask
 from orchestrator_lab.runtime import private_dir, read_record, update_record, write_private
 from orchestrator_lab.supervisor.conversations import Conversations
@@ -108,6 +109,7 @@ class Supervisor:
         self.lifecycle = Lifecycle(self)
         self.routing = Routing(self)
         self.end_status = "completed"
+        self._run_ended = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # life ---------------------------------------------------------------------------------------
@@ -123,7 +125,10 @@ class Supervisor:
         if left is not None:
             self.status_text, self.end_status = "ending", left
         if left is not None and not self.record.alive("tmux"):
-            self._journal_start()
+            events, _ = read_events(self.journal.path)
+            self._run_ended = bool(events) and events[-1].event == "run.ended"
+            if not self._run_ended:
+                self._journal_start()
             self.ending.set()
             return
         if self.record.tmux_pid is not None and self.record.alive("tmux"):
@@ -188,6 +193,15 @@ class Supervisor:
         for runner in self.runners.values():
             self.keeper.tell(op="end", agent=runner.name)
             runner.close()
+        if not self._run_ended:
+            self._journal_end(error)
+        self._keep_logs()
+        self.keeper.tell(op="bye")
+        await self.keeper.close()
+        self.tmux.close()
+        self.journal.close()
+
+    def _journal_end(self, error: OrchestratorLabError | None) -> None:
         with contextlib.suppress(JournalError):
             self.journal.append(
                 "run.ended",
@@ -196,11 +210,6 @@ class Supervisor:
                 error_message=error.message.split("\n", 1)[0] if error else None,
             )
             self.journal.sync()
-        self._keep_logs()
-        self.keeper.tell(op="bye")
-        await self.keeper.close()
-        self.tmux.close()
-        self.journal.close()
 
     # messages -----------------------------------------------------------------------------------
 

@@ -86,6 +86,9 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
         adopted = supervisor.runners.get(pane.tags.get("agent", ""))
         if pane.dead and adopted is not None and adopted.running:
             exits.append((adopted, pane))
+    for event in events:
+        if event.event == "turn.started" and event.agent in supervisor.runners and "prompt_id" in event.attributes:
+            supervisor.runners[event.agent].prompts_taken.add(str(event.attributes["prompt_id"]))
     for name, turn in turns.items():
         adopted = supervisor.runners.get(name)
         if adopted is not None and adopted.running:
@@ -280,7 +283,7 @@ def _read(supervisor: Supervisor, events: list[Event]) -> dict[str, Turn]:
             turns[event.agent] = Turn(
                 str(event.turn_id),
                 None,
-                None,
+                facts.get("prompt_id"),
                 ids,
                 event.source or "hook",
                 hop=first.hop if first else 0,
