@@ -189,9 +189,20 @@ def script_config() -> Callable[..., dict[str, Any]]:
 @pytest.fixture(scope="session")
 def claude_command() -> str:
     """Path of the real Claude Code that tests drive."""
-    chosen = os.environ.get("ORCHESTRATOR_LAB_TEST_CLAUDE")
-    path = Path(chosen) if chosen else _HERE / "agents" / "node_modules" / ".bin" / "claude"
+    return _program("claude", "Claude Code")
+
+
+@pytest.fixture(scope="session")
+def codex_command() -> str:
+    """Path of the real Codex that tests drive."""
+    return _program("codex", "Codex")
+
+
+def _program(name: str, called: str) -> str:
+    variable = f"ORCHESTRATOR_LAB_TEST_{name.upper()}"
+    chosen = os.environ.get(variable)
+    path = Path(chosen) if chosen else _HERE / "agents" / "node_modules" / ".bin" / name
     if not path.exists():
-        where = "ORCHESTRATOR_LAB_TEST_CLAUDE names it" if chosen else f"run 'npm ci' in {_HERE / 'agents'}"
-        pytest.fail(f"the real Claude Code is not at {path}: {where}, or set ORCHESTRATOR_LAB_TEST_CLAUDE to its path")
+        where = f"{variable} names it" if chosen else f"run 'npm ci' in {_HERE / 'agents'}"
+        pytest.fail(f"the real {called} is not at {path}: {where}, or set {variable} to its path")
     return str(path)
