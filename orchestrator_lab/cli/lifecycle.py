@@ -174,8 +174,8 @@ def _agents_table(facts: dict[str, Any]) -> RenderableType:
         ("agent", {"no_wrap": True}),
         ("state", {"no_wrap": True}),
         ("kind", {"no_wrap": True}),
-        ("role", {"ratio": 2, "overflow": "ellipsis", "no_wrap": True}),
-        ("model", {"ratio": 1, "overflow": "ellipsis", "no_wrap": True}),
+        ("role", {"overflow": "fold"}),
+        ("model", {"overflow": "fold"}),
         ("queued", {"justify": "right"}),
     )
     for agent in facts["agents"]:

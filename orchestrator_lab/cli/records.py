@@ -325,8 +325,8 @@ def show_run(
     shown = common.table(
         ("agent", {"no_wrap": True}),
         "kind",
-        ("model", {"overflow": "ellipsis", "no_wrap": True}),
-        ("role", {"overflow": "ellipsis", "no_wrap": True}),
+        ("model", {"overflow": "fold"}),
+        ("role", {"overflow": "fold"}),
         ("messages", {"justify": "right"}),
         ("tokens in", {"justify": "right"}),
         ("out", {"justify": "right"}),
@@ -385,6 +385,7 @@ def messages_table(rows: list[dict[str, Any]]) -> Table:
         ("text", {"ratio": 1, "overflow": "ellipsis", "no_wrap": True}),
         ("status", {"no_wrap": True}),
     )
+    shown.expand = True  # else the texts would squeeze the other columns
     for row in rows:
         shown.add_row(
             str(row["message_id"]),
@@ -447,4 +448,5 @@ def exchanges_table(
         tokens = "" if turn.get("output_tokens") is None else f"{turn.get('input_tokens')}+{turn['output_tokens']}"
         shown.add_row(_route(row, names), text(row["content"]), reply, seconds(row.get("response_s")), tokens)
     shown.show_lines = full
+    shown.expand = True  # else the texts would squeeze the other columns
     return shown

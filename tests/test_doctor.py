@@ -1,0 +1,209 @@
+"""What the doctor finds on machines that are well, ill, and littered."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from orchestrator_lab import doctor
+from orchestrator_lab.cluster import Cluster
+from orchestrator_lab.runtime import ClusterRecord, private_dir, read_record, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def levels(findings: list[doctor.Finding]) -> set[str]:
+    return {finding.level for finding in findings}
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_tmux_is_told_apart(tmp_path: Path) -> None:
+    assert levels(doctor.check_tmux()) == {"ok"}
+    (missing,) = doctor.check_tmux(str(tmp_path / "tmux"))
+    assert missing.level == "fail"
+    assert "install" in missing.advice
+    (old,) = doctor.check_tmux(str(program(tmp_path, "tmux", "echo tmux 2.9")))
+    assert old.level == "fail"
+    assert "3.2a" in old.found
+    (new,) = doctor.check_tmux(str(program(tmp_path, "tmux3", "echo tmux 3.6")))
+    assert (new.level, new.advice) == ("ok", "")
+
+
+def test_locale_must_be_utf_8_and_exist() -> None:
+    assert levels(doctor.check_locale({"LANG": "C.UTF-8"})) == {"ok"}
+    assert levels(doctor.check_locale({})) == {"ok"}
+    (foreign,) = doctor.check_locale({"LC_ALL": "ja_JP.SJIS"})
+    assert foreign.level == "fail"
+    assert "LC_ALL" in foreign.found
+    (absent,) = doctor.check_locale({"LANG": "xx_YY.UTF-8"})
+    assert absent.level == "warn"
+
+
+def test_terminfo_is_looked_up() -> None:
+    assert levels(doctor.check_terminfo(dict(os.environ))) == {"ok"}
+
+
+def test_runtime_folder_must_be_private_and_short(
+    runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert levels(doctor.check_runtime_dir()) == {"ok"}
+    runtime.chmod(0o755)
+    (wide,) = doctor.check_runtime_dir()
+    assert wide.level == "fail"
+    assert "chmod 700" in wide.found
+    runtime.chmod(0o700)
+    for length, level in ((100, "fail"), (70, "warn")):
+        place = tmp_path.parent / ("x" * (length - len(str(tmp_path.parent)) - 1))
+        monkeypatch.setenv("ORCHESTRATOR_RUNTIME_DIR", str(place))
+        assert levels(doctor.check_runtime_dir()) == {level}
+
+
+def test_agents_say_their_versions(tmp_path: Path) -> None:
+    program(tmp_path, "claude", "echo '2.1.0 (Claude Code)'")
+    claude, codex = doctor.check_agents({"PATH": str(tmp_path)})
+    assert (claude.level, codex.level) == ("ok", "ok")
+    assert "2.1.0" in claude.found
+    assert "npm install" in codex.advice
+    program(tmp_path, "claude", "echo broken >&2; exit 3")
+    claude, _ = doctor.check_agents({"PATH": str(tmp_path)})
+    assert claude.level == "warn"
+    assert "broken" in claude.found
+
+
+def test_login_is_told_without_a_call(tmp_path: Path) -> None:
+    program(tmp_path, "claude", "exit 1")
+    env = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    assert levels(doctor.check_claude_login(env)) == {"warn"}
+    assert levels(doctor.check_claude_login({**env, "CLAUDE_CODE_USE_BEDROCK": "1"})) == {"ok"}
+    (tmp_path / ".claude.json").write_text('{"oauthAccount": {"uuid": "x"}}', encoding="utf-8")
+    assert levels(doctor.check_claude_login(env)) == {"ok"}
+    assert doctor.check_claude_login({"PATH": "", "HOME": str(tmp_path)}) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "level"),
+    [
+        ({}, "ok"),
+        ({"disableAllHooks": True}, "fail"),
+        ({"allowManagedHooksOnly": True}, "fail"),
+        ({"allowedHttpHookUrls": ["https://corp.example/*"]}, "fail"),
+        ({"allowedHttpHookUrls": ["http://127.0.0.1:*"]}, "ok"),
+    ],
+)
+def test_settings_that_forbid_hooks_are_found(tmp_path: Path, settings: dict[str, Any], level: str) -> None:
+    program(tmp_path, "claude", "exit 1")
+    managed = tmp_path / "managed-settings.json"
+    managed.write_text(json.dumps(settings), encoding="utf-8")
+    env = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    assert levels(doctor.check_claude_settings(env, [managed])) == {level}
+
+
+def test_a_proxy_must_spare_loopback() -> None:
+    assert levels(doctor.check_loopback({})) == {"ok"}
+    proxy = {"HTTP_PROXY": "http://proxy:3128"}
+    assert levels(doctor.check_loopback(proxy)) == {"warn"}
+    assert levels(doctor.check_loopback({**proxy, "no_proxy": "localhost, 127.0.0.1"})) == {"ok"}
+
+
+def test_disk_of_a_folder_that_does_not_exist_yet(runtime: Path, tmp_path: Path) -> None:
+    found = doctor.check_disk(tmp_path / "not" / "there" / "yet")
+    assert len(found) == 2
+    assert str(runtime) in found[1].found
+    assert levels(found) <= {"ok", "warn"}
+
+
+def test_leftovers_of_the_dead_are_removed_and_nothing_else(runtime: Path) -> None:
+    dead = private_dir(runtime / "dead")
+    (dead / "api.sock").touch()
+    write_record(dead, ClusterRecord(name="dead", run_dir="/x", run_id="run_x", supervisor_pid=2**22 + 1))
+    foreign = private_dir(runtime / "photographs")
+    (foreign / "cat.jpg").touch()
+    young = private_dir(runtime / "young")
+    (young / "config.json").touch()
+    findings = doctor.check_leftovers()
+    assert [finding.leftover.path for finding in findings if finding.leftover] == [str(dead)]
+    assert doctor.repair(findings) == [f"removed {dead}"]
+    assert not dead.exists()
+    assert (foreign / "cat.jpg").exists()
+    assert young.exists()
+    assert levels(doctor.check_leftovers()) == {"ok"}
+
+
+def test_a_running_cluster_is_well_and_left_alone(runtime: Path, script_config: Callable[..., dict[str, Any]]) -> None:
+    with Cluster.start(script_config("ada", name="alive")) as cluster:
+        found = [*doctor.check_clusters(), *doctor.check_leftovers(), *doctor.check_processes()]
+        mine = [finding for finding in found if str(runtime) in finding.found or finding.check == "cluster"]
+        assert levels(mine) == {"ok"}
+        forged = doctor.Finding("leftover", "warn", "", "", doctor.Leftover("folder", str(runtime / "alive")))
+        assert "left alone" in doctor.repair([forged])[0]
+        assert cluster["ada"].ask("still here?", timeout=30).reply == "ada: still here?"
+
+
+def test_orphans_are_found_and_ended(runtime: Path, script_config: Callable[..., dict[str, Any]]) -> None:
+    cluster = Cluster.start(script_config("ada", name="lost"))
+    folder = runtime / "lost"
+    record = read_record(folder)
+    assert record is not None
+    for pid in (record.keeper_pid, record.supervisor_pid):
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (record.keeper_pid, record.supervisor_pid):
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    cluster.client.close()
+    wait_until(lambda: not record.alive("keeper") and not record.alive("supervisor"))
+    (half,) = (finding for finding in doctor.check_clusters() if "lost" in finding.found)
+    assert half.level == "warn"
+    assert "brings them back" in half.advice
+    # Now nothing names the tmux server any more.
+    (folder / "cluster.json").unlink()
+    orphans = [finding for finding in doctor.check_processes() if finding.leftover is not None]
+    assert [finding.leftover.pid for finding in orphans if finding.leftover] == [record.tmux_pid]
+    said = doctor.repair(orphans)
+    assert said == [f"ended tmux {record.tmux_pid} of {folder}"]
+    assert not record.alive("tmux")
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_a_process_of_that_number_is_not_enough(runtime: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as innocent:
+        leftover = doctor.Leftover("process", str(runtime / "x"), innocent.pid, 0.0)
+        said = doctor.repair([doctor.Finding("orphan", "warn", "", "", leftover)])
+        assert "had ended already" in said[0]
+        assert psutil.pid_exists(innocent.pid)
+        innocent.kill()
+
+
+def test_the_command_says_it_to_people_and_to_programs(runtime: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "orchestrator_lab", "doctor"]
+    done = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert done.returncode == (0 if facts["ok"] else 1)
+    assert {"tmux", "locale", "runtime folder", "disk"} <= {check["check"] for check in facts["checks"]}
+    env = {**os.environ, "LC_ALL": "de_DE.ISO-8859-1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
+    assert done.returncode == 1
+    assert "to repair" in done.stdout
+    assert runtime.is_dir()
