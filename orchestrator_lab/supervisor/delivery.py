@@ -236,15 +236,16 @@ class Mailbox:
     async def _line_is_free(self, message: Message) -> bool:
         """Wait while the input line holds somebody's draft; False when the message may not be written any more."""
         runner = self._runner
-        if not runner.adapter.reports:
-            return True
+        reports = runner.adapter.reports
+        if not reports and runner.turn is not None:
+            return True  # a program at work shows no input line
         try:
             while True:
                 seen = runner.activity
-                held = await self._composer(_NOTHING)
+                held = await self._composer(_NOTHING) if reports else await runner.watch.free()
                 if not self._may_write(message) or message.final:
                     return False
-                if held == "empty" or (held == "unknown" and not runner.adapter.styled):
+                if held == "empty" or (held == "unknown" and reports and not runner.adapter.styled):
                     return True
                 if message.expires_at is not None and message.expires_at <= time.time():
                     return False
@@ -258,6 +259,7 @@ class Mailbox:
                         source="screen",
                         text=f"{what}; the message waits",
                     )
+                runner.follow(True)
                 await self._wait(seen, _HELD_LOOK_S)
         finally:
             self._held = None

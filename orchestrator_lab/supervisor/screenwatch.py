@@ -7,6 +7,7 @@ a numbered menu may be answered by the label of an option, verified on the scree
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import unicodedata
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.agents.program import extract_reply, prompt_start, strip_echo
 
 if TYPE_CHECKING:
+    from orchestrator_lab.agents.base import Composer
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.tmux import TmuxDriver
 
@@ -88,6 +90,8 @@ class ScreenWatch:
         #: Whether the terminal edited lines itself when the program was ready; a program that does its own editing
         #: gives the terminal back while it works, so that a prompt in its output is told from its own.
         self._canonical: bool | None = None
+        #: The line of the cursor when the prompt was last seen, digits aside.
+        self._prompt_line: str | None = None
 
     def quiet_s(self) -> float:
         """Return the quiet after which the screen is worth a look, in seconds."""
@@ -158,6 +162,7 @@ class ScreenWatch:
             if not ended:
                 self._again(wanted - quiet)
         if ended and runner.turn is turn:
+            self._prompt_line = _without_digits(shown.cursor)
             reply = extract_reply(shown.text, self._typed, watch, prefix=self._prefix, echo=self._echo)
             if shown.lost:
                 runner.supervisor.journal.append(
@@ -185,7 +190,29 @@ class ScreenWatch:
         if ready:
             if watch.ready is not None and watch.prompt is not None:
                 self._canonical = (await supervisor.tmux.run(supervisor.driver.terminal_modes, pane)).canonical
+            if watch.ready is not None:
+                self._prompt_line = _without_digits(line)
             runner.is_ready("screen")
+
+    async def free(self) -> Composer:
+        """Say what the input line holds, as far as the prompt before the cursor tells.
+
+        ``unknown``: the cursor does not stand behind the prompt. The program asks something, or works for somebody
+        else, or a text stands there.
+        """
+        watch, supervisor = self.watch, self._runner.supervisor
+        if watch is None or watch.prompt is None:
+            return "empty"
+        _, line = await supervisor.tmux.run(_cursor, supervisor.driver, str(self._runner.pane_id))
+        for pattern in (watch.prompt, watch.ready):
+            if pattern is None or prompt_start(pattern, line) is None:
+                continue
+            found = pattern.search(line)
+            # A pattern may tell the beginning of the prompt only: then the line must look as it did.
+            if found is not None and line[found.end() :].strip() and _without_digits(line) != self._prompt_line:
+                return "other"
+            return "empty" if await self._waits_for_input() else "unknown"
+        return "unknown"
 
     async def _waits_for_input(self) -> bool:
         """Tell whether the terminal is as it was when the program was ready."""
@@ -264,6 +291,11 @@ class ScreenWatch:
     async def _unread(self) -> bool:
         supervisor = self._runner.supervisor
         return bool(await supervisor.tmux.run(supervisor.driver.unread_input, str(self._runner.pane_id)))
+
+
+def _without_digits(line: str) -> str:
+    """Return a prompt without what changes in it from turn to turn (``In [7]:``)."""
+    return re.sub(r"\d+", "0", line)
 
 
 # on the thread of tmux ------------------------------------------------------------------------------
