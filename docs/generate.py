@@ -11,6 +11,7 @@ keys of ``configuration.md``, the script format of ``gateway.md``, the variables
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -159,12 +160,12 @@ def _keys(group: str, definition: dict[str, Any], definitions: dict[str, Any], n
 
 def configuration_parts() -> dict[str, str]:
     """Return the generated parts of ``configuration.md``: every key of the JSON schema."""
-    from orchestrator_lab.config import AgentConfig, ClusterOverrides, Settings, json_schema
+    from orchestrator_lab.config import KINDS, AgentConfig, ClusterOverrides, Settings, json_schema
 
     schema = json_schema()
     definitions = schema["$defs"]
     cluster = schema["properties"]["cluster"]
-    agents = {kind: definitions[f"{kind.capitalize()}Agent"] for kind in ("claude", "chat", "program")}
+    agents = {kind: definitions[f"{kind.capitalize()}Agent"] for kind in KINDS}
     shared = [name for name in AgentConfig.model_fields if name not in {"kind", "permission_mode"}]
     common = {"properties": agents["chat"]["properties"], "required": ["name"]}
     parts = {
@@ -173,8 +174,9 @@ def configuration_parts() -> dict[str, str]:
     }
     for kind, definition in agents.items():
         own = [name for name in definition["properties"] if name not in {*shared, "kind"}]
-        if kind != "claude":
-            own = [name for name in own if name != "permission_mode"]
+        # Kinds without modes of their own refuse the key.
+        if "enum" not in json.dumps(definition["properties"]["permission_mode"]):
+            own.remove("permission_mode")
         parts[kind] = _keys(kind, definition, definitions, own)
     gateway = definitions["GatewayConfig"]["anyOf"][0]
     edge = definitions["TopologyEdge"]["anyOf"][1]
