@@ -225,6 +225,8 @@ class Keeper:
                 panes.resize(agent, int(message["cols"]), int(message["rows"]))
             case "mark":
                 panes.mark(agent, str(message["label"]))
+            case "follow":
+                panes.follow(agent, on=bool(message.get("on", True)))
             case "reset":
                 panes.reset(agent)
             case "end":

@@ -63,6 +63,8 @@ class Pane:
         self.monotonic_s = 0.0
         self.told_at = 0.0
         self.write_error: str | None = None
+        #: False while the supervisor waits for nothing from this pane: then only changes of its modes are told.
+        self.followed = True
         #: Ends the recording, while its end was asked for and the last bytes are awaited.
         self.ending: Callable[[], None] | None = None
 
@@ -182,6 +184,15 @@ class Panes:
             pane.writer.mark(label)
             self._pending()
 
+    def follow(self, agent: str, *, on: bool) -> None:
+        """Report this pane's activity, or do not: an idle supervisor is not woken by what nobody waits for."""
+        pane = self.get(agent)
+        pane.followed = on
+        if not on:
+            self._untold.discard(pane)
+        elif pane.monotonic_s > pane.told_at:
+            self._report(pane, time.monotonic())
+
     def reset(self, agent: str) -> None:
         """Another program runs in this pane now: forget the modes of the one before."""
         self.get(agent).tracker.reset()
@@ -285,9 +296,9 @@ class Panes:
             pane.writer.write(data if pane.mask is None else pane.mask.feed(data))
             self._pending()
         self._hub.output(pane.agent, pane.at, pane.bytes, data)
-        if changed or now - pane.told_at >= ACTIVITY_EVERY_S:
+        if changed or (pane.followed and now - pane.told_at >= ACTIVITY_EVERY_S):
             self._report(pane, now)
-        else:
+        elif pane.followed:
             self._untold.add(pane)
         self._later()
         return True

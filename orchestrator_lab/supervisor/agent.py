@@ -144,7 +144,8 @@ class AgentRunner:
         #: Turns whose tokens are still being read.
         self.amending = 0
         self.activity = asyncio.Event()
-        self._followed = True
+        #: What the keeper was told; None before it was told anything.
+        self._followed: bool | None = None
         self.last_activity = 0.0
         #: True from adoption until what the last supervisor knew is restored.
         self._recovering = False
@@ -323,11 +324,11 @@ class AgentRunner:
         self.follow(state != "idle")
         self.supervisor.ledger.poke()
 
-    def follow(self, on: bool | None = None) -> None:  # noqa: FBT001 - on or off is all there is
+    def follow(self, on: bool | None = None) -> None:
         """Have the keeper tell this pane's activity, or only when its modes change; None tells a new keeper again."""
         if on is None:
-            on, self._followed = self._followed, True
-        if on != self._followed:
+            on, self._followed = self._followed, None
+        if on is not None and on != self._followed:
             self._followed = on
             self.supervisor.keeper.tell(op="follow", agent=self.name, on=on)
 

@@ -145,6 +145,7 @@ class Lifecycle:
             title=runner.name,
             mask=[runner.token, runner.gateway_secret],
         )
+        runner.follow()
 
     async def start_pane(self, runner: AgentRunner) -> None:
         """Start an agent's program in a pane of its own."""
