@@ -180,7 +180,7 @@ class CodexAdapter:
         argv += list(getattr(config, "args", ()))
         transcript = _rollout(home, context.session_id) if context.resume else None
         self._transcript = transcript
-        return Launch(tuple(argv), environ, transcript, config.model or settings.get("model"))
+        return Launch(tuple(argv), environ, transcript, config.model)
 
     @staticmethod
     def isolated(config: AgentConfig, context: LaunchContext) -> bool:
