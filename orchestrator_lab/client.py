@@ -393,7 +393,7 @@ def clear(folder: Path) -> None:
 def _spawn_keeper(folder: Path) -> subprocess.Popen[bytes]:
     private_dir(folder / "logs")
     log_file = os.open(folder / "logs" / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    with open(log_file, "ab") as log:
+    with os.fdopen(log_file, "ab") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-P", "-m", "orchestrator_lab.keeper", str(folder)],
             stdin=subprocess.DEVNULL,
