@@ -335,25 +335,29 @@ def launch(
         When the place of the sockets is too long or not private.
     """
     folder = cluster_dir(config.name)
-    for name in ("agents", "buffers", "logs"):
-        private_dir(folder / name)
-    write_private(folder / "config.json", config.to_json())
-    write_private(folder / "environ.json", json.dumps(environ))
-    owner = config.lifetime == "owner"
-    write_record(
-        folder,
-        ClusterRecord(
-            name=config.name,
-            run_dir=str(run_dir),
-            run_id=run_id,
-            version=__version__,
-            owner_pid=os.getpid() if owner else None,
-            lifetime=config.lifetime,
-            session_name=config.session_name,
-            started_at=datetime.now(UTC).isoformat(),
-        ),
-    )
-    return folder, _spawn_keeper(folder)
+    try:
+        for name in ("agents", "buffers", "logs"):
+            private_dir(folder / name)
+        write_private(folder / "config.json", config.to_json())
+        write_private(folder / "environ.json", json.dumps(environ))
+        owner = config.lifetime == "owner"
+        write_record(
+            folder,
+            ClusterRecord(
+                name=config.name,
+                run_dir=str(run_dir),
+                run_id=run_id,
+                version=__version__,
+                owner_pid=os.getpid() if owner else None,
+                lifetime=config.lifetime,
+                session_name=config.session_name,
+                started_at=datetime.now(UTC).isoformat(),
+            ),
+        )
+        return folder, _spawn_keeper(folder)
+    except BaseException:  # Ctrl-C before there is a keeper: the folder, with its secrets, is nobody's
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def refuse_if_running(name: str) -> None:
