@@ -386,7 +386,7 @@ def test_wrong_starts_leave_nothing_behind(runtime: Path, tmp_path: Path) -> Non
     said = start(
         "cluster: {name: x}\n"
         "agents: [{name: a, kind: program, command: [sh, -c, 'echo out of order; sleep 0.3; exit 3'], "
-        "turn_end: {quiet_s: 1}}]\n"
+        "ready: {prompt: '^never'}, turn_end: {quiet_s: 1}}]\n"
     )
     assert "out of order" in said
     assert "expected KEY=VALUE" in sentence("start", "--param", "nonsense", cwd=tmp_path)
