@@ -934,10 +934,7 @@ def _make_work_dirs(config: ClusterConfig) -> list[Path]:
 
 
 def _discard(run_dir: Path, made: list[Path]) -> None:
-    """Take away what a start made that never got to an agent."""
-    journal = run_dir / "journal.jsonl"
-    if journal.exists() and b'"agent.started"' in journal.read_bytes():
-        return
+    """Take away what a start made that did not succeed: its error says what there is to know."""
     shutil.rmtree(run_dir, ignore_errors=True)
     with contextlib.suppress(OSError):
         run_dir.parent.rmdir()

@@ -14,11 +14,14 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shlex
 import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from orchestrator_lab.agents import adapter_for
 from orchestrator_lab.agents.base import (
@@ -83,6 +86,7 @@ _RECORD_SLACK_S = 2.0
 _CLEAR_S = 2.0
 #: A program that ends this soon after its start did not start.
 _END_GRACE_S = 3.0
+_PANE_IS_DEAD = re.compile(r"^Pane is dead \(.*\)$\s*\Z", re.MULTILINE)
 
 
 class AgentRunner:
@@ -123,6 +127,8 @@ class AgentRunner:
         self.running = False
         #: From the launch files on until the pane is known: what the program reports then counts already.
         self.launching = False
+        #: Whether its last end was by a signal, in the middle of anything.
+        self.killed = False
         self.stopping = False
         self.ready: str | None = None
         self.session_ready: Ready | None = None
@@ -336,9 +342,11 @@ class AgentRunner:
         """Settle everything that hung on the process."""
         if not self.running:
             return
-        self.running = False
+        self.running, self.killed = False, bool(exit.signal)
         with contextlib.suppress(OrchestratorLabError):
-            self.last_screen = (await self.supervisor.screen(self)).rstrip()
+            # tmux writes "Pane is dead" below the last screen, and pushes its first line out of sight for that.
+            screen = (await self.supervisor.screen(self, history=1)).rstrip()
+            self.last_screen = _PANE_IS_DEAD.sub("", screen).rstrip()
         early = self.ready is None and not self.stopping
         quick = time.monotonic() - self.started_at < _END_GRACE_S and not self.stopping and self.turn is None
         if early or (quick and exit.status not in {0, None}):
@@ -371,6 +379,15 @@ class AgentRunner:
         self.supervisor.conversations.agent_ended(self.name)
         self.publish()
         await self.keep_transcript()
+
+    def lives(self) -> bool:
+        """Tell whether its process lives at this moment, sooner than its end is told."""
+        if not self.running or self.pid is None:
+            return False
+        try:
+            return psutil.Process(self.pid).status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+        except psutil.NoSuchProcess:
+            return False
 
     def ended_in_turn(self) -> None:
         """End a turn that its program's end has cut off."""
