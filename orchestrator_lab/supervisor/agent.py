@@ -21,8 +21,6 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from orchestrator_lab.agents import adapter_for
 from orchestrator_lab.agents.base import (
     Accepted,
@@ -44,7 +42,7 @@ from orchestrator_lab.agents.base import (
 from orchestrator_lab.agents.claude_screen import plain
 from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
-from orchestrator_lab.runtime import new_token, private_dir, write_private
+from orchestrator_lab.runtime import new_token, private_dir, process_start_time, write_private
 from orchestrator_lab.schema import new_id
 from orchestrator_lab.supervisor.screenwatch import ScreenWatch
 from orchestrator_lab.supervisor.spool import take_reports
@@ -382,12 +380,7 @@ class AgentRunner:
 
     def lives(self) -> bool:
         """Tell whether its process lives at this moment, sooner than its end is told."""
-        if not self.running or self.pid is None:
-            return False
-        try:
-            return psutil.Process(self.pid).status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
-        except psutil.NoSuchProcess:
-            return False
+        return self.running and self.pid is not None and process_start_time(self.pid) is not None
 
     def ended_in_turn(self) -> None:
         """End a turn that its program's end has cut off."""

@@ -39,6 +39,8 @@ _UNLIKE_S = 0.25
 _HELD_LOOK_S = 1.0
 #: A text in the program's own queue is looked for in its record this often, in seconds.
 _QUEUE_LOOK_S = 1.0
+#: Seconds within which a program's end is told after its terminal is gone.
+_END_TOLD_S = 2.0
 _NOTHING = Typed("", "")
 
 
@@ -133,6 +135,8 @@ class Mailbox:
                 await asyncio.sleep(1.0)
             except asyncio.CancelledError:
                 raise
+            except TmuxError as error:
+                await self._ended(message, error)
             except Exception:
                 logger.exception("delivery of %s failed", message.message_id)
                 self._runner.supervisor.ledger.advance(
@@ -146,6 +150,20 @@ class Mailbox:
                 if self._runner.delivering is message:
                     self._runner.delivering = None
                 self._runner.publish()
+
+    async def _ended(self, message: Message, error: TmuxError) -> None:
+        """Say what is known of a message whose pane failed: most often its program has just ended."""
+        runner, ledger = self._runner, self._runner.supervisor.ledger
+        await ledger.until(lambda: not runner.running, _END_TOLD_S)
+        if runner.running:
+            logger.warning("delivery of %s: %s", message.message_id, error)
+        ledger.advance(
+            message,
+            "failed" if message.status == "queued" else "uncertain",
+            source="terminal" if runner.running else "process",
+            error_type="tmux" if runner.running else "exited",
+            error_message=(error.message if runner.running else f"{runner.name} ended while the message was delivered"),
+        )
 
     async def _next(self) -> Message:
         """Wait for a message that may be written now, in order."""
@@ -397,16 +415,26 @@ class Mailbox:
         await self._wait(echo, 0.2)
         shows = getattr(runner.config, "echo", True)
         while runner.running and message.status == "written":
-            unread = await runner.supervisor.tmux.run(runner.supervisor.driver.unread_input, str(runner.pane_id))
-            if unread == 0 and (not shows or await runner.watch.echoed(typed.text)):
+            try:
+                unread = await runner.supervisor.tmux.run(runner.supervisor.driver.unread_input, str(runner.pane_id))
+                taken = unread == 0 and (not shows or await runner.watch.echoed(typed.text))
+                lives = runner.lives()
+            except TmuxError:
+                lives = False
+            if not lives:
+                # What a dead program did not read counts as read; its end is told in a moment.
+                await runner.supervisor.ledger.until(lambda: not runner.running, _END_TOLD_S)
+                break
+            if taken:
                 runner.watch.accept(typed.expected, "echo" if shows else "terminal")
                 await runner.watch.look()
                 return
             if time.monotonic() > deadline:
                 break
             await self._wait(runner.activity, 0.1)
-        if message.status == "written" and not runner.running and await runner.watch.echoed(typed.text):
-            # It took the text, and ended on it.
+        ended = not runner.running and not runner.killed
+        if message.status == "written" and ended and await runner.watch.echoed(typed.text):
+            # It took the text, and ended on it. (The terminal itself shows what a killed one never read.)
             runner.watch.accept(typed.expected, "echo")
             runner.ended_in_turn()
         if message.status == "written":
@@ -414,7 +442,11 @@ class Mailbox:
                 message,
                 "uncertain",
                 error_type="no_evidence",
-                error_message=f"{runner.name} did not show the text that was typed",
+                error_message=(
+                    f"{runner.name} did not show the text that was typed"
+                    if runner.running
+                    else f"{runner.name} ended before it was seen to take the text"
+                ),
             )
 
     async def _accepted(self, message: Message, timeout_s: float) -> bool:
