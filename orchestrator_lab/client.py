@@ -7,9 +7,11 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -102,6 +104,8 @@ class Client:
             left = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - begun))
             try:
                 return _answer(*self._exchange(method, _target(path, params, left), body, left))
+            except ExchangeTimeout:
+                raise  # what the supervisor says of it
             except TimeoutError as error:
                 raise ExchangeTimeout(f"cluster {self.name!r} gave no answer to {path} within {timeout_s} s") from error
             except (OSError, http.client.HTTPException) as error:
@@ -198,6 +202,8 @@ class Client:
             try:
                 async with asyncio.timeout(None if left is None else left + _MARGIN_S):
                     return _answer(*await _aexchange(self.folder / "api.sock", _target(path, params, left)))
+            except ExchangeTimeout:
+                raise  # what the supervisor says of it
             except TimeoutError as error:
                 raise ExchangeTimeout(f"cluster {self.name!r} gave no answer to {path} within {timeout_s} s") from error
             except (OSError, EOFError, http.client.HTTPException) as error:
@@ -317,15 +323,29 @@ def wake(name: str) -> None:
         _spawn_keeper(folder)
 
 
-def launch(
-    config: ClusterConfig, run_dir: Path, run_id: str, environ: dict[str, str]
-) -> tuple[Path, subprocess.Popen[bytes]]:
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C wait until the block is over: a process that is just being started must not be lost."""
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+def launch(config: ClusterConfig, run_dir: Path, run_id: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     """Write the runtime folder of a new cluster and start its keeper.
 
     Returns
     -------
-    tuple of (Path, subprocess.Popen)
-        The runtime folder, and the keeper (detached; it outlives this process).
+    subprocess.Popen
+        The keeper (detached; it outlives this process).
 
     Raises
     ------
@@ -354,7 +374,7 @@ def launch(
                 started_at=datetime.now(UTC).isoformat(),
             ),
         )
-        return folder, _spawn_keeper(folder)
+        return _spawn_keeper(folder)
     except BaseException:  # Ctrl-C before there is a keeper: the folder, with its secrets, is nobody's
         shutil.rmtree(folder, ignore_errors=True)
         raise

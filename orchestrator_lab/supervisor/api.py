@@ -112,6 +112,14 @@ class Api:
         source = "human" if body.get("source") == "human" else "program"
         kind = "broadcast" if body.get("broadcast") else "direct"
         ids = body.get("message_ids") or [None] * len(names)
+        if not isinstance(ids, list) or len(ids) != len(names):
+            raise ConfigError("'message_ids' is a list with one id for each name in 'to'")
+        for key in ("in_reply_to", "conversation_id"):
+            if not isinstance(body.get(key), str | None):
+                raise ConfigError(f"{key!r} is the id of a message or a conversation, a string")
+        expires = body.get("expires_s")
+        if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float) or expires < 0):
+            raise ConfigError(f"'expires_s' is a number of seconds, got {expires!r}")
         conversation = None
         sent: list[Message] = []
         for name, identity in zip(names, ids, strict=True):
@@ -124,7 +132,7 @@ class Api:
                 in_reply_to=body.get("in_reply_to"),
                 conversation_id=body.get("conversation_id") or conversation,
                 when=body.get("when", "idle"),
-                expires_s=body.get("expires_s"),
+                expires_s=expires,
                 message_id=identity,
             )
             conversation = message.conversation_id if kind == "broadcast" else None
@@ -150,10 +158,17 @@ class Api:
 
     async def _converse(self, request: Request) -> Response:
         body = await _body(request)
+        agents, opening, rounds = body.get("agents", []), body.get("opening", ""), body.get("rounds", 1)
+        if not isinstance(agents, list) or not all(isinstance(name, str) for name in agents):
+            raise ConfigError("'agents' is a list of names, in the order of speaking")
+        if not isinstance(opening, str):
+            raise ConfigError("'opening' is what the first agent is told, a string")
+        if isinstance(rounds, bool) or not isinstance(rounds, int):
+            raise ConfigError(f"'rounds' is a whole number, got {rounds!r}")
         conversation = self._supervisor.conversations.start(
-            [str(name) for name in body.get("agents", [])],
-            str(body.get("opening", "")),
-            int(body.get("rounds", 1)),
+            agents,
+            opening,
+            rounds,
             source="human" if body.get("source") == "human" else "program",
             conversation_id=body.get("conversation_id"),
         )
@@ -170,8 +185,8 @@ class Api:
             agents = TypeAdapter(list[Agent]).validate_python((await _body(request)).get("agents"))
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"][1:])
-            raise ConfigError(f"agent: {place}: {first['msg']}") from error
+            place = ".".join(["agents", *(str(part) for part in first["loc"])])
+            raise ConfigError(f"{place}: {first['msg']}") from error
         runners = await self._supervisor.lifecycle.add(agents)
         return JSONResponse({"agents": [runner.describe() for runner in runners]})
 
@@ -182,7 +197,7 @@ class Api:
     async def _screen(self, request: Request) -> Response:
         runner = self._supervisor.runner(request.path_params["name"])
         escapes = request.query_params.get("escapes") == "1"
-        history = int(request.query_params.get("history", "0"))
+        history = int(_number(request, "history", 0))
         return JSONResponse({"screen": await self._supervisor.screen(runner, escapes=escapes, history=history)})
 
     async def _attach(self, request: Request) -> Response:
@@ -214,7 +229,7 @@ class Api:
 
     async def _events(self, request: Request) -> Response:
         """Stream events from a sequence number on, and then as they come."""
-        since = int(request.query_params.get("since", "0"))
+        since = int(_number(request, "since", 0))
         queue: asyncio.Queue[Event] = asyncio.Queue(_STREAM_LAG)
         supervisor = self._supervisor
 
@@ -269,12 +284,23 @@ def _answering(call: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 
 async def _body(request: Request) -> dict[str, Any]:
     raw = await request.body()
-    body = json.loads(raw) if raw else {}
+    try:
+        body = json.loads(raw) if raw else {}
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"a request's body is one JSON object, this is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise ConfigError("a request's body is one JSON object")
     return body
 
 
+def _number(request: Request, name: str, default: float) -> float:
+    text = request.query_params.get(name)
+    try:
+        return float(text) if text else default
+    except ValueError as error:
+        raise ConfigError(f"'{name}' is a number, got {text!r}") from error
+
+
 def _seconds(request: Request) -> float | None:
     text = request.query_params.get("timeout")
-    return float(text) if text else None
+    return _number(request, "timeout", 0.0) if text else None
