@@ -30,12 +30,21 @@ from orchestrator_lab.errors import (
     SupervisorLost,
     TurnFailed,
 )
-from orchestrator_lab.runtime import ClusterRecord, is_locked, list_clusters, read_record, runtime_dir, write_private
+from orchestrator_lab.runtime import (
+    ClusterRecord,
+    cluster_dir,
+    is_locked,
+    list_clusters,
+    read_record,
+    runtime_dir,
+    write_private,
+)
 from orchestrator_lab.schema import new_id
 from orchestrator_lab.stills import Screen, Screens
 
 if TYPE_CHECKING:
     import builtins
+    import subprocess
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     import libtmux
@@ -530,10 +539,12 @@ class Cluster:
         )
         try:
             write_private(run_dir / "config.yaml", to_yaml(settings))
-            folder, keeper = processes.launch(settings, run_dir, run_dir.name, environ)
+            folder, keeper = cluster_dir(settings.name), None
             cluster = cls(folder, settings.name)
-            cluster._config = settings
+            cluster._config, cluster._run_dir = settings, run_dir
             try:
+                with processes.interrupts_held():
+                    keeper = processes.launch(settings, run_dir, run_dir.name, environ)
                 processes.wait_for_socket(cluster.client, keeper)
                 cluster.client.check_version()
                 cluster._follow_start(on_event)
@@ -603,14 +614,15 @@ class Cluster:
             stream.hang_up()
             follower.join(2)
 
-    def _abandon(self, keeper: Any) -> None:  # noqa: ANN401 - a Popen
+    def _abandon(self, keeper: subprocess.Popen[bytes] | None) -> None:
         """End what a failed or interrupted start has begun."""
         import signal
 
-        with contextlib.suppress(ProcessLookupError):
-            keeper.send_signal(signal.SIGTERM)
-        with contextlib.suppress(Exception):
-            keeper.wait(30)
+        if keeper is not None:
+            with contextlib.suppress(ProcessLookupError):
+                keeper.send_signal(signal.SIGTERM)
+            with contextlib.suppress(Exception):
+                keeper.wait(30)
         self.client.close()
         processes.wait_until_gone(self.client.folder)
         shutil.rmtree(self.client.folder, ignore_errors=True)
@@ -676,7 +688,8 @@ class Cluster:
     # agents -------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Agent:
-        if name not in self.names:
+        # A call to the supervisor only for names that the configuration does not know.
+        if name not in self.config.names and name not in self.names:
             raise AgentNotFound(
                 f"no agent {name!r} in cluster {self.name!r}; it has: {', '.join(self.names) or 'none'}", agent=name
             )
