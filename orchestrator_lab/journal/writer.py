@@ -58,6 +58,11 @@ class SecretMask:
         for secret in secrets:
             self.add(secret)
 
+    @property
+    def secrets(self) -> list[str]:
+        """What is masked, the longest first."""
+        return list(self._secrets)
+
     def add(self, secret: str) -> None:
         """Mask one more secret from now on.
 

@@ -143,7 +143,8 @@ class Lifecycle:
             rows=rows,
             path=str(recordings / f"{runner.name}.cast.zst"),
             title=runner.name,
-            mask=[runner.token, runner.gateway_secret],
+            # Another agent's token, or the owner's key, may be printed here as well.
+            mask=self._cluster.mask.secrets,
         )
         runner.follow()
 
