@@ -338,7 +338,7 @@ def test_interrupt_during_the_start(place: Callable[[Case], Place], delay: float
 def test_full_disk_stops_delivery_and_room_lets_it_go_on(runtime: Path, script_config: ConfigMaker) -> None:
     import resource
 
-    with Cluster.start(script_config("ada", name="full")) as cluster:
+    with Cluster.start(script_config("ada", name="full", script=[{"reply": "{text}"}])) as cluster:
         assert cluster["ada"].ask("one", timeout=20).reply == "one"
         record = read_record(runtime / "full")
         assert record is not None

@@ -92,7 +92,7 @@ class Api:
         if not await self._supervisor.until_idle(names or None, timeout):
             busy = [f"{one.name} ({one.state})" for one in self._supervisor.runners.values() if one.state != "idle"]
             raise ExchangeTimeout(
-                f"not all agents are idle after {timeout:g} s: {', '.join(busy) or 'messages are on their way'}"
+                f"not all agents are idle after {timeout:.3g} s: {', '.join(busy) or 'messages are on their way'}"
             )
         return JSONResponse(self._supervisor.status())
 

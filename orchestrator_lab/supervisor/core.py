@@ -234,7 +234,7 @@ class Supervisor:
             raise ConfigError(f"there is no conversation {conversation_id!r} in this run")
         if not await self.ledger.until(lambda: conversation.ended is not None, timeout_s):
             raise ExchangeTimeout(
-                f"the conversation is not over after {timeout_s:g} s "
+                f"the conversation is not over after {timeout_s:.3g} s "
                 f"({conversation.turns} of {conversation.rounds * len(conversation.agents)} turns); it goes on"
             )
         return conversation.to_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,7 @@ class Lifecycle:
         if self._cluster.gateway is not None:
             self._cluster.gateway.unbind(runner.gateway_secret)
         runner.close()
+        shutil.rmtree(runner.folder, ignore_errors=True)  # its secrets end with it
         del self._cluster.runners[runner.name]
         self._cluster.config = self._cluster.config.model_copy(
             update={"agents": [agent for agent in self._cluster.config.agents if agent.name != runner.name]}
