@@ -25,7 +25,7 @@ _SECRET_TEXT = re.compile(
     r"(?<![\w-])(?:(?:sk-|sk_|gh[pousr]_|github_pat_|xox[abprs]-|AKIA|AIza|glpat-|hf_)[\w-]{12,}"
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
 )
-_ASK_NOTHING = "--dangerously-skip-permissions"
+_ASK_NOTHING = frozenset({"--dangerously-skip-permissions", "--dangerously-bypass-approvals-and-sandbox", "--yolo"})
 
 
 def is_secret_name(name: str) -> bool:
@@ -67,7 +67,7 @@ def notes_for(config: ClusterConfig, document: Document) -> list[str]:
     notes += [
         f"{document.source}: agent {agent.name!r} acts without asking, whatever it does"
         for agent in config.agents
-        if agent.permission_mode == "bypassPermissions" or _ASK_NOTHING in getattr(agent, "args", [])
+        if agent.permission_mode == "bypassPermissions" or _ASK_NOTHING & set(getattr(agent, "args", []))
     ]
     return notes + _silent_notes(config, document)
 
