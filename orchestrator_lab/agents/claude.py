@@ -255,6 +255,9 @@ class ClaudeAdapter:
         body = unicodedata.normalize("NFC", text)
         if body != text:
             notes.append("letters and their accents are composed (Unicode NFC)")
+        if body != body.rstrip(_SPACE):
+            body = body.rstrip(_SPACE)
+            notes.append("white space at the end is cut")
         if "\t" in body:
             notes.append("tabs become four spaces")
         if body[:1] in {"/", "!"}:
@@ -270,6 +273,7 @@ class ClaudeAdapter:
         if cuts:
             notes.append("in parts, since a path to an image would become the image")
         parts = tuple(body[start:end] for start, end in itertools.pairwise([0, *cuts, len(body)]))
+        # A space that was added at the end stays in a text that is shown collapsed, and is cut in any other.
         expected = body.replace("\t", "    ").rstrip(_SPACE)
         return Typed(body, expected, tuple(notes), parts)
 

@@ -195,6 +195,7 @@ def test_tools_that_fail_are_told(lab: CodexLab) -> None:
     lab.cluster.wait(timeout=30)
     call = tool_calls_df(lab.cluster.run).iloc[-1]
     assert "one" in call.output
+    assert call.status == "error"
     assert turns_df(lab.cluster.run).iloc[-1].tool_call_count == 1
 
 
