@@ -82,6 +82,8 @@ _DIALOG_APPEARS_S = 2.0
 _RECORD_SLACK_S = 2.0
 #: Longest wait for an input line to be empty after it was cleared, in seconds.
 _CLEAR_S = 2.0
+#: Longest wait for tmux to show the end of a program that is gone, in seconds.
+_FINAL_SCREEN_S = 0.5
 #: A program that ends this soon after its start did not start.
 _END_GRACE_S = 3.0
 _PANE_IS_DEAD = re.compile(r"^Pane is dead \(.*\)$\s*\Z", re.MULTILINE)
@@ -204,6 +206,10 @@ class AgentRunner:
             TERM="tmux-256color",
             COLORTERM="truecolor",
         )
+        for name in ("NO_PROXY", "no_proxy"):
+            # A proxy for the world must not stand between an agent and the lab.
+            known = [host for host in environ.get(name, "").split(",") if host]
+            environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
         return LaunchContext(
             cluster=supervisor.config.name,
             folder=self.folder,
@@ -342,9 +348,7 @@ class AgentRunner:
             return
         self.running, self.killed = False, bool(exit.signal)
         with contextlib.suppress(OrchestratorLabError):
-            # tmux writes "Pane is dead" below the last screen, and pushes its first line out of sight for that.
-            screen = (await self.supervisor.screen(self, history=1)).rstrip()
-            self.last_screen = _PANE_IS_DEAD.sub("", screen).rstrip()
+            self.last_screen = await self._final_screen()
         early = self.ready is None and not self.stopping
         quick = time.monotonic() - self.started_at < _END_GRACE_S and not self.stopping and self.turn is None
         if early or (quick and exit.status not in {0, None}):
