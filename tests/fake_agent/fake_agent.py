@@ -335,7 +335,7 @@ class Fake:
         if outside:
             self.note("keys", hex=outside.hex() if len(outside) <= 4096 else outside[:4096].hex(), size=len(outside))
         found = self.keys.feed(data)
-        if self.keys._paste is not None:
+        if b"\x1b[200~" in data or self.keys._paste is not None:
             self._crash("paste_start")
         self._act(found)
 

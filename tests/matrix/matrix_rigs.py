@@ -527,6 +527,68 @@ class ClaudeRig(Rig):
         self.press("Escape")
 
 
+class CodexRig(Rig):
+    """The real Codex; its truth is its rollout."""
+
+    kind, adapter = "codex", "codex"
+    expires_s = 1.5
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(folder, **options)
+        self._logs: dict[Path, Log] = {}
+
+    def config(self) -> dict[str, Any]:
+        command = os.environ.get("ORCHESTRATOR_LAB_TEST_CODEX")
+        path = command or str(HERE.parent / "agents" / "node_modules" / ".bin" / "codex")
+        return {"kind": "codex", "command": path, "gateway": {"mode": "script", "script": self.script(), **_OPENAI}}
+
+    def script(self) -> list[dict[str, Any]]:
+        ask = {"name": "shell", "input": {"command": ["touch", "made-by-codex"]}}
+        return [
+            {"when": {"contains": "PLEASE ASK"}, "tool": ask, "then": {"reply": "asked"}},
+            {"when": {"contains": "PLEASE WORK"}, "reply": "worked", "delay_s": 1.0},
+            {"reply": "ok {n}"},
+        ]
+
+    def _prompts(self) -> list[str]:
+        root = Path(os.environ["ORCHESTRATOR_RUNTIME_DIR"]) / self.cluster.name / "agents" / self.name
+        found = [
+            (str(one.get("timestamp", "")), str(one["payload"]["message"]))
+            for path in root.rglob("rollout-*.jsonl")
+            for one in self._logs.setdefault(path, Log(path)).read()
+            if one.get("type") == "event_msg" and one.get("payload", {}).get("type") == "user_message"
+        ]
+        return [text for _, text in sorted(found, key=lambda pair: pair[0])]
+
+    def begin(self) -> None:
+        super().begin()
+        self.mark = len(self._prompts())
+
+    def truth(self) -> Truth:
+        return Truth(tuple(self._prompts()[self.mark :]))
+
+    def open_dialog(self) -> None:
+        text = f"PLEASE ASK {self.count}"
+        self.others.append(text)
+        self.agent.send(text).accepted(30)
+        until(lambda: self.agent.state == "waiting", 20, "Codex's question")
+
+    def close_dialog(self) -> None:
+        self.press("Escape")
+
+
+_OPENAI = {"api": "openai"}
+
+
+def cells(rig: Rig, wanted: list[tuple[str, str]]) -> list[Cell]:
+    """Start a rig, run cells, end it."""
+    rig.start()
+    try:
+        return [rig.run(state, shape) for state, shape in wanted]
+    finally:
+        rig.close()
+
+
 def folder() -> Path:
     """Return a new folder with a short path."""
     return Path(tempfile.mkdtemp(prefix="m"))
