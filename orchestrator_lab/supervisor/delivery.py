@@ -173,8 +173,15 @@ class Mailbox:
             if self._queue and self._may_write(self._queue[0]):
                 self._taken = self._queue.popleft()
                 return self._taken
-            due = [message.expires_at - time.time() for message in self._queue if message.expires_at is not None]
-            await ledger.until(self._something_to_do, max(0.01, min(due)) if due else None)
+            due = self._next_expiry()
+            await ledger.until(
+                # A message that is put meanwhile may expire before all others.
+                lambda due=due: self._something_to_do() or self._next_expiry() != due,  # type: ignore[misc]
+                None if due is None else max(0.01, due - time.time()),
+            )
+
+    def _next_expiry(self) -> float | None:
+        return min((one.expires_at for one in self._queue if one.expires_at is not None), default=None)
 
     def _something_to_do(self) -> bool:
         return bool(self._queue) and self._may_write(self._queue[0])
