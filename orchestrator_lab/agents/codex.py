@@ -309,7 +309,7 @@ class CodexAdapter:
         if name == "PostToolUse":
             self._calls[call] = True
             answer = payload.get("tool_response")
-            failed = isinstance(answer, dict) and bool(answer.get("isError"))
+            failed = bool(answer.get("isError")) if isinstance(answer, dict) else self._failed(turn_id, call)
             return [DialogClosed("hook"), ToolEnded("hook", call, answer, "error" if failed else "ok")]
         if name == "PermissionRequest":
             asked = json.dumps(payload.get("tool_input"), ensure_ascii=False)
@@ -321,6 +321,14 @@ class CodexAdapter:
         if name == "SessionEnd":
             return [SessionEnded("hook", str(payload.get("reason", "")))]
         return []
+
+    def _failed(self, turn_id: str | None, call_id: str) -> bool:
+        """Tell whether a command failed: its hook does not say, and the rollout does, a little earlier."""
+        if self._transcript is None or turn_id is None:
+            return False
+        turn = self._tail(self._transcript).find(turn_id=turn_id, prompt=None)
+        call = turn.calls.get(call_id) if turn is not None else None
+        return call is not None and call.failed
 
     def _untold(self, turn_id: str | None) -> list[Evidence]:
         """Return the tool calls, and their ends, that fired no hook: refused ones, and tools without hooks."""

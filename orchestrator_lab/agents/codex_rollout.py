@@ -297,9 +297,9 @@ def _said(turn: RecordedTurn, item: Mapping[str, Any]) -> None:
     kind = item.get("type")
     if kind in {"UserMessage", "AgentMessage"}:
         _say(turn, _text(item.get("content")), user=kind == "UserMessage")
-    elif kind in {"CommandExecution", "McpToolCall"} and item.get("status") == "failed":
+    elif kind in {"CommandExecution", "McpToolCall", "FileChange"}:
         call = turn.calls.get(str(item.get("id")))
-        if call is not None:
+        if call is not None and (item.get("status") == "failed" or item.get("exit_code") not in {0, None}):
             call.failed = True
 
 
