@@ -201,11 +201,16 @@ def _find_echo(lines: list[str], position: int, typed: str, seen: set[str], watc
             return position
         prompts = seen - {""} or seen
         return next((at for at in range(position, len(lines) - 1) if lines[at].rstrip() in prompts), None)
-    for index in range(position, len(lines)):
-        if _echoes(lines[index], typed):
-            before = _before(lines[index], typed)
-            if before.rstrip() in seen - {""} or (before and prompted(before)) or (index == position and not before):
-                return index
+    echoes = {at: _before(lines[at], typed) for at in range(position, len(lines)) if _echoes(lines[at], typed)}
+    # Behind a prompt that is known, or in a row (a program that takes a paste as one), or behind what may be a prompt.
+    for at, before in echoes.items():
+        if before.rstrip() in seen - {""} or (before and watch.prompt is not None and watch.prompt.search(before)):
+            return at
+    if echoes.get(position) == "":
+        return position
+    for at, before in echoes.items():
+        if before and prompted(before):
+            return at
     if seen == {""}:
         # A program without prompts: the kernel's echo, or the program's own.
         return next((index for index in range(position, len(lines)) if lines[index].rstrip() == typed.rstrip()), None)
