@@ -221,7 +221,7 @@ class RolloutTail:
         return next((turn for turn in reversed(self.turns) if turn.turn_id == identity), None)
 
     def _event(self, payload: Mapping[str, Any], at: float) -> None:
-        kind = payload.get("type")
+        kind = str(payload.get("type"))
         if kind in {"task_started", "turn_started"}:
             identity = payload.get("turn_id")
             self.turns.append(RecordedTurn(identity if isinstance(identity, str) else None, at))
@@ -256,7 +256,7 @@ class RolloutTail:
             self.turns[-1].error = self.turns[-1].error or f"limit reached: {limits['rate_limit_reached_type']}"
 
     def _item(self, payload: Mapping[str, Any]) -> None:
-        kind, call = payload.get("type"), payload.get("call_id")
+        kind, call = str(payload.get("type")), payload.get("call_id")
         turn = self.turns[-1] if self.turns else None
         if kind in _CALLS:
             if turn is not None and isinstance(call, str):
@@ -294,12 +294,12 @@ def _sentence(message: str) -> str:
 
 
 def _said(turn: RecordedTurn, item: Mapping[str, Any]) -> None:
-    kind = item.get("type")
+    kind = str(item.get("type"))
     if kind in {"UserMessage", "AgentMessage"}:
         _say(turn, _text(item.get("content")), user=kind == "UserMessage")
     elif kind in {"CommandExecution", "McpToolCall", "FileChange"}:
         call = turn.calls.get(str(item.get("id")))
-        if call is not None and (item.get("status") == "failed" or item.get("exit_code") not in {0, None}):
+        if call is not None and (item.get("status") == "failed" or item.get("exit_code") not in (0, None)):
             call.failed = True
 
 

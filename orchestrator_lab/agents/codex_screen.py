@@ -96,7 +96,8 @@ def composer_lines(screen: str) -> list[str] | None:
         ]
         footer = gaps[-1] if gaps else None
         asked = read_menu("\n".join(bare[start:])) is not None
-        if footer is None or asked or any(_HINT.search(bare[index]) for index in below if index > footer):
+        last = [bare[index] for index in below if footer is not None and index > footer]
+        if footer is None or asked or any(_HINT.search(line) or not line.startswith("  ") for line in last):
             return None
     lines = [_lit(line).rstrip() for line in styled[start:footer]]
     lines[0] = lines[0].lstrip()[1:]

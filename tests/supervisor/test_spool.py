@@ -24,13 +24,13 @@ def test_reports_wait_whole_and_in_order_for_whoever_reads(tmp_path: Path) -> No
         folder = hooks_folder(tmp_path)
         for number in range(15):
             report(folder, {"number": number, "text": "x" * 100_000})
+        assert all(file.stat().st_mode & 0o077 == 0 for file in folder.glob("*.json"))
         assert os.read(pipe, 100) == b"x" * 15
         (folder / ".1234-5").write_text("half a rep")
         found: list[dict[str, Any]] = []
         assert take_reports(folder, found.append) == 15
         assert [one["number"] for one in found] == list(range(15))
         assert take_reports(folder, found.append) == 0
-        assert all(file.stat().st_mode & 0o077 == 0 for file in folder.glob(".*"))
     finally:
         os.close(pipe)
 
@@ -61,4 +61,4 @@ def test_no_report_is_lost_when_its_reader_dies(tmp_path: Path) -> None:
     try:
         take_reports(tmp_path, die)
     except KeyboardInterrupt:
-        assert take_reports(tmp_path, lambda found: None) == 1
+        assert take_reports(tmp_path, lambda _: None) == 1
