@@ -68,6 +68,10 @@ _STARTUP_QUIET_S = 0.25
 _STARTUP_LOOK_S = 0.05
 #: Without any report for this long after the terminal is ready, the screen alone may say so (hooks forbidden).
 _SCREEN_READY_S = 6.0
+#: Seconds between two reports of a pane's activity: where an echo or a prompt is awaited, and where quiet is.
+_CLOSELY_S, _LOOSELY_S = 0.01, 1.0
+#: Nothing was told yet: no interval is negative.
+_UNTOLD = -1.0
 #: Quiet after which a busy agent that reports is doubted, and its own record is read.
 _DOUBT_QUIET_S = 2.5
 #: How long readiness waits for the tools to be listed once everything else is there.
@@ -150,11 +154,12 @@ class AgentRunner:
         #: Turns whose tokens are still being read.
         self.amending = 0
         self.activity = asyncio.Event()
-        #: What the keeper was told; None before it was told anything.
-        self._followed: bool | None = None
+        #: How closely the keeper was told to follow the pane.
+        self._followed: float | None = _UNTOLD
         self.last_activity = 0.0
         #: True from adoption until what the last supervisor knew is restored.
         self._recovering = False
+        self._exiting = False
         #: True for a process that an earlier supervisor started.
         self._adopted = False
         #: The program's own ids of the prompts that it is known to have taken.
@@ -331,24 +336,46 @@ class AgentRunner:
                 previous=previous if previous != state else None,
                 votes=facts.votes(),
             )
-        self.follow(state != "idle")
+        self.follow(self._closely())
         self.supervisor.ledger.poke()
 
-    def follow(self, on: bool | None = None) -> None:
-        """Have the keeper tell this pane's activity, or only when its modes change; None tells a new keeper again."""
-        if on is None:
-            on, self._followed = self._followed, None
-        if on is not None and on != self._followed:
-            self._followed = on
-            self.supervisor.keeper.tell(op="follow", agent=self.name, on=on)
+    def follow(self, every_s: float | None) -> None:
+        """Have the keeper tell this pane's activity at most so often; None: only when its modes change."""
+        if every_s != self._followed:
+            self._followed = every_s
+            self.supervisor.keeper.tell(op="follow", agent=self.name, every_s=every_s)
+
+    def follow_closely(self) -> None:
+        """Have this pane's activity told at once, until the state says otherwise."""
+        self.follow(_CLOSELY_S)
+
+    def follow_again(self) -> None:
+        """Tell a keeper that may be new how closely this pane is followed."""
+        if self._followed != _UNTOLD:
+            every_s, self._followed = self._followed, _UNTOLD
+            self.follow(every_s)
+
+    def _closely(self) -> float | None:
+        """Return how often this pane's activity is worth being told."""
+        if self.state == "idle":
+            return None
+        # A program that reports is looked at for its echo and its questions; else quiet is all that counts.
+        echo = self.delivering is not None and self.adapter.echo_timeout_s > 0
+        looked_at = echo or not self.adapter.reports or self.state != "busy"
+        return _CLOSELY_S if looked_at else _LOOSELY_S
 
     async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
         """Settle everything that hung on the process."""
-        if not self.running:
+        if not self.running or self._exiting:
             return
+        # From here to the published state nothing waits: whoever sees that it ends sees how.
+        self._exiting = True
+        try:
+            with contextlib.suppress(OrchestratorLabError):
+                self.last_screen = await self._final_screen()
+        finally:
+            self._exiting = False
         self.running, self.killed = False, bool(exit.signal)
-        with contextlib.suppress(OrchestratorLabError):
-            self.last_screen = await self._final_screen()
         early = self.ready is None and not self.stopping
         quick = time.monotonic() - self.started_at < _END_GRACE_S and not self.stopping and self.turn is None
         if early or (quick and exit.status not in {0, None}):
@@ -395,6 +422,18 @@ class AgentRunner:
     def asks_a_person(self) -> bool:
         """Whether a question stands on its screen that the lab may not answer by itself."""
         return self.dialog is not None and self.dialog.answer is None
+
+    async def _final_screen(self) -> str:
+        """Return what the pane showed at the end, once tmux has read the last of it.
+
+        tmux writes "Pane is dead" below the last screen when it has, and pushes the first line out of sight for that.
+        """
+        deadline = time.monotonic() + _FINAL_SCREEN_S
+        while True:
+            screen = (await self.supervisor.screen(self, history=1)).rstrip()
+            if _PANE_IS_DEAD.search(screen) or time.monotonic() > deadline:
+                return _PANE_IS_DEAD.sub("", screen).rstrip()
+            await asyncio.sleep(0.02)
 
     async def keep_transcript(self, source: Path | None = None, name: str | None = None) -> None:
         """Keep the program's own record, by default that of its present session, in the run, known secrets masked."""
