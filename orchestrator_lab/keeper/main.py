@@ -226,7 +226,8 @@ class Keeper:
             case "mark":
                 panes.mark(agent, str(message["label"]))
             case "follow":
-                panes.follow(agent, on=bool(message.get("on", True)))
+                every_s = message.get("every_s")
+                panes.follow(agent, None if every_s is None else float(every_s))
             case "reset":
                 panes.reset(agent)
             case "end":

@@ -63,8 +63,9 @@ class Pane:
         self.monotonic_s = 0.0
         self.told_at = 0.0
         self.write_error: str | None = None
-        #: False while the supervisor waits for nothing from this pane: then only changes of its modes are told.
-        self.followed = True
+        #: Seconds between two reports of activity; None while the supervisor waits for nothing from this pane: then
+        #: only changes of its modes are told.
+        self.every_s: float | None = ACTIVITY_EVERY_S
         #: Ends the recording, while its end was asked for and the last bytes are awaited.
         self.ending: Callable[[], None] | None = None
 
@@ -184,14 +185,15 @@ class Panes:
             pane.writer.mark(label)
             self._pending()
 
-    def follow(self, agent: str, *, on: bool) -> None:
-        """Report this pane's activity, or do not: an idle supervisor is not woken by what nobody waits for."""
+    def follow(self, agent: str, every_s: float | None) -> None:
+        """Report this pane's activity at most this often, or not: nobody is woken by what nobody waits for."""
         pane = self.get(agent)
-        pane.followed = on
-        if not on:
+        pane.every_s = every_s
+        if every_s is None:
             self._untold.discard(pane)
         elif pane.monotonic_s > pane.told_at:
-            self._report(pane, time.monotonic())
+            self._untold.add(pane)
+            self._loop.at("activity", time.monotonic(), self.retell)
 
     def reset(self, agent: str) -> None:
         """Another program runs in this pane now: forget the modes of the one before."""
@@ -260,7 +262,7 @@ class Panes:
         """Report the activity that a busy supervisor has not been told."""
         now = time.monotonic()
         for pane in list(self._untold):
-            if now - pane.told_at >= ACTIVITY_EVERY_S:
+            if pane.every_s is not None and now - pane.told_at >= pane.every_s:
                 self._report(pane, now)
         self._later()
 
@@ -296,11 +298,14 @@ class Panes:
             pane.writer.write(data if pane.mask is None else pane.mask.feed(data))
             self._pending()
         self._hub.output(pane.agent, pane.at, pane.bytes, data)
-        if changed or (pane.followed and now - pane.told_at >= ACTIVITY_EVERY_S):
+        if changed or (pane.every_s is not None and now - pane.told_at >= pane.every_s):
             self._report(pane, now)
-        elif pane.followed:
-            self._untold.add(pane)
-        self._later()
+            self._later()
+        elif pane.every_s is not None:
+            if pane not in self._untold:
+                self._untold.add(pane)
+                self._loop.cancel("activity")  # it may be due before the others
+            self._later()
         return True
 
     def _report(self, pane: Pane, now: float) -> None:
@@ -328,10 +333,10 @@ class Panes:
 
     def _later(self) -> None:
         if self._untold and not self._loop.due("activity"):
-            first = min(pane.told_at for pane in self._untold)
+            first = min(pane.told_at + (pane.every_s or ACTIVITY_EVERY_S) for pane in self._untold)
             # To a supervisor that is away or busy there is no hurry.
             wait = 0.001 if self._may_tell() else IDLE_RETRY_S
-            when = max(first + ACTIVITY_EVERY_S, time.monotonic() + wait)
+            when = max(first, time.monotonic() + wait)
             self._loop.at("activity", when, self.retell)
 
     def _pending(self) -> None:

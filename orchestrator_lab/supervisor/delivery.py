@@ -284,7 +284,7 @@ class Mailbox:
                         source="screen",
                         text=f"{what}; the message waits",
                     )
-                runner.follow(True)
+                runner.follow_closely()
                 await self._wait(seen, _HELD_LOOK_S)
         finally:
             self._held = None

@@ -147,7 +147,7 @@ class Lifecycle:
             # Another agent's token, or the owner's key, may be printed here as well.
             mask=self._cluster.mask.secrets,
         )
-        runner.follow()
+        runner.follow_again()
 
     async def start_pane(self, runner: AgentRunner) -> None:
         """Start an agent's program in a pane of its own."""
