@@ -204,7 +204,11 @@ def test_agent_restarts_and_its_session_goes_on(cluster: Cluster) -> None:
 
 
 async def test_stop_restart_and_shutdown_with_their_twins(runtime: Path, script_config: ConfigMaker) -> None:
-    cluster = await Cluster.astart(script_config("ada", name="twins"))
+    async with await Cluster.astart(script_config("ada", name="twins")) as cluster:
+        await stop_restart_and_shutdown(runtime, cluster)
+
+
+async def stop_restart_and_shutdown(runtime: Path, cluster: Cluster) -> None:
     record = read_record(runtime / "twins")
     assert record is not None
     tmux = record.tmux_pid
