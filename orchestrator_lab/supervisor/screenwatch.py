@@ -26,6 +26,8 @@ __all__ = ["ScreenWatch"]
 
 #: A prompt is looked for when nothing was written for this long, in seconds.
 _PROMPT_QUIET_S = 0.03
+#: A marker says by itself that all was written: it is looked for almost at once, in seconds.
+_MARKER_QUIET_S = 0.004
 #: A prompt behind other text on its line is believed when nothing was written for this long, in seconds.
 _LOOSE_QUIET_S = 0.3
 #: Seconds until input that is not read yet is looked at again (reading it may show nothing).
@@ -100,6 +102,8 @@ class ScreenWatch:
             return 0.25 if self._runner.ready is None else 2.5
         if self._runner.ready is None:
             return watch.ready_quiet_s or _PROMPT_QUIET_S
+        if watch.marker is not None:
+            return _MARKER_QUIET_S
         return watch.quiet_s if watch.quiet_s is not None else _PROMPT_QUIET_S
 
     async def begin(self, typed: str) -> None:
