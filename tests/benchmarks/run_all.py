@@ -3,6 +3,7 @@
     python tests/benchmarks/run_all.py [--quick] [--only NAME] [--write docs/benchmarks.md]
 
 Run it on a machine that does nothing else. A benchmark that fails leaves the others standing, and the page says so.
+Reports are kept in ``.benchmarks/``, so that ``--only`` renews one section of the page and keeps the others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,31 @@ the ratio says how many times faster the driver is.""",
 }
 
 
+#: Where the last report of each benchmark is kept.
+_KEPT = _HERE.parents[1] / ".benchmarks"
+
+
 def run(name: str, *, quick: bool) -> dict[str, Any] | str:
     """Run one benchmark in a process of its own; return its report, or why there is none."""
+    _KEPT.mkdir(exist_ok=True)
+    out = _KEPT / f"{name}.json"
+    out.unlink(missing_ok=True)
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "report.json"
-        command = [sys.executable, str(_HERE / f"{name}.py"), "--json", str(out), *(["--quick"] if quick else [])]
-        done = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode or not out.exists():
-            sys.stderr.write(done.stderr)
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            return re.sub(r"(/[\w.-]+){2,}", "…", last)
-        return dict(json.loads(out.read_text(encoding="utf-8")))
+    command = [sys.executable, str(_HERE / f"{name}.py"), "--json", str(out), *(["--quick"] if quick else [])]
+    done = subprocess.run(command, env=environ, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode or not out.exists():
+        sys.stderr.write(done.stderr)
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return re.sub(r"(/[\w.-]+){2,}", "…", last)
+    return dict(json.loads(out.read_text(encoding="utf-8")))
+
+
+def kept(name: str) -> dict[str, Any] | None:
+    """Return the last report of a benchmark, None when there is none."""
+    try:
+        return dict(json.loads((_KEPT / f"{name}.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
 
 
 def table(report: dict[str, Any]) -> list[str]:
@@ -106,7 +119,7 @@ def page(reports: dict[str, dict[str, Any] | str], *, quick: bool) -> str:
         "bootstrap interval of the ratio of medians. The programs are real, the model is a script that answers at",
         "once, nothing leaves the machine.",
         "",
-        *[f"- {key}: {value}" for key, value in facts.items() if key != "load"],
+        *[f"- {key}: {value}" for key, value in facts.items() if key not in {"at", "load"}],
     ]
     if quick:
         lines += ["", "This is a **quick** run with few rounds: its intervals are wide."]
@@ -119,7 +132,7 @@ def page(reports: dict[str, dict[str, Any] | str], *, quick: bool) -> str:
         load = report["about"].get("load")
         lines += table(report)
         if load is not None:
-            lines += ["", f"Load of the machine when it began: {load}."]
+            lines += ["", f"{report['about']['at']}; load of the machine when it began: {load}."]
     return "\n".join(lines) + "\n"
 
 
@@ -131,9 +144,12 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="write the page here")
     args = parser.parse_args()
     reports: dict[str, dict[str, Any] | str] = {}
-    for name in args.only or _BENCHES:
-        print(f"== {name}", flush=True)
-        reports[name] = run(name, quick=args.quick)
+    for name in _BENCHES:
+        if name in (args.only or _BENCHES):
+            print(f"== {name}", flush=True)
+            reports[name] = run(name, quick=args.quick)
+        elif (report := kept(name)) is not None:
+            reports[name] = report
     if args.write is not None:
         args.write.parent.mkdir(exist_ok=True)
         args.write.write_text(page(reports, quick=args.quick), encoding="utf-8")
