@@ -73,6 +73,8 @@ class Rig:
     shapes: tuple[str, ...] = SHAPES
     #: Seconds after which a message is given up in the states that hold it.
     expires_s = 0.6
+    #: How its input line begins.
+    sign = "›"
     #: Words in a line of long texts.
     line_width = 12
 
@@ -149,11 +151,12 @@ class Rig:
 
     def draft(self) -> None:
         self.type(DRAFT)
-        until(lambda: DRAFT in str(self.agent.screen()), 10, "the draft on the screen")
+        until(self.draft_stands, 10, "the draft on the screen")
 
     def draft_stands(self) -> bool:
-        """Whether the lowest line of text, the input line, holds it."""
-        return str(self.agent.screen()).rstrip().endswith(DRAFT)
+        """Whether the input line, the lowest one that begins with the prompt, holds it."""
+        lines = [line.strip() for line in str(self.agent.screen()).splitlines()]
+        return [line.removeprefix(self.sign).strip() for line in lines if line.startswith(self.sign)][-1:] == [DRAFT]
 
     def clear_draft(self) -> None:
         self.press("C-u")
@@ -404,6 +407,7 @@ class ProgramRig(Rig):
 
     kind, adapter = "program", "program"
     shapes = (*SHAPES, LONG_LINE)
+    sign = "repl>"
     line_width = 500  # it reads line by line, some fifty a second
 
     def __init__(self, folder: Path, **options: Any) -> None:
@@ -468,15 +472,12 @@ class ChatRig(Rig):
         self.press("C-c")
         until(lambda: not self.draft_stands(), 10, "the cleared draft")
 
-    def draft_stands(self) -> bool:
-        lines = str(self.agent.screen()).splitlines()
-        return any(line.startswith("›") and DRAFT in line for line in lines[-6:])
-
 
 class ClaudeRig(Rig):
     """The real Claude Code."""
 
     kind, adapter = "claude", "claude"
+    sign = "❯"
     expires_s = 1.5
 
     def __init__(self, folder: Path, *, command: str, **options: Any) -> None:
