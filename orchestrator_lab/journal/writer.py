@@ -202,11 +202,7 @@ class JournalWriter:
             None if turn_id is None else self._text(turn_id),
             None if source is None else self._text(source),
             level,
-            {
-                self._text(key): self._plain(value)
-                for key, value in attributes.items()
-                if value is not None
-            },
+            {self._text(key): self._plain(value) for key, value in attributes.items() if value is not None},
         )
         self._write(record.to_json().encode() + b"\n")
         self.seq = record.seq

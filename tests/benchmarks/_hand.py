@@ -2,7 +2,8 @@
 
 One asyncio loop holds a control-mode client of a bare tmux server, a minimal HTTP server that takes the program's
 hooks, and a model that answers at once. ``ask`` is: write a file, load-buffer and paste-buffer -p in one write, Enter
-once the pane has shown something, wait for UserPromptSubmit and Stop. No journal, no checks, no second client.
+(for Claude Code once the pane shows the text), wait for UserPromptSubmit and Stop. No journal, no checks, no second
+client.
 """
 
 from __future__ import annotations
@@ -195,10 +196,11 @@ class Hand:
         name = f"h{self._counts}"
         path = self.folder / name
         path.write_text(text, encoding="utf-8")
-        screen = self._screens[agent]
+        self.modes[agent] = b""
         self._send(f"load-buffer -b {name} {path}", f"paste-buffer -p -d -b {name} -t {pane}")
         if echo:
-            await asyncio.wait_for(screen.wait(), 5)
+            # Any output would be quicker by luck, and now and then lose the Enter.
+            await asyncio.wait_for(self.until(agent, text.encode()), 20)
         self._send(f"send-keys -t {pane} Enter")
         prompt = await asyncio.wait_for(accepted, 20)
         accepted_s = time.perf_counter() - began

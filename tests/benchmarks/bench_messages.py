@@ -46,9 +46,9 @@ def compare(kind: str, place: Path, rounds: int) -> Iterator[Figure]:
         with Cluster.start(cluster_config(place, f"m{kind}", [agent])) as cluster:
             times: dict[str, list[tuple[float, float]]] = {"hand": [], "lab": []}
             for turn, side in shuffled(["hand", "lab"], rounds + 3):
-                text = f"message {turn} of {side}"
+                text = f"message-{turn}-of-{side}"  # one word: a screen may move the cursor over blanks
                 if side == "hand":
-                    took = loop.run_until_complete(hand.ask("ada", pane, text, echo=True))
+                    took = loop.run_until_complete(hand.ask("ada", pane, text, echo=kind == "claude"))
                 else:
                     took = _lab(cluster, text)
                     cluster.wait()

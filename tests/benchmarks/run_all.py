@@ -28,7 +28,7 @@ _BENCHES = {
         "Messages",
         """From `ask()` to acceptance (the program's own hook, as journalled) and to the reply of a scripted model that
 answers at once. The baseline is the least that is correct: one asyncio loop that holds a tmux control client, pastes,
-sees the echo, sends Enter and takes the hooks; no journal, no flush to the disk, no second process. Its model is inside
+waits for Claude Code's echo, sends Enter and takes the hooks; no journal, no flush to the disk, no second process. Its model is inside
 the same loop.""",
     ),
     "bench_turn_end": (
@@ -141,11 +141,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", choices=list(_BENCHES))
+    parser.add_argument("--again", action="store_true", help="measure nothing: write the page from the kept reports")
     parser.add_argument("--write", type=Path, help="write the page here")
     args = parser.parse_args()
     reports: dict[str, dict[str, Any] | str] = {}
     for name in _BENCHES:
-        if name in (args.only or _BENCHES):
+        if not args.again and name in (args.only or _BENCHES):
             print(f"== {name}", flush=True)
             reports[name] = run(name, quick=args.quick)
         elif (report := kept(name)) is not None:

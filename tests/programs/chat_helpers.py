@@ -1,6 +1,6 @@
 """A real pane, a real endpoint and a real hook receiver for the programs that we ship."""
 
-# ruff: noqa: ANN001, ANN002, ANN003, ANN201, ANN202, ANN204, S607
+# ruff: noqa: ANN001, ANN002, ANN003, ANN201, ANN202, ANN204
 from __future__ import annotations
 
 import json

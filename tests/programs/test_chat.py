@@ -1,6 +1,6 @@
 """The chat program in a real pane, with a real endpoint and a real hook receiver."""
 
-# ruff: noqa: ANN001, ANN201, ANN202, S607
+# ruff: noqa: ANN001, ANN201, ANN202
 from __future__ import annotations
 
 import os

@@ -172,7 +172,7 @@ def ask(
             return
 
 
-def _attempt(  # noqa: PLR0917 - the parts of one call
+def _attempt(
     url: str,
     headers: dict[str, str],
     data: bytes,
