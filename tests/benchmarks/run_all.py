@@ -28,8 +28,8 @@ _BENCHES = {
         "Messages",
         """From `ask()` to acceptance (the program's own hook, as journalled) and to the reply of a scripted model that
 answers at once. The baseline is the least that is correct: one asyncio loop that holds a tmux control client, pastes,
-waits for Claude Code's echo, sends Enter and takes the hooks; no journal, no flush to the disk, no second process. Its model is inside
-the same loop.""",
+waits for Claude Code's echo, sends Enter and takes the hooks; no journal, no flush to the disk, no second process. Its
+model is inside the same loop.""",
     ),
     "bench_turn_end": (
         "End of a turn to the reply in the caller",
