@@ -972,7 +972,9 @@ class AgentRunner:
             reported = self.session_ready is not None and self.session_ready.source == "hook" and not self._waits()
             # What an adopted one reported, and the modes that it set, may have been told to the dead.
             due = reported or self._adopted or waited > _SCREEN_READY_S
-            if due and self.adapter.composer(screen, blank) == "empty":
+            if due and self.adapter.styled:  # a suggestion in the input line is no draft
+                screen = await self.supervisor.screen(self, escapes=True)
+            if due and self.ready is None and self.adapter.composer(screen, blank) == "empty":
                 self.is_ready("screen")
             else:
                 self._arm_quiet(1.0)

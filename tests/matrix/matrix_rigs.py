@@ -541,10 +541,11 @@ class CodexRig(Rig):
     def config(self) -> dict[str, Any]:
         command = os.environ.get("ORCHESTRATOR_LAB_TEST_CODEX")
         path = command or str(HERE.parent / "agents" / "node_modules" / ".bin" / "codex")
-        return {"kind": "codex", "command": path, "gateway": {"mode": "script", "script": self.script(), **_OPENAI}}
+        return {"kind": "codex", "command": path}
 
     def script(self) -> list[dict[str, Any]]:
-        ask = {"name": "shell", "input": {"command": ["touch", "made-by-codex"]}}
+        why = {"sandbox_permissions": "require_escalated", "justification": "because"}
+        ask = {"name": "exec_command", "input": {"cmd": "touch made-by-codex", **why}}
         return [
             {"when": {"contains": "PLEASE ASK"}, "tool": ask, "then": {"reply": "asked"}},
             {"when": {"contains": "PLEASE WORK"}, "reply": "worked", "delay_s": 1.0},
@@ -554,10 +555,10 @@ class CodexRig(Rig):
     def _prompts(self) -> list[str]:
         root = Path(os.environ["ORCHESTRATOR_RUNTIME_DIR"]) / self.cluster.name / "agents" / self.name
         found = [
-            (str(one.get("timestamp", "")), str(one["payload"]["message"]))
+            (str(one.get("timestamp", "")), "".join(part["text"] for part in one["payload"]["item"]["content"]))
             for path in root.rglob("rollout-*.jsonl")
             for one in self._logs.setdefault(path, Log(path)).read()
-            if one.get("type") == "event_msg" and one.get("payload", {}).get("type") == "user_message"
+            if one.get("type") == "event_msg" and one["payload"].get("item", {}).get("type") == "UserMessage"
         ]
         return [text for _, text in sorted(found, key=lambda pair: pair[0])]
 
@@ -576,9 +577,6 @@ class CodexRig(Rig):
 
     def close_dialog(self) -> None:
         self.press("Escape")
-
-
-_OPENAI = {"api": "openai"}
 
 
 def cells(rig: Rig, wanted: list[tuple[str, str]]) -> list[Cell]:
