@@ -199,8 +199,10 @@ class ChatAdapter:
             return "other"
         if first.startswith("[pasted"):
             return "holds_text"
-        held, wanted = "".join("".join([first, *below]).split())[:_COMPARED], "".join(typed.text[:4000].split())
-        return "holds_text" if wanted.startswith(held) or _alike(wanted, held) else "other"
+        held, wanted = "".join("".join([first, *below]).split())[:_COMPARED], "".join(typed.text.split())
+        # Of a long text only the end may be in sight.
+        ours = wanted.startswith(held) or (len(held) == _COMPARED and held in wanted) or _alike(wanted[:4000], held)
+        return "holds_text" if ours else "other"
 
     def restored(self, screen: str, prompt: str) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return False: this program never gives a prompt back."""
