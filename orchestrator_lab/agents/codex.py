@@ -389,6 +389,14 @@ class CodexAdapter:
         turn = self._tail(path).find(turn_id=prompt_id, prompt=prompt, since=time.time() - 86400)
         return None if turn is None else turn.total()
 
+    def turn_over(self, path: Path, prompt_id: str | None) -> bool:
+        """Tell whether a turn is closed in the rollout, which it is a moment after its Stop hook.
+
+        Until then Codex takes a text into the turn, and goes on with it. A turn that the rollout does not know is over.
+        """
+        turn = self._tail(path).find(turn_id=prompt_id, prompt=None) if prompt_id is not None else None
+        return turn is None or turn.ended
+
     def version(self, path: Path) -> str | None:
         """Return the program's version as its rollout tells it."""
         return self._tail(path).version

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -158,9 +159,15 @@ class RolloutTail:
         #: Records that could not be read or are of an unknown kind.
         self.unknown = 0
         self._offset = 0
+        # Read on the supervisor's loop when a hook comes, and beside it when a turn is looked up.
+        self._lock = threading.Lock()
 
     def read(self) -> None:
-        """Take in the complete lines that were added."""
+        """Take in the complete lines that were added; safe to call from any thread."""
+        with self._lock:
+            self._read()
+
+    def _read(self) -> None:
         try:
             with self.path.open("rb") as file:
                 file.seek(self._offset)

@@ -99,10 +99,19 @@ def test_it_is_ready_when_its_composer_is_there(lab: CodexLab) -> None:
     assert "Ask Codex" in str(lab.cluster["ada"].screen().text)
 
 
+def story(lab: CodexLab) -> str:
+    """Say what happened, as the lab and as Codex tell it."""
+    lines = [
+        f"{one.monotonic_s:.3f} {one.event} {one.source} {one.turn_id} {one.attributes}" for one in lab.cluster.events()
+    ]
+    turns = [f"{turn.turn_id} {turn.prompts} {turn.reply} {turn.reason}" for turn in lab.rollout().turns]
+    return "\n".join(["", *lines, *turns])
+
+
 def test_twenty_asks_in_a_row(lab: CodexLab) -> None:
     ada = lab.cluster["ada"]
     replies = [ada.ask(f"count {number}", timeout=60).reply for number in range(20)]
-    assert replies == [f"text number {number + 1}" for number in range(20)]
+    assert replies == [f"text number {number + 1}" for number in range(20)], story(lab)
     lab.cluster.wait(timeout=30)
     messages, turns = messages_df(lab.cluster.run), turns_df(lab.cluster.run)
     assert set(messages.status) == {"answered"}

@@ -172,19 +172,8 @@ _JSON = st.recursive(
 )
 _KINDS = st.sampled_from(["session_meta", "event_msg", "response_item", "turn_context", "token_usage_record"])
 _TYPES = st.sampled_from(
-    [
-        "task_started",
-        "task_complete",
-        "turn_aborted",
-        "item_completed",
-        "user_message",
-        "token_count",
-        "error",
-        "function_call",
-        "function_call_output",
-        "custom_tool_call",
-    ]
-)
+    ["task_started", "task_complete", "turn_aborted", "item_completed", "user_message", "token_count", "error"]
+) | st.sampled_from(["function_call", "function_call_output", "custom_tool_call"])
 _PAYLOAD = st.fixed_dictionaries(
     {},
     optional={
