@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import os
 import re
 import time
 import uuid
@@ -44,7 +43,6 @@ from orchestrator_lab.supervisor.looking import Looking
 from orchestrator_lab.supervisor.screenwatch import ScreenWatch
 from orchestrator_lab.supervisor.states import Facts, decide
 from orchestrator_lab.supervisor.turnbook import TurnBook
-from orchestrator_lab.supervisor.turns import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.config import Agent
     from orchestrator_lab.supervisor.core import Supervisor
     from orchestrator_lab.supervisor.messages import Message
+    from orchestrator_lab.supervisor.turns import Turn
     from orchestrator_lab.tmux import PaneExit
 
 __all__ = ["AgentRunner"]
@@ -61,28 +60,10 @@ logger = logging.getLogger(__name__)
 
 #: Quiet after which the screen of a program that is still starting is read for questions, in seconds.
 _STARTUP_QUIET_S = 0.25
-#: The screen of a program whose screen says that it is ready is looked at this often, in seconds (it takes 0.3 ms).
-_STARTUP_LOOK_S = 0.05
-#: Without any report for this long after the terminal is ready, the screen alone may say so (hooks forbidden).
-_SCREEN_READY_S = 6.0
-#: Seconds between two reports of a pane's activity: where an echo or a prompt is awaited, and where quiet is.
-_CLOSELY_S, _LOOSELY_S = 0.01, 1.0
-#: Nothing was told yet: no interval is negative.
-_UNTOLD = -1.0
 #: Quiet after which a busy agent that reports is doubted, and its own record is read.
 _DOUBT_QUIET_S = 2.5
 #: How long readiness waits for the tools to be listed once everything else is there.
 _TOOLS_WAIT_S = 8.0
-#: Tries to find a turn's tokens in a record that may be written after the turn's end, in seconds from its end.
-_USAGE_DELAYS_S = (0.0, 0.05, 0.2, 0.8, 2.0)
-#: Pause before the screen of a reported dialog is read, in seconds.
-_DIALOG_LOOK_S = 0.15
-#: A reported dialog that is not on the screen after this long was answered without one, in seconds.
-_DIALOG_APPEARS_S = 2.0
-#: A turn's prompt is in the record a little before its report is here, in seconds.
-_RECORD_SLACK_S = 2.0
-#: Longest wait for an input line to be empty after it was cleared, in seconds.
-_CLEAR_S = 2.0
 #: Longest wait for tmux to show the end of a program that is gone, in seconds.
 _FINAL_SCREEN_S = 0.5
 #: A program that ends this soon after its start did not start.
@@ -225,7 +206,7 @@ class AgentRunner:
         self.files.open_fifo()
         self.supervisor.note_state(self.name)
         if alive and ready is None:
-            self.context = self.files._context()
+            self.context = self.files.launch_context()
             self.files.read_session_file()
         if alive:
             # A program that has long been quiet reports nothing more by itself.
@@ -258,7 +239,7 @@ class AgentRunner:
                 previous=previous if previous != state else None,
                 votes=facts.votes(),
             )
-        self.looks.follow(self.looks._closely())
+        self.looks.follow(self.looks.closely())
         self.supervisor.ledger.poke()
 
     async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
@@ -329,13 +310,9 @@ class AgentRunner:
 
     def close(self) -> None:
         """Let go of timers, pipes and tasks."""
-        for timer in (self.looks.quiet, self.dialogs.dialog_look):
-            if timer is not None:
-                timer.cancel()
-        if self.files.fifo_fd is not None:
-            asyncio.get_running_loop().remove_reader(self.files.fifo_fd)
-            os.close(self.files.fifo_fd)
-            self.files.fifo_fd = None
+        self.looks.stop()
+        self.dialogs.stop()
+        self.files.close()
         for task in self._tasks:
             task.cancel()
 
@@ -379,6 +356,7 @@ class AgentRunner:
         self.publish()
 
     def session(self, ready: Ready) -> None:
+        """Bind to the session that the program reports."""
         self.session_ready = ready
         old = self.transcript
         if ready.transcript:
@@ -397,14 +375,16 @@ class AgentRunner:
         self.check_ready()
 
     def saw_model(self, model: str) -> None:
+        """Take note of the model that the program names."""
         if model != self.model:
             self.model = model
             self.supervisor.journal.append("agent.model", agent=self.name, model=model)
 
     def check_ready(self) -> None:
+        """Take the program for ready once its reports and its terminal agree."""
         if self.ready is not None or not self.running or self.session_ready is None:
             return
-        on_screen = self.session_ready.source == "screen" and not self.looks._starts_on_screen
+        on_screen = self.session_ready.source == "screen" and not self.looks.starts_on_screen
         if not self.bracketed_paste and not on_screen:
             return
         if self.waits():
@@ -418,7 +398,7 @@ class AgentRunner:
     def waits(self) -> bool:
         """Tell whether readiness waits for the tools to be listed."""
         wants_tools = getattr(self.config, "mcp", False) and self.session_ready is not None
-        told = self.session_ready is not None and (self.session_ready.source == "hook" or self.looks._starts_on_screen)
+        told = self.session_ready is not None and (self.session_ready.source == "hook" or self.looks.starts_on_screen)
         listed = self.tools_listed or not told
         return wants_tools and not listed and time.monotonic() - self.started_at < _TOOLS_WAIT_S
 
@@ -438,6 +418,7 @@ class AgentRunner:
         asyncio.get_running_loop().call_later(delay_s, call)
 
     def spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        """Run background work that may fail without harm."""
         task = asyncio.create_task(self._guard(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -479,7 +460,3 @@ class AgentRunner:
             },
             "error": None if self.error is None else self.error.message,
         }
-
-
-def _same(prompt: str, expected: str) -> bool:
-    return prompt == expected or prompt.rstrip() == expected.rstrip()

@@ -338,7 +338,7 @@ class Supervisor:
         if runner is None:
             return
         if op == "activity":
-            runner.pane_activity(message)
+            runner.looks.pane_activity(message)
         elif op == "recording":
             self.journal.append(
                 "recording.started",

@@ -284,7 +284,7 @@ class Mailbox:
                         source="screen",
                         text=f"{what}; the message waits",
                     )
-                runner.follow_closely()
+                runner.looks.follow_closely()
                 await self._wait(seen, _HELD_LOOK_S)
         finally:
             self._held = None
@@ -443,7 +443,7 @@ class Mailbox:
         if message.status == "written" and ended and await runner.watch.echoed(typed.text):
             # It took the text, and ended on it. (The terminal itself shows what a killed one never read.)
             runner.watch.accept(typed.expected, "echo")
-            runner.ended_in_turn()
+            runner.turns.ended_in_turn()
         if message.status == "written":
             runner.supervisor.ledger.advance(
                 message,

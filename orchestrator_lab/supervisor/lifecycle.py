@@ -147,11 +147,11 @@ class Lifecycle:
             # Another agent's token, or the owner's key, may be printed here as well.
             mask=self._cluster.mask.secrets,
         )
-        runner.follow_again()
+        runner.looks.follow_again()
 
     async def start_pane(self, runner: AgentRunner) -> None:
         """Start an agent's program in a pane of its own."""
-        argv = runner.write_launch()
+        argv = runner.files.write()
         cols, rows = self._cluster.config.size_of(runner.config)
         pane = await self._cluster.tmux.run(
             self._cluster.driver.create_pane,
@@ -294,7 +294,7 @@ class Lifecycle:
                 if runner.pane_id is None:  # its pane was lost with a tmux server
                     await self.start_pane(runner)
                     continue
-                argv = runner.write_launch()
+                argv = runner.files.write()
                 pane = await self._cluster.tmux.run(
                     self._cluster.driver.respawn,
                     runner.pane_id,
@@ -318,7 +318,10 @@ class Lifecycle:
         if turn is None:
             return
         for _ in range(20):
-            if await self._cluster.ledger.until(lambda: runner.turn is not turn, 0.25) or await runner.reconcile():
+            if (
+                await self._cluster.ledger.until(lambda: runner.turn is not turn, 0.25)
+                or await runner.turns.reconcile()
+            ):
                 return
 
     async def shutdown(self, status: str = "completed") -> None:
@@ -333,7 +336,7 @@ class Lifecycle:
             await self._end_agents(list(self._cluster.runners.values()))
             for mailbox in self._cluster.mailboxes.values():
                 mailbox.close()
-            await asyncio.gather(*(one.keep_transcript() for one in self._cluster.runners.values()))
+            await asyncio.gather(*(one.files.keep_transcript() for one in self._cluster.runners.values()))
             self._cluster.ending.set()
             self._cluster.ledger.poke()
 

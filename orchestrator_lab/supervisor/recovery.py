@@ -95,7 +95,7 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
             adopted.turn = turn
             adopted.publish()
     for runner in supervisor.runners.values():
-        runner.catch_up()
+        runner.files.catch_up()
     for runner, pane in exits:
         await runner.exited(PaneExit(pane.pane_id, pane.pid, pane.exit_status, pane.exit_signal))
     for runner in supervisor.runners.values():
@@ -142,7 +142,7 @@ async def _record(supervisor: Supervisor, runner: AgentRunner, drained: dict[str
     if drained is not None:
         supervisor.lifecycle.record_again(runner)
         if drained.get("modes"):
-            runner.pane_activity(drained)
+            runner.looks.pane_activity(drained)
         return
     try:
         await supervisor.tmux.run(supervisor.driver.pipe, runner.pane_id, None)
@@ -382,7 +382,7 @@ async def _settle(supervisor: Supervisor, runner: AgentRunner) -> None:
         message.expected = typed.expected
         if message.status in {"accepted", "started"} and runner.turn is not None:
             runner.turn.prompt = typed.expected
-            if not await runner.reconcile() and not runner.adapter.reports:
+            if not await runner.turns.reconcile() and not runner.adapter.reports:
                 await runner.watch.resume(typed.text)
         elif message.status in {"accepted", "started"} and not runner.running:
             ledger.advance(message, "failed", error_type="turn_exited", error_message=f"{runner.name} ended")

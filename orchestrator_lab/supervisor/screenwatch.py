@@ -231,7 +231,7 @@ class ScreenWatch:
 
     def _again(self, delay_s: float) -> None:
         """Look again later, though nothing may be written until then."""
-        self._runner.look_in(max(0.01, delay_s))
+        self._runner.looks.look_in(max(0.01, delay_s))
 
     async def echoed(self, typed: str) -> bool:
         """Tell whether the screen shows that what was typed arrived: its last line, or a screen cleared since."""

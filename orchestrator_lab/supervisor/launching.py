@@ -1,0 +1,194 @@
+"""What lies in an agent's folder: its launch files, its identity, its reports, its transcript."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shlex
+from typing import TYPE_CHECKING
+
+from orchestrator_lab.agents.base import (
+    LaunchContext,
+    clean_environment,
+)
+from orchestrator_lab.runtime import private_dir, write_private
+from orchestrator_lab.supervisor.spool import take_reports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator_lab.supervisor.agent import AgentRunner
+
+__all__ = ["LaunchFiles"]
+
+logger = logging.getLogger(__name__)
+
+
+class LaunchFiles:
+    """The files of one agent.
+
+    Parameters
+    ----------
+    runner : AgentRunner
+        Holds the facts.
+    """
+
+    def __init__(self, runner: AgentRunner) -> None:
+        self._runner = runner
+        self._fifo_fd: int | None = None
+
+    def launch_context(self) -> LaunchContext:
+        """Return all that an adapter needs to write its launch files."""
+        supervisor = self._runner.supervisor
+        work_dir = supervisor.config.work_dir_of(self._runner.config)
+        gateway = self._runner.config.gateway is not None and self._runner.config.gateway.mode != "none"
+        environ = {**clean_environment(supervisor.environ), **self._runner.config.env}
+        environ.update(
+            ORCHESTRATOR_LAB_AGENT=self._runner.name,
+            ORCHESTRATOR_LAB_AGENT_TOKEN=self._runner.token,
+            ORCHESTRATOR_LAB_AGENT_URL=supervisor.url,
+            TERM="tmux-256color",
+            COLORTERM="truecolor",
+        )
+        for name in ("NO_PROXY", "no_proxy"):
+            # A proxy for the world must not stand between an agent and the lab.
+            known = [host for host in environ.get(name, "").split(",") if host]
+            environ[name] = ",".join(dict.fromkeys([*known, "127.0.0.1", "localhost"]))
+        return LaunchContext(
+            cluster=supervisor.config.name,
+            folder=self._runner.folder,
+            work_dir=work_dir,
+            work_dir_is_ours=supervisor.made_by_lab(work_dir),
+            transcripts=private_dir(supervisor.run_dir / "transcripts"),
+            environ=environ,
+            url=supervisor.url,
+            token=self._runner.token,
+            gateway_url=f"{supervisor.url}/gateway/{self._runner.gateway_secret}" if gateway else None,
+            instructions=supervisor.instructions(self._runner.config),
+            roster=supervisor.roster(self._runner.name),
+            session_id=self._runner.session_id,
+            # A session that never took a prompt has no record yet, and nothing to resume.
+            resume=self._runner.session_used
+            and self._runner.transcript is not None
+            and self._runner.transcript.exists(),
+        )
+
+    def write(self) -> list[str]:
+        """Write the launch files; return the command that a pane runs (it holds no secret)."""
+        program = self._runner.program or self._runner.locate()
+        self._runner.context = self.launch_context()
+        self.open_fifo()
+        self._runner.launching = True
+        self._runner.ready, self._runner.session_ready, self._runner.tools_listed, self._runner.bracketed_paste = (
+            None,
+            None,
+            False,
+            False,
+        )
+        self._runner.launch = self._runner.adapter.prepare(self._runner.config, program, self._runner.context)
+        self._runner.transcript = self._runner.launch.transcript
+        self._runner.model = self._runner.launch.model or self._runner.model
+        lines = ["unset TMUX TMUX_PANE"]
+        lines += [
+            f"export {key}={shlex.quote(value)}"
+            for key, value in self._runner.launch.environ.items()
+            if key.isidentifier()
+        ]
+        lines.append(f"cd {shlex.quote(str(self._runner.context.work_dir))} || exit 97")
+        lines.append(f"exec {shlex.join(self._runner.launch.argv)}")
+        write_private(self._runner.folder / "launch.sh", "\n".join(lines) + "\n")
+        self.save()
+        return ["/bin/sh", str(self._runner.folder / "launch.sh")]
+
+    def save(self) -> None:
+        """Keep what a new supervisor needs to adopt this agent."""
+        write_private(
+            self._runner.folder / "agent.json",
+            json.dumps(
+                {
+                    "agent_id": self._runner.agent_id,
+                    "token": self._runner.token,
+                    "gateway_secret": self._runner.gateway_secret,
+                    "session_id": self._runner.session_id,
+                    "session_used": self._runner.session_used,
+                    "transcript": str(self._runner.transcript) if self._runner.transcript else None,
+                    "restarts": self._runner.restarts,
+                    "config": json.loads(self._runner.config.model_dump_json(by_alias=True)),
+                }
+            ),
+        )
+
+    async def keep_transcript(self, source: Path | None = None, name: str | None = None) -> None:
+        """Keep the program's own record, by default that of its present session, in the run, known secrets masked."""
+        source = source or self._runner.transcript
+        if source is None:
+            return
+        target = self._runner.supervisor.run_dir / "transcripts" / f"{name or self._runner.name}.jsonl"
+        if source.parent == target.parent:
+            if self._runner.running:
+                return  # it is being written there, by the program itself
+            target = source
+        try:
+            data = await asyncio.to_thread(source.read_bytes)
+        except OSError:
+            return
+        masked = await asyncio.to_thread(self._runner.supervisor.mask_bytes, data)
+        if source != target or masked != data:
+            await asyncio.to_thread(write_private, target, masked)
+
+    def open_fifo(self) -> None:
+        """Listen on the pipe by which command hooks wake the supervisor."""
+        path = self._runner.folder / "ready.fifo"
+        if self._fifo_fd is not None:
+            return
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        # Open for both, so that the last writer's close is no end of file.
+        self._fifo_fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        asyncio.get_running_loop().add_reader(self._fifo_fd, self._on_fifo)
+
+    def _on_fifo(self) -> None:
+        if self._fifo_fd is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._fifo_fd, 4096)
+        self.read_session_file()
+        if not self._runner.recovering:
+            self.read_reports()
+
+    def read_reports(self) -> None:
+        """Take in what command hooks reported, in order."""
+        take_reports(self._runner.folder / "hooks", self._runner.hook)
+
+    def catch_up(self) -> None:
+        """Take in what was reported while no supervisor lived, once what the last one knew is restored."""
+        self._runner.recovering = False
+        for message in self._runner.supervisor.ledger.messages.values():
+            if message.recipient == self._runner.name and message.expected is None:
+                message.expected = self._runner.adapter.typed(message.text).expected
+                if (
+                    self._runner.turn is not None
+                    and self._runner.turn.prompt is None
+                    and message.message_id in self._runner.turn.message_ids
+                ):
+                    self._runner.turn.prompt = message.expected
+        self.read_reports()
+
+    def read_session_file(self) -> None:
+        """Take in the session file that a command hook wrote."""
+        try:
+            payload = json.loads((self._runner.folder / "session.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return
+        if isinstance(payload, dict):
+            self._runner.hook(payload)
+
+    def close(self) -> None:
+        """Listen for reports no more."""
+        if self._fifo_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._fifo_fd)
+            os.close(self._fifo_fd)
+            self._fifo_fd = None

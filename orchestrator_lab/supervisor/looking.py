@@ -1,0 +1,184 @@
+"""When an agent's pane is looked at: only where no better evidence comes, and only when it is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.agents.base import (
+    Typed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+if TYPE_CHECKING:
+    from orchestrator_lab.supervisor.agent import AgentRunner
+
+__all__ = ["Looking"]
+
+logger = logging.getLogger(__name__)
+
+#: The screen of a program whose screen says that it is ready is looked at this often, in seconds (it takes 0.3 ms).
+_STARTUP_LOOK_S = 0.05
+#: Without any report for this long after the terminal is ready, the screen alone may say so (hooks forbidden).
+_SCREEN_READY_S = 6.0
+#: Nothing was told yet: no interval is negative.
+_UNTOLD = -1.0
+#: Quiet after which a busy agent that reports is doubted, and its own record is read.
+_DOUBT_QUIET_S = 2.5
+
+#: Seconds between two reports of a pane's activity: where an echo or a prompt is awaited, and where quiet is.
+_CLOSELY_S, _LOOSELY_S = 0.01, 1.0
+
+
+class Looking:
+    """Decides when to read one agent's screen or record.
+
+    Parameters
+    ----------
+    runner : AgentRunner
+        Holds the facts.
+    """
+
+    def __init__(self, runner: AgentRunner) -> None:
+        self._runner = runner
+        #: How closely the keeper was told to follow the pane.
+        self._followed: float | None = _UNTOLD
+        self._quiet: asyncio.TimerHandle | None = None
+
+    def follow(self, every_s: float | None) -> None:
+        """Have the keeper tell this pane's activity at most so often; None: only when its modes change."""
+        if every_s != self._followed:
+            self._followed = every_s
+            self._runner.supervisor.keeper.tell(op="follow", agent=self._runner.name, every_s=every_s)
+
+    def follow_closely(self) -> None:
+        """Have this pane's activity told at once, until the state says otherwise."""
+        self.follow(_CLOSELY_S)
+
+    def follow_again(self) -> None:
+        """Tell a keeper that may be new how closely this pane is followed."""
+        if self._followed != _UNTOLD:
+            every_s, self._followed = self._followed, _UNTOLD
+            self.follow(every_s)
+
+    def closely(self) -> float | None:
+        """Return how often this pane's activity is worth being told."""
+        if self._runner.state == "idle":
+            return None
+        # A program that reports is looked at for its echo and its questions; else quiet is all that counts.
+        echo = self._runner.delivering is not None and self._runner.adapter.echo_timeout_s > 0
+        looked_at = echo or not self._runner.adapter.reports or self._runner.state != "busy"
+        return _CLOSELY_S if looked_at else _LOOSELY_S
+
+    def pane_activity(self, message: Mapping[str, Any]) -> None:
+        """Take note of output that the keeper saw."""
+        self._runner.last_activity = time.monotonic()
+        modes = message.get("modes")
+        if isinstance(modes, dict) and "bracketed_paste" in modes:
+            self._runner.bracketed_paste = bool(modes["bracketed_paste"])
+        self._runner.activity.set()
+        self._runner.activity = asyncio.Event()
+        if self._runner.dialog is not None and self._runner.ready is not None and self._runner.adapter.styled:
+            self._runner.dialogs.look_soon()
+        if self._runner.ready is None:
+            self._runner.check_ready()
+            if self.starts_on_screen and self._looks_within(_STARTUP_LOOK_S):
+                return  # an animated start is never quiet: its screen is looked at while it goes on
+        self.arm(self._quiet_s())
+
+    @property
+    def starts_on_screen(self) -> bool:
+        """Whether the program's screen, and nothing else, says that it is ready."""
+        return bool(getattr(self._runner.adapter, "starts_on_screen", False))
+
+    @property
+    def _doubt_quiet_s(self) -> float:
+        return float(getattr(self._runner.adapter, "doubt_quiet_s", _DOUBT_QUIET_S))
+
+    def _looks_within(self, delay_s: float) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._quiet is not None and not self._quiet.cancelled() and now < self._quiet.when() <= now + delay_s
+
+    def _quiet_s(self) -> float:
+        """Return the quiet after which screen or record are worth a look, in seconds."""
+        if self._runner.ready is None and self.starts_on_screen:
+            return _STARTUP_LOOK_S
+        return (
+            min(self._runner.watch.quiet_s(), self._doubt_quiet_s)
+            if self._runner.turn is not None
+            else self._runner.watch.quiet_s()
+        )
+
+    def look_in(self, delay_s: float) -> None:
+        """Look at the screen later, also when nothing is written until then."""
+        self.arm(delay_s)
+
+    def arm(self, delay_s: float) -> None:
+        """Look again after so many seconds of quiet."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+        self._quiet = asyncio.get_running_loop().call_later(delay_s, self._on_quiet)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+
+    def _on_quiet(self) -> None:
+        if self._runner.running and self._runner.pane_id is not None:
+            self._runner.spawn(self._look())
+
+    async def _look(self) -> None:
+        """Read the screen or the record, where no better evidence came while the pane was quiet."""
+        if self._runner.watch.watch is not None:
+            await self._runner.watch.look()
+        elif self._runner.ready is None:
+            await self._look_at_start()
+        elif (
+            self._runner.turn is not None and time.monotonic() - self._runner.last_activity >= self._doubt_quiet_s - 0.1
+        ):
+            await self._runner.turns.reconcile()
+        elif self._runner.doubt is not None and self._runner.delivering is None:
+            screen = await self._runner.supervisor.screen(self._runner, escapes=self._runner.adapter.styled)
+            if self._runner.adapter.composer(screen, Typed("", "")) == "empty":
+                self._runner.doubt = None
+                self._runner.publish()
+
+    async def _look_at_start(self) -> None:
+        if self._runner.context is None:
+            return
+        screen = await self._runner.supervisor.screen(self._runner)
+        found = self._runner.adapter.startup(screen, context=self._runner.context)
+        if found:
+            self._runner.apply(found)
+        elif self._runner.dialog is not None and self._runner.dialog.source == "screen":
+            self._runner.dialogs.close("human", None, "screen")
+            self._runner.publish()
+        waited = time.monotonic() - self._runner.started_at
+        if self._starting():
+            blank = self._runner.typed or self._runner.adapter.typed("")
+            # Of a quick program nobody may have seen that it turned bracketed paste on.
+            reported = (
+                self._runner.session_ready is not None
+                and self._runner.session_ready.source == "hook"
+                and not self._runner.waits()
+            )
+            # What an adopted one reported, and the modes that it set, may have been told to the dead.
+            due = reported or self._runner.was_adopted or waited > _SCREEN_READY_S
+            if due and self._runner.adapter.styled:  # a suggestion in the input line is no draft
+                screen = await self._runner.supervisor.screen(self._runner, escapes=True)
+            if due and self._starting() and self._runner.adapter.composer(screen, blank) == "empty":
+                self._runner.is_ready("screen")
+            else:
+                self.arm(1.0)
+        elif self._runner.dialog is not None:
+            self.arm(1.0)
+
+    def _starting(self) -> bool:
+        """Tell whether the program lives and neither takes input nor asks anything yet."""
+        return self._runner.ready is None and self._runner.running and self._runner.dialog is None
