@@ -27,7 +27,7 @@ def test_the_templates_that_ship() -> None:
     assert template_names() == NAMES
 
 
-@pytest.mark.parametrize("kind", [None, "claude", "chat"])
+@pytest.mark.parametrize("kind", [None, "claude", "codex", "chat"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_init_writes_is_a_valid_configuration(
     name: str, kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

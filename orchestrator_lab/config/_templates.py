@@ -13,7 +13,15 @@ from orchestrator_lab.errors import ConfigError
 __all__ = ["template_files", "template_names", "template_text"]
 
 _FILE = "cluster.yaml"
-_KINDS = ("claude", "chat")
+_KINDS = ("claude", "codex", "chat")
+
+#: What the comments of the templates say for Claude Code, and what they say for Codex.
+_AS_CODEX_SAYS = {
+    "the real Claude Code; ": "the real Codex; ",
+    "# model: opus ": "# model: gpt-5 ",
+    "# permission_mode: plan ": "# permission_mode: readOnly ",
+    "ask (default), acceptEdits, plan, ...": "ask (default), readOnly, dontAsk, ...",
+}
 
 
 def _folder() -> Path:
@@ -63,12 +71,15 @@ def template_text(name: str, kind: str | None = None) -> str:
         return text
     if kind not in _KINDS:
         raise ConfigError(f"templates cannot be written for kind {kind[:60]!r}; known kinds: {', '.join(_KINDS)}")
-    text = re.sub(r"^( +kind:) (?:claude|chat)\b", rf"\1 {kind}", text, flags=re.MULTILINE)
+    text = re.sub(r"^( +kind:) (?:claude|codex|chat)\b", rf"\1 {kind}", text, flags=re.MULTILINE)
     if kind == "chat":
         text = re.sub(r"^( +)# (gateway: \{mode: local\})", r"\1\2", text, flags=re.MULTILINE)
         return text.replace("replies: tool", "replies: forward")
     text = re.sub(r"^ +(?:max_tokens|temperature):.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^( +)(gateway: \{mode: local\})", r"\1# \2", text, flags=re.MULTILINE)
+    if kind == "codex":
+        for claudes, codexs in _AS_CODEX_SAYS.items():
+            text = text.replace(claudes, codexs)
     return text.replace("replies: forward", "replies: tool")
 
 
