@@ -120,6 +120,8 @@ class AgentRunner:
         self.dialog_id: str | None = None
         self.turn: Turn | None = None
         self.last_turn: Turn | None = None
+        #: Source of a turn whose end was reported and which the program has not closed yet.
+        self.closing: str | None = None
         self.delivering: Message | None = None
         self.typed: Typed | None = None
         self.doubt: str | None = None
@@ -221,7 +223,7 @@ class AgentRunner:
             running=self.running,
             ready=self.ready,
             dialog=self.dialog.source if self.dialog else None,
-            turn=self.turn.source if self.turn else None,
+            turn=self.turn.source if self.turn else self.closing,
             composing=self.delivering is not None,
             doubt=self.doubt,
             failed=self.error is not None,

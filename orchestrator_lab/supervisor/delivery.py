@@ -193,7 +193,7 @@ class Mailbox:
         if runner.dialog is not None or runner.delivering is not None:
             return False
         if message.when == "now":
-            return runner.doubt is None
+            return runner.doubt is None and runner.closing is None
         return runner.state == "idle" and runner.turn is None
 
     async def _deliver(self, message: Message) -> None:

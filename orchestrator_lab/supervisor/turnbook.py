@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 _USAGE_DELAYS_S = (0.0, 0.05, 0.2, 0.8, 2.0)
 #: A turn's prompt is in the record a little before its report is here, in seconds.
 _RECORD_SLACK_S = 2.0
+#: Longest wait for a turn to be closed whose end was reported, and how often it is looked at, in seconds.
+_CLOSE_S = 10.0
+_CLOSE_LOOK_S = 0.004
 #: Longest wait for an input line to be empty after it was cleared, in seconds.
 _CLEAR_S = 2.0
 
@@ -242,6 +245,9 @@ class TurnBook:
         if self._runner.dialog is not None and self._runner.ready is not None:
             self._runner.dialogs.close("human", "deny" if ended.reason == "interrupted" else None, ended.source)
         self._runner.turn, self._runner.last_turn = None, turn
+        if ended.source == "hook" and not self._over(turn):
+            self._runner.closing = ended.source
+            self._runner.spawn(self._until_over(turn))
         turn.reply, turn.ended = ended.reply, ended
         if ended.usage is not None:
             self._usage(turn, ended.usage)
@@ -259,6 +265,21 @@ class TurnBook:
         if ended.usage is None and self._runner.transcript is not None and self._runner.adapter.reports:
             self._runner.amending += 1
             self._runner.spawn(self._amend_usage(turn))
+
+    def _over(self, turn: Turn) -> bool:
+        """Tell whether the program has closed a turn, for those that report its end a moment earlier."""
+        over = getattr(self._runner.adapter, "turn_over", None)
+        if over is None or self._runner.transcript is None:
+            return True
+        return bool(over(self._runner.transcript, turn.prompt_id))
+
+    async def _until_over(self, turn: Turn) -> None:
+        """Hold the next message back until a turn is closed: until then its text would go into that turn."""
+        deadline = time.monotonic() + _CLOSE_S
+        while self._runner.running and not self._over(turn) and time.monotonic() < deadline:  # noqa: ASYNC110 - a file
+            await asyncio.sleep(_CLOSE_LOOK_S)
+        self._runner.closing = None
+        self._runner.publish()
 
     def _settle(self, message: Message, turn: Turn, ended: TurnEnded) -> None:
         """Give a message the outcome of the turn that took it."""
