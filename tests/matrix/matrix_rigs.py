@@ -383,9 +383,9 @@ class FakeRig(Rig):
         self.control(do="close")
 
     def draft(self) -> None:
-        self.type(DRAFT)
-        until(lambda: "".join(bytes.fromhex(one["hex"]).decode() for one in self.log.read()[self.mark :]
-                              if one["event"] == "keys").endswith(DRAFT), 10, "the draft")  # fmt: skip
+        super().draft()
+        keys = [bytes.fromhex(one["hex"]).decode() for one in self.log.read()[self.mark :] if one["event"] == "keys"]
+        assert "".join(keys).endswith(DRAFT)
 
     def tidy(self, state: str) -> None:
         if state in {"dialog", "human draft"}:
