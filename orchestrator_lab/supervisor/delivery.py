@@ -285,7 +285,8 @@ class Mailbox:
                         text=f"{what}; the message waits",
                     )
                 runner.looks.follow_closely()
-                await self._wait(seen, _HELD_LOOK_S)
+                left = None if message.expires_at is None else message.expires_at - time.time()
+                await self._wait(seen, _HELD_LOOK_S if left is None else max(0.01, min(_HELD_LOOK_S, left)))
         finally:
             self._held = None
 

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from matrix_cells import SHAPES, STATES, Truth, body, covering, judge
-from matrix_rigs import ChatRig, ClaudeRig, FakeRig, ProgramRig, SilentFakeRig, cells, folder
-
-from orchestrator_lab.agents import adapter_for
-from orchestrator_lab.errors import ConfigError
+from matrix_rigs import ChatRig, ClaudeRig, CodexRig, FakeRig, ProgramRig, SilentFakeRig, cells, folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +63,20 @@ def _some(rig: Rig, shift: int) -> tuple[Rig, list[tuple[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def synthetic(module_runtime: Path) -> Iterator[Results]:  # noqa: ARG001 - where the clusters live
-    rigs = {rig.kind: _all(rig) for rig in (FakeRig(folder()), SilentFakeRig(folder()), ProgramRig(folder()))}
-    found = Results({**rigs, "chat": _some(ChatRig(folder()), 0)})
+def results(request: pytest.FixtureRequest, module_runtime: Path) -> Iterator[Results]:  # noqa: ARG001
+    """What the selected tests need, all of it side by side."""
+    selected = {item.originalname for item in request.session.items if item.path == request.path}
+    rigs: dict[str, tuple[Rig, list[tuple[str, str]]]] = {}
+    if "test_every_cell" in selected:
+        rigs = {rig.kind: _all(rig) for rig in (FakeRig(folder()), SilentFakeRig(folder()), ProgramRig(folder()))}
+    if "test_chat" in selected:
+        rigs["chat"] = _some(ChatRig(folder()), 0)
+    if "test_claude" in selected:
+        command = request.getfixturevalue("claude_command")
+        rigs["claude"] = _some(ClaudeRig(folder(), command=command), 2)
+    if "test_codex" in selected:
+        rigs["codex"] = _some(CodexRig(folder()), 4)
+    found = Results(rigs)
     yield found
     found.join()
 
@@ -82,34 +90,24 @@ def _check(found: list[Cell]) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("kind", ["fake", "fake, silent", "program"])
-def test_every_cell(synthetic: Results, kind: str, state: str) -> None:
-    found = [one for one in synthetic.of(kind) if one.state == state]
+def test_every_cell(results: Results, kind: str, state: str) -> None:
+    found = [one for one in results.of(kind) if one.state == state]
     assert len(found) >= len(SHAPES)
     _check(found)
 
 
-def test_chat(synthetic: Results) -> None:
-    _check(synthetic.of("chat"))
+def test_chat(results: Results) -> None:
+    _check(results.of("chat"))
 
 
 @pytest.mark.claude
-@pytest.mark.usefixtures("runtime")
-def test_claude(claude_command: str) -> None:
-    rig, wanted = _some(ClaudeRig(folder(), command=claude_command), 2)
-    _check(cells(rig, wanted))
+def test_claude(results: Results) -> None:
+    _check(results.of("claude"))
 
 
 @pytest.mark.codex
-@pytest.mark.usefixtures("runtime")
-def test_codex() -> None:
-    try:
-        adapter_for("codex")
-    except ConfigError:
-        pytest.skip("this version has no kind 'codex'")
-    from matrix_rigs import CodexRig
-
-    rig, wanted = _some(CodexRig(folder()), 4)
-    _check(cells(rig, wanted))
+def test_codex(results: Results) -> None:
+    _check(results.of("codex"))
 
 
 # the judge itself -----------------------------------------------------------------------------------
