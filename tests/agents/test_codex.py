@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -125,6 +126,11 @@ def test_twenty_asks_in_a_row(lab: CodexLab) -> None:
     facts = lab.cluster["ada"].facts
     assert facts["session_id"] in lab.rollouts()[0].name
     assert lab.rollout().unknown == 0
+    # No message is typed before Codex has closed the turn before it, which is after its Stop hook.
+    records = [json.loads(text) for text in lab.rollouts()[0].read_text().splitlines()]
+    closed = [one["timestamp"] for one in records if one["payload"].get("type") == "task_complete"]
+    claimed = [one.at for one in lab.cluster.events() if one.event == "message.claimed"]
+    assert all(before[:23] <= after[:23] for before, after in zip(closed, claimed[1:], strict=False))
 
 
 BODIES = {
