@@ -48,8 +48,9 @@ def make(kind: str) -> rigs.Rig:
     return made[kind](place)
 
 
-def run(kind: str, found: list[Cell], versions: dict[str, str]) -> None:
+def run(kind: str, found: list[Cell], versions: dict[str, str], number: int) -> None:
     rig = make(kind)
+    rig.count = number  # what every other cell does differently changes from round to round
     rig.start()
     try:
         for state in rig.states:
@@ -102,8 +103,8 @@ def page(found: list[Cell], rounds: int, seconds: float, versions: dict[str, str
     text = f"""\
 # Delivery, measured
 
-Written by `make soak`. {len(at)} cells, {len(found)} messages in {rounds} rounds and {seconds / 60:.0f} minutes:
-**{wrong} wrong**.
+Written by `make soak`: {len(at)} cells, each {"once" if rounds == 1 else f"{rounds} times"}, {len(found)} messages in
+{seconds / 60:.0f} minutes, **{wrong} wrong**.
 
 A cell is one message of one shape to one agent in one state. The truth is the recipient's own: the log of a program
 made for this (`tests/fake_agent`), the transcripts of Claude Code and the chat program, the rollout of Codex, the lines
@@ -150,7 +151,9 @@ def main() -> int:
     began = time.monotonic()
     for number in range(chosen.rounds):
         for group in TOGETHER:
-            threads = [threading.Thread(target=run, args=(kind, found, versions)) for kind in group if kind in wanted]
+            threads = [
+                threading.Thread(target=run, args=(kind, found, versions, number)) for kind in group if kind in wanted
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
