@@ -30,8 +30,6 @@ from orchestrator_lab.tmux import find_tmux  # noqa: E402
 
 AGENTS = HERE.parent / "agents" / "node_modules" / ".bin"
 KINDS = ("claude", "codex", "chat", "program", "fake", "fake, silent")
-#: Kinds that run at the same time: the real ones take the processor, the others mostly wait.
-TOGETHER = (("program", "fake", "fake, silent"), ("claude", "codex", "chat"))
 
 
 def make(kind: str) -> rigs.Rig:
@@ -150,14 +148,14 @@ def main() -> int:
     versions: dict[str, str] = {}
     began = time.monotonic()
     for number in range(chosen.rounds):
-        for group in TOGETHER:
-            threads = [
-                threading.Thread(target=run, args=(kind, found, versions, number)) for kind in group if kind in wanted
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+        # All kinds at once: mostly they wait.
+        threads = [
+            threading.Thread(target=run, args=(kind, found, versions, number)) for kind in KINDS if kind in wanted
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         print(f"round {number + 1}: {sum(one.wrong for one in found)} wrong of {len(found)}", flush=True)
     order = {kind: index for index, kind in enumerate(KINDS)}
     found.sort(key=lambda one: order[one.kind])
