@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ from matrix_cells import Truth, judge
 from matrix_rigs import FAKE, PYTHON, Log, folder, until
 
 from orchestrator_lab import Cluster
-from orchestrator_lab.errors import OrchestratorLabError
+from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,3 +185,23 @@ def test_one_that_hangs_gets_nothing_twice(lab: Lab) -> None:
     assert lab.cluster[name].ask("and now?", timeout=20).status == "answered"
     assert lab.truth(name).prompts == ("and now?",)
     lab.control(name, set={"ignore_sigterm": False})
+
+
+def test_one_that_exits_at_once_is_told_with_its_status(lab: Lab, tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"on_start": [{"do": "exit", "status": 7}]}))
+    command = [*PYTHON, str(FAKE), "--log", str(tmp_path / "log.jsonl"), "--script", str(script)]
+    for agent in ({"kind": "chat"}, {"kind": "program", "turn_end": {"prompt": "^› $"}}):
+        with pytest.raises(AgentFailed, match="exit status 7"):
+            lab.cluster.add({"name": "brief", "command": command, **agent})
+        assert "brief" not in lab.cluster.names
+
+
+def test_what_a_quick_program_reports_is_heard(lab: Lab, tmp_path: Path) -> None:
+    """It says that it takes input before the lab knows its pane."""
+    command = [*PYTHON, str(FAKE), "--log", str(tmp_path / "log.jsonl")]
+    began = time.monotonic()
+    agent = lab.cluster.add({"name": "quick", "kind": "chat", "command": command})
+    assert time.monotonic() - began < 5.0  # its screen alone would be believed after six
+    assert agent.ask("there?", timeout=20).status == "answered"
+    lab.cluster.remove("quick")
