@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 STAMPS := $(VENV)/.stamps
 AGENTS := tests/agents
+# Tests wait for real programs most of the time: three at once fit on two cores. A file stays with one worker.
+WORKERS ?= 3
 
 # tmux, Python and the agents need a UTF-8 locale: the user's own, else the one that the system has.
 export LC_ALL := $(shell l=$${LC_ALL:-$${LC_CTYPE:-$${LANG:-}}}; case "$$l" in \
@@ -44,7 +46,7 @@ lint-fix: $(STAMPS)/dev ## Repair what a program can repair, also in the documen
 	@$(BIN)/python docs/generate.py
 
 tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 notebooks: $(STAMPS)/dev tmux
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import psutil
 import pytest
 
@@ -31,6 +32,9 @@ _HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes tells of the machine's load, not of the code.
+    hypothesis.settings.register_profile("lab", deadline=None)
+    hypothesis.settings.load_profile("lab")
     # Sockets need short paths: everything temporary goes to one short folder of this session.
     temporary = tempfile.gettempdir()
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", temporary)

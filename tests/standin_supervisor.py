@@ -110,7 +110,7 @@ class Standin:
             argv += [name, str(descriptor)]
         argv += ["--supervisor-pid", str(os.getpid()), "--restarts", str(self.options.restart)]
         argv += ["--supervisor-cmd", json.dumps([sys.executable, __file__])]
-        with (self.options.folder / "logs" / "keeper.log").open("ab") as log:
+        with (Path(runtime.read_record(self.options.folder).run_dir) / "keeper.log").open("ab") as log:
             self.keepers.append(
                 subprocess.Popen(
                     argv,

@@ -49,6 +49,8 @@ class Lab:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kp", dir="/tmp"))
+        # An orderly end takes the runtime folder away; what a run keeps lies elsewhere.
+        self.run = Path(tempfile.mkdtemp(prefix="kr", dir="/tmp"))
         runtime.private_dir(self.folder / "logs")
         self.keeper = runtime.keeper_argv(self.folder)[:-1]
         self.standin = [sys.executable, STANDIN]
@@ -58,12 +60,12 @@ class Lab:
     def write_record(self, **fields: Any) -> None:
         # Our own pid stands for a living tmux server unless a test says otherwise.
         fields = {"tmux_pid": os.getpid(), **fields}
-        record = runtime.ClusterRecord(name="lab", run_dir=str(self.folder), run_id="run_1", **fields)
+        record = runtime.ClusterRecord(name="lab", run_dir=str(self.run), run_id="run_1", **fields)
         runtime.write_record(self.folder, record)
 
     def spawn(self) -> subprocess.Popen:
         argv = [*self.keeper, str(self.folder), "--supervisor-cmd", json.dumps(self.standin)]
-        with (self.folder / "logs" / "keeper.log").open("ab") as log:
+        with (self.run / "keeper.log").open("ab") as log:
             process = subprocess.Popen(argv, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.processes.append(process)
         return process
@@ -83,7 +85,7 @@ class Lab:
 
     @property
     def log(self) -> str:
-        return (self.folder / "logs" / "keeper.log").read_text()
+        return (self.run / "keeper.log").read_text()
 
     def connect(self, name: str = "api.sock") -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
@@ -142,7 +144,7 @@ class Lab:
             self.tmux("set-option", "-g", "remain-on-exit", "on")
             self.tmux_pid = int(self.tmux("display-message", "-p", "#{pid}"))
         pane = self.tmux("new-window", "-d", "-P", "-F", "#{pane_id}", command)
-        path = self.folder / f"{agent}.cast.zst"
+        path = self.run / f"{agent}.cast.zst"
         if record:
             self.record_pane(agent, pane, path)
         self.pipe(agent, pane)
@@ -183,11 +185,13 @@ class Lab:
             process.kill()
             process.wait()
         if self.tmux_pid is not None:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                self.tmux("kill-server")
+            # Its socket may have gone with the runtime folder.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.tmux_pid, signal.SIGTERM)
             until(lambda: not runtime.process_alive(self.tmux_pid))
         assert not runtime.is_locked(self.folder)
-        shutil.rmtree(self.folder)
+        for folder in (self.folder, self.run):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -212,7 +216,7 @@ def test_starts_serves_and_ends_in_an_orderly_way(lab: Lab) -> None:
         assert (lab.folder / name).stat().st_mode & 0o077 == 0
     by_tcp = lab.ask("state", socket.create_connection(("127.0.0.1", record.port)))
     assert by_tcp == {"pid": record.supervisor_pid, "restart": 0, "gap_since": None, "keepers": 0}
-    assert lab.said("hello")[0]["pid"] == keeper.pid
+    assert until(lambda: lab.said("hello"))[0]["pid"] == keeper.pid
     lab.ask("bye")
     assert keeper.wait(10) == 0
     assert not (lab.folder / "api.sock").exists()
@@ -287,8 +291,8 @@ def test_killed_keeper_is_replaced_under_the_same_lock_and_port(lab: Lab) -> Non
     assert not free.is_set()
     adopted = lab.record
     lab.ask("bye")
-    until(lambda: not runtime.is_locked(lab.folder))
-    assert not runtime.process_alive(adopted.keeper_pid, adopted.keeper_start)
+    until(lambda: not runtime.process_alive(adopted.keeper_pid, adopted.keeper_start))
+    assert not runtime.is_locked(lab.folder)
     assert not (lab.folder / "api.sock").exists()
 
 
@@ -310,7 +314,7 @@ def test_a_removed_record_means_the_end(lab: Lab) -> None:
     (lab.folder / "cluster.json").unlink()
     os.kill(record.supervisor_pid, signal.SIGKILL)
     assert keeper.wait(10) == 0
-    runtime.write_record(lab.folder, record)
+    assert not runtime.is_locked(lab.folder)
 
 
 def test_without_pidfd_an_end_is_noticed_too(lab: Lab) -> None:
@@ -476,7 +480,7 @@ def test_recording_of_a_real_pane_equals_what_the_program_wrote(lab: Lab) -> Non
     lab.tell(op="mark", agent="boss", label="here")
     until(lambda: lab.tmux("display-message", "-p", "-t", pane, "#{pane_dead}") == "1")
     lab.tell(op="end", agent="boss", status=5)
-    path = lab.folder / "boss.cast.zst"
+    path = lab.run / "boss.cast.zst"
     until(lambda: [event for event in read_cast(path).events if event.code == "x"])
     recording = read_cast(path)
     assert recording.torn_bytes == 0
@@ -490,7 +494,7 @@ def test_recording_of_a_real_pane_equals_what_the_program_wrote(lab: Lab) -> Non
         ("x", "5"),
     ]
     assert path.stat().st_mode & 0o777 == 0o600
-    plain = to_cast(path, lab.folder / "boss.cast")
+    plain = to_cast(path, lab.run / "boss.cast")
     lines = plain.read_text().splitlines()
     assert json.loads(lines[0])["version"] == 3
     for line in lines[1:]:
@@ -552,7 +556,7 @@ def test_flood_is_drained_while_one_subscriber_never_reads(lab: Lab) -> None:
     until(lambda: lab.status()["subscribers"] == 0)
     lab.tell(op="end", agent="boss")
     until(lambda: lab.described("boss")["recording"] is None)
-    recorded = read_cast(lab.folder / "boss.cast.zst").output()
+    recorded = read_cast(lab.run / "boss.cast.zst").output()
     assert len(recorded) == expected
     assert recorded.endswith(line + b"the end\n")
 
@@ -573,7 +577,7 @@ def test_killed_keeper_loses_at_most_a_second_and_the_recording_goes_on(lab: Lab
     keeper = lab.start()
     program = "n = 0\nwhile True:\n    put(b'%d %.3f\\n' % (n, time.time())); n += 1; time.sleep(0.01)\n"
     pane, go = lab.pane("boss", program)
-    path = lab.folder / "boss.cast.zst"
+    path = lab.run / "boss.cast.zst"
     go.touch()
     time.sleep(2.5)
     killed = time.time()
@@ -632,7 +636,8 @@ def test_activity_and_modes_are_told_at_once_and_not_too_often(lab: Lab) -> None
     assert told[-1]["bytes"] == lab.described("boss")["bytes"]
     times = [message["monotonic_s"] for message in told]
     dots = [at for at in times if times[-1] - 2.0 < at]
-    assert len(dots) < 45
+    # Two hundred writes in a second, told at most each 10 ms.
+    assert len(dots) < 130
     assert abs(told[-1]["at"] - time.time()) < 30
 
 
@@ -646,7 +651,7 @@ def test_recordings_and_panes_survive_a_killed_supervisor(lab: Lab) -> None:
     first = lab.kill_supervisor()
     until(lambda: lab.record.supervisor_pid != first)
     hello = until(lambda: lab.said("hello"))[0]
-    path = lab.folder / "boss.cast.zst"
+    path = lab.run / "boss.cast.zst"
     assert hello["restarts"] == 1
     assert [(p["agent"], p["pane"], p["open"], p["recording"]) for p in hello["panes"]] == [
         ("boss", pane, True, str(path))
@@ -673,7 +678,7 @@ def test_a_pane_handed_over_again_loses_nothing(lab: Lab) -> None:
     lab.pipe("boss", pane)
     lab.tell(op="forget", agent="boss")
     until(lambda: lab.status()["panes"] == [])
-    assert len(read_cast(lab.folder / "boss.cast.zst").output()) > 100
+    assert len(read_cast(lab.run / "boss.cast.zst").output()) > 100
 
 
 def test_a_recording_that_cannot_be_opened_is_told(lab: Lab) -> None:
@@ -689,7 +694,7 @@ def test_secrets_stay_out_of_the_recording(lab: Lab) -> None:
     secret = runtime.new_token()
     program = f"put(b'TOKEN={secret[:20]}'); time.sleep(0.1); put(b'{secret[20:]} {secret[:5]}')\ntime.sleep(60)\n"
     pane, go = lab.pane("boss", program, record=False)
-    path = lab.folder / "boss.cast.zst"
+    path = lab.run / "boss.cast.zst"
     lab.record_pane("boss", pane, path, mask=[secret, "", "x"])
     until(lambda: lab.said("recording"))
     go.touch()
@@ -699,7 +704,7 @@ def test_secrets_stay_out_of_the_recording(lab: Lab) -> None:
 
 def test_an_end_is_recorded_even_when_all_is_over_or_begins_again_at_once(lab: Lab) -> None:
     keeper = lab.start()
-    path = lab.folder / "boss.cast.zst"
+    path = lab.run / "boss.cast.zst"
     ours, theirs = socket.socketpair()
     lab.record_pane("boss", "%1", path)
     with theirs:

@@ -65,7 +65,8 @@ def test_each_agent_has_a_personality_of_its_own(name: str, tmp_path: Path) -> N
     config = load_config(f"template:{name}", base_dir=tmp_path)
     assert config.work_dir == tmp_path
     texts = [instructions_text(agent, config) or "" for agent in config.agents]
-    assert all(len(text) > 60 for text in texts)
+    # A very small model does best with one plain sentence.
+    assert all(len(text) > (30 if name == "demo" else 60) for text in texts)
     assert len(set(texts)) == len(texts)
     assert all(agent.role for agent in config.agents)
     if name == "demo":

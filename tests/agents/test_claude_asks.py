@@ -186,13 +186,18 @@ def test_now_joins_the_running_turn_at_its_next_tool(free: Any) -> None:
     assert first.turn["turn_id"] == turn.turn["turn_id"]
     assert json.loads(first.turn["message_ids"]) == [turn.message_id, first.message_id]
     assert set(messages_df(free.cluster.run)["status"]) == {"answered"}
-    queued = [
-        record["attachment"]["prompt"]
-        for record in free.transcript("bob")
-        if record.get("attachment", {}).get("type") == "queued_command"
-    ]
-    typed = [text for text in [*queued, *free.prompts("bob")] if text.endswith("of two")]
-    assert sorted(typed) == ["first of two", "second of two"]
+
+    def typed() -> list[str]:
+        queued = [
+            record["attachment"]["prompt"]
+            for record in free.transcript("bob")
+            if record.get("attachment", {}).get("type") == "queued_command"
+        ]
+        return sorted(text for text in [*queued, *free.prompts("bob")] if text.endswith("of two"))
+
+    # Claude Code writes its record some time after it has told of a turn's end.
+    free.until(lambda: len(typed()) >= 2)
+    assert typed() == ["first of two", "second of two"]
 
 
 @pytest.mark.parametrize("pause", [0.0, 1.0])

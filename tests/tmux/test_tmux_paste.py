@@ -70,12 +70,24 @@ def test_bracketed_only_when_the_program_asked(driver: TmuxDriver, folder: Path)
 
 def test_arrives_while_somebody_scrolls(driver: TmuxDriver, receiver: Receiver) -> None:
     driver.run("copy-mode", "-t", receiver.pane)
-    driver.paste(receiver.pane, "text")
+    driver.paste(receiver.pane, "text", bracketed=False)
     driver.enter(receiver.pane)
     assert receiver.got(5) == b"text\r"
     assert driver.panes()[0].in_mode
     driver.press(receiver.pane, "Escape")
     assert receiver.got(6) == b"text\r\x1b"
+    assert not driver.panes()[0].in_mode
+
+
+def test_keeps_its_marks_while_somebody_scrolls(driver: TmuxDriver, folder: Path) -> None:
+    asked = Receiver(driver, folder, "printf '\\033[?2004h';")
+    driver.run("copy-mode", "-t", asked.pane)
+    driver.paste(asked.pane, "x", framed=True)
+    assert asked.got(13) == b"\x1b[200~x\x1b[201~"
+    assert driver.panes()[0].in_mode
+    # Whether the program asked is not known here, and tmux can tell only at the end of the history.
+    driver.paste(asked.pane, "y")
+    assert asked.got(26) == b"\x1b[200~x\x1b[201~\x1b[200~y\x1b[201~"
     assert not driver.panes()[0].in_mode
 
 
