@@ -65,6 +65,14 @@ def run(kind: str, found: list[Cell], versions: dict[str, str], number: int) -> 
         rig.close()
 
 
+def guarded(kind: str, found: list[Cell], versions: dict[str, str], number: int, lost: list[str]) -> None:
+    """Run one kind; a kind that cannot be run is no success."""
+    try:
+        run(kind, found, versions, number)
+    except Exception as error:  # noqa: BLE001 - told at the end
+        lost.append(f"{kind}, round {number + 1}: {error}")
+
+
 def mark(cells: list[Cell]) -> str:
     """Return a cell of the table: how its rounds ended."""
     if not cells:
@@ -146,11 +154,14 @@ def main() -> int:
     os.environ["ORCHESTRATOR_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="r")
     found: list[Cell] = []
     versions: dict[str, str] = {}
+    lost: list[str] = []
     began = time.monotonic()
     for number in range(chosen.rounds):
         # All kinds at once: mostly they wait.
         threads = [
-            threading.Thread(target=run, args=(kind, found, versions, number)) for kind in KINDS if kind in wanted
+            threading.Thread(target=guarded, args=(kind, found, versions, number, lost))
+            for kind in KINDS
+            if kind in wanted
         ]
         for thread in threads:
             thread.start()
@@ -161,7 +172,9 @@ def main() -> int:
     found.sort(key=lambda one: order[one.kind])
     chosen.out.write_text(page(found, chosen.rounds, time.monotonic() - began, versions), encoding="utf-8")
     print(f"written: {chosen.out}")
-    return int(any(one.wrong for one in found))
+    for what in lost:
+        print(f"LOST {what}")
+    return int(bool(lost) or any(one.wrong for one in found))
 
 
 if __name__ == "__main__":
