@@ -336,6 +336,10 @@ class Adapter(Protocol):
     echo_timeout_s: float
     #: How long acceptance may take before the screen is read, in seconds.
     accept_timeout_s: float
+    #: True when readiness shows on the screen alone, and while it is still being drawn.
+    starts_on_screen: bool
+    #: Quiet after which a busy agent that reports is doubted, and its own record is read, in seconds.
+    doubt_quiet_s: float
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Find the program; raise ProgramNotFound with what to install."""
@@ -371,6 +375,10 @@ class Adapter(Protocol):
 
     def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:
         """Return the tokens of the turn that answered a prompt, None when the record does not say."""
+        ...
+
+    def turn_over(self, path: Path, prompt_id: str | None) -> bool:
+        """Tell whether a turn whose end was reported is closed: before that a text would still go into it."""
         ...
 
     def watch(self, config: AgentConfig) -> Watch | None:

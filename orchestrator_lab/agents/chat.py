@@ -77,6 +77,8 @@ class ChatAdapter:
     #: No wait: it takes what is pasted and typed strictly in order.
     echo_timeout_s = 0.0
     accept_timeout_s = 3.0
+    starts_on_screen = False
+    doubt_quiet_s = 2.5
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Return this Python running the chat program, which is part of the package, or find the one configured."""
@@ -234,6 +236,10 @@ class ChatAdapter:
     def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:  # noqa: ARG002
         """Return None: the Stop hook carries the tokens."""
         return None
+
+    def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return True: a turn whose end was reported takes no more text."""
+        return True
 
     def watch(self, config: AgentConfig) -> Watch | None:  # noqa: ARG002 - the protocol's signature
         """Return None: the chat program reports."""

@@ -116,6 +116,8 @@ class ClaudeAdapter:
     clear_key: str | None = "C-c"
     echo_timeout_s = 2.0
     accept_timeout_s = 3.0
+    starts_on_screen = False
+    doubt_quiet_s = 2.5
 
     def __init__(self) -> None:
         self._tails: dict[Path, TranscriptTail] = {}
@@ -376,6 +378,10 @@ class ClaudeAdapter:
     def version(self, path: Path) -> str | None:
         """Return the program's version as its transcript tells it."""
         return self._tail(path).version
+
+    def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return True: a turn whose end was reported takes no more text."""
+        return True
 
     def watch(self, config: AgentConfig) -> Watch | None:  # noqa: ARG002 - the protocol's signature
         """Return None: Claude Code reports."""

@@ -38,6 +38,8 @@ class ProgramAdapter:
     clear_key: str | None = None
     echo_timeout_s = 0.3
     accept_timeout_s = 3.0
+    starts_on_screen = False
+    doubt_quiet_s = 2.5
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Find the command on the agent's PATH."""
@@ -83,6 +85,10 @@ class ProgramAdapter:
     def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:  # noqa: ARG002
         """Return None: it knows no tokens."""
         return None
+
+    def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return True: a turn whose end was reported takes no more text."""
+        return True
 
     def watch(self, config: AgentConfig) -> Watch | None:
         """Return how this program's turns are found."""

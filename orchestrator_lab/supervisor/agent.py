@@ -60,8 +60,6 @@ logger = logging.getLogger(__name__)
 
 #: Quiet after which the screen of a program that is still starting is read for questions, in seconds.
 _STARTUP_QUIET_S = 0.25
-#: Quiet after which a busy agent that reports is doubted, and its own record is read.
-_DOUBT_QUIET_S = 2.5
 #: How long readiness waits for the tools to be listed once everything else is there.
 _TOOLS_WAIT_S = 8.0
 #: Longest wait for tmux to show the end of a program that is gone, in seconds.
@@ -212,7 +210,7 @@ class AgentRunner:
             self.files.read_session_file()
         if alive:
             # A program that has long been quiet reports nothing more by itself.
-            self.looks.arm(_STARTUP_QUIET_S if ready is None else _DOUBT_QUIET_S)
+            self.looks.arm(_STARTUP_QUIET_S if ready is None else self.adapter.doubt_quiet_s)
         self.publish()
 
     def publish(self) -> None:

@@ -28,8 +28,6 @@ _STARTUP_LOOK_S = 0.05
 _SCREEN_READY_S = 6.0
 #: Nothing was told yet: no interval is negative.
 _UNTOLD = -1.0
-#: Quiet after which a busy agent that reports is doubted, and its own record is read.
-_DOUBT_QUIET_S = 2.5
 
 #: Seconds between two reports of a pane's activity: where an echo or a prompt is awaited, and where quiet is.
 _CLOSELY_S, _LOOSELY_S = 0.01, 1.0
@@ -94,11 +92,11 @@ class Looking:
     @property
     def starts_on_screen(self) -> bool:
         """Whether the program's screen, and nothing else, says that it is ready."""
-        return bool(getattr(self._runner.adapter, "starts_on_screen", False))
+        return self._runner.adapter.starts_on_screen
 
     @property
     def _doubt_quiet_s(self) -> float:
-        return float(getattr(self._runner.adapter, "doubt_quiet_s", _DOUBT_QUIET_S))
+        return self._runner.adapter.doubt_quiet_s
 
     def _looks_within(self, delay_s: float) -> bool:
         now = asyncio.get_running_loop().time()

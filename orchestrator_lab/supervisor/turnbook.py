@@ -268,10 +268,8 @@ class TurnBook:
 
     def _over(self, turn: Turn) -> bool:
         """Tell whether the program has closed a turn, for those that report its end a moment earlier."""
-        over = getattr(self._runner.adapter, "turn_over", None)
-        if over is None or self._runner.transcript is None:
-            return True
-        return bool(over(self._runner.transcript, turn.prompt_id))
+        transcript = self._runner.transcript
+        return transcript is None or self._runner.adapter.turn_over(transcript, turn.prompt_id)
 
     async def _until_over(self, turn: Turn) -> None:
         """Hold the next message back until a turn is closed: until then its text would go into that turn."""
