@@ -187,7 +187,7 @@ def test_pages_name_no_place_of_their_writer(page: Path) -> None:
 def test_every_page_is_reached_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in DOCS.glob("*.md"):
-        assert f"docs/{page.name}" in text or page.name == "benchmarks.md", page.name
+        assert f"docs/{page.name}" in text, page.name
 
 
 def test_the_japanese_page_follows_the_english_one() -> None:
