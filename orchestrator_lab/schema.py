@@ -434,7 +434,7 @@ EVENTS: dict[str, EventType] = {
         EventType("message.claimed", "It left the queue; nothing was written yet."),
         EventType("message.written", "It was written to the pane.", ("bytes",)),
         EventType("message.submitted", "Enter was pressed.", ("attempt",)),
-        EventType("message.accepted", "The program took it; the envelope's source is the proof."),
+        EventType("message.accepted", "The program took it; the envelope's source is the proof.", ("prompt_id",)),
         EventType("message.started", "The turn that answers it began."),
         EventType("message.answered", "The turn that answers it ended.", ("reply_message_id",)),
         EventType("message.refused", "It may not be sent; nothing was written.", _FAILURE),

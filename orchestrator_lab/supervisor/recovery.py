@@ -87,8 +87,10 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
         if pane.dead and adopted is not None and adopted.running:
             exits.append((adopted, pane))
     for event in events:
-        if event.event == "turn.started" and event.agent in supervisor.runners and "prompt_id" in event.attributes:
-            supervisor.runners[event.agent].prompts_taken.add(str(event.attributes["prompt_id"]))
+        # A program that got no answer tells of a prompt again: it is known by either of the two events.
+        taken = event.event in {"message.accepted", "turn.started"} and event.attributes.get("prompt_id")
+        if taken and event.agent in supervisor.runners:
+            supervisor.runners[event.agent].prompts_taken.add(str(taken))
     for name, turn in turns.items():
         adopted = supervisor.runners.get(name)
         if adopted is not None and adopted.running:

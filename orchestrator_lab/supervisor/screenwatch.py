@@ -37,6 +37,7 @@ _INTERRUPTED_QUIET_S = 0.5
 #: Longest wait for a program to read one of several lines, and the pause between two looks, in seconds.
 _SETTLE_S = 0.5
 _SETTLE_LOOK_S = 0.01
+_SETTLE_LOOKS = 10
 #: Longest wait for a menu to follow a key, in seconds.
 _MENU_WAIT_S = 2.0
 #: How often a screen that moves while it is read is read again.
@@ -249,10 +250,13 @@ class ScreenWatch:
         supervisor, pane = self._runner.supervisor, str(self._runner.pane_id)
         give_up = time.monotonic() + _SETTLE_S
         before: object = None
+        same = 0
         while time.monotonic() < give_up and self._runner.running:
             if not await self._unread():
                 now = await supervisor.tmux.run(_cursor, supervisor.driver, pane)
-                if now == before:
+                same = same + 1 if now == before else 0
+                # Behind a prompt of whatever kind the cursor stands at once; on an empty line one may still come.
+                if same >= (1 if now[1].strip() else _SETTLE_LOOKS):
                     return
                 before = now
             await asyncio.sleep(_SETTLE_LOOK_S)

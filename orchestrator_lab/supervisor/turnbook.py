@@ -101,7 +101,11 @@ class TurnBook:
                 conversation_id=message.conversation_id,
             )
             self._runner.supervisor.ledger.advance(
-                message, "accepted", source=accepted.source, turn_id=self._runner.turn.turn_id
+                message,
+                "accepted",
+                source=accepted.source,
+                turn_id=self._runner.turn.turn_id,
+                prompt_id=accepted.prompt_id,
             )
             self._runner.supervisor.journal.append(
                 "turn.started",
@@ -116,7 +120,11 @@ class TurnBook:
             self._runner.turn.message_ids.append(message.message_id)
             self._runner.turn.prompt_id = accepted.prompt_id or self._runner.turn.prompt_id
             self._runner.supervisor.ledger.advance(
-                message, "accepted", source=accepted.source, turn_id=self._runner.turn.turn_id
+                message,
+                "accepted",
+                source=accepted.source,
+                turn_id=self._runner.turn.turn_id,
+                prompt_id=accepted.prompt_id,
             )
         self._runner.doubt = None
 
@@ -149,7 +157,9 @@ class TurnBook:
                 return
             message = self._typed_by_a_person(accepted)
         turn.message_ids.append(message.message_id)
-        self._runner.supervisor.ledger.advance(message, "accepted", source=accepted.source, turn_id=turn.turn_id)
+        self._runner.supervisor.ledger.advance(
+            message, "accepted", source=accepted.source, turn_id=turn.turn_id, prompt_id=accepted.prompt_id
+        )
         if turn.first_output:
             self._runner.supervisor.ledger.advance(message, "started", source=accepted.source, turn_id=turn.turn_id)
         if turn.ended is not None:

@@ -75,7 +75,8 @@ def test_an_untrusted_folder_is_a_persons_question(start_lab: Any, user: Path, t
     assert "mine" in json.loads((user / ".claude.json").read_text())["mcpServers"]
     assert exchange.message["acceptance_source"] == "hook"
     record = user / "projects"
-    [transcript] = record.glob("*/*.jsonl")
+    # Claude Code writes its record some time after it has told of a turn's end.
+    [transcript] = lab.until(lambda: list(record.glob("*/*.jsonl")))
     assert transcript.stem == ada.facts["session_id"]
     lab.cluster.shutdown()
 

@@ -68,8 +68,10 @@ def test_an_answer_is_typed_to_the_asker_once(edges: Cluster) -> None:
 
 
 def test_in_both_directions(edges: Cluster) -> None:
-    there, back = write(edges, "bea", "cid", "there"), write(edges, "cid", "bea", "back")
+    # One after the other: what an agent writes during a turn belongs to the conversation of that turn.
+    there = write(edges, "bea", "cid", "there")
     assert [one["content"] for one in answers(edges, there)] == ["<cid: there>"]
+    back = write(edges, "cid", "bea", "back")
     assert [one["content"] for one in answers(edges, back)] == ["<bea: back>"]
     chain = [row for row in rows(edges) if row["conversation_id"] == there["conversation_id"]]
     assert [(row["sender"], row["recipient"], row["hop"]) for row in chain] == [("bea", "cid", 0), ("cid", "bea", 1)]
