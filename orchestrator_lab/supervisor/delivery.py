@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.agents.base import Composer, Evidence
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.messages import Message
+    from orchestrator_lab.supervisor.turns import Turn
 
 __all__ = ["Mailbox"]
 
@@ -35,6 +36,8 @@ _CANONICAL_LINE = 4095
 _ECHO_LOOK_S = 0.015
 #: A text on the screen that does not look like what was typed (a terminal draws some characters differently).
 _UNLIKE_S = 0.25
+#: A text of ours that stands in the input line after its turn for this long was left there, in seconds.
+_LEFTOVER_S = 0.5
 #: While somebody's draft stands in the input line, it is looked at with each output of the pane, and this often.
 _HELD_LOOK_S = 1.0
 #: A text in the program's own queue is looked for in its record this often, in seconds.
@@ -62,6 +65,9 @@ class Mailbox:
         self._task: asyncio.Task[None] | None = None
         self._finishing: asyncio.Task[None] | None = None
         self._held: Message | None = None
+        #: The last turn whose text was cleared from the input line, and since when such a text is seen there.
+        self._cleared: Turn | None = None
+        self._leftover: float | None = None
         #: Why delivery stands still (a full disk), None while it goes on.
         self.halted: str | None = None
 
@@ -274,6 +280,7 @@ class Mailbox:
                     return True
                 if message.expires_at is not None and message.expires_at <= time.time():
                     return False
+                await self._clear_leftover()
                 if self._held is None:
                     self._held = message
                     what = "the input line is not in sight" if held == "unknown" else "a draft stands in the input line"
@@ -289,6 +296,37 @@ class Mailbox:
                 await self._wait(seen, _HELD_LOOK_S if left is None else max(0.01, min(_HELD_LOOK_S, left)))
         finally:
             self._held = None
+
+    async def _clear_leftover(self) -> None:
+        """Clear a text of ours that the program took as a prompt and yet left standing in its input line.
+
+        Claude Code does so, rarely, when Enter meets the very end of a turn. The text is known to be ours by being
+        that of the last turn's message, letter for letter, for half a second of idleness.
+        """
+        runner, supervisor = self._runner, self._runner.supervisor
+        turn, key = runner.last_turn, runner.adapter.clear_key
+        if runner.turn is not None or turn is None or key is None or turn is self._cleared or runner.pane_id is None:
+            return
+        screen = await supervisor.screen(runner, escapes=runner.adapter.styled)
+        messages = [supervisor.ledger.messages[one] for one in turn.message_ids]
+        texts = [one.expected for one in messages if one.claimed_at and one.expected]
+        if not any(runner.adapter.restored(screen, text) for text in texts):
+            self._leftover = None
+            return
+        now = time.monotonic()
+        if self._leftover is None:
+            self._leftover = now
+        if now - self._leftover < _LEFTOVER_S:
+            return
+        self._cleared, self._leftover = turn, None
+        supervisor.journal.append(
+            "note",
+            agent=runner.name,
+            message_id=messages[-1].message_id,
+            source="screen",
+            text="the text of an accepted message still stood in the input line; it was cleared",
+        )
+        await supervisor.tmux.run(supervisor.driver.press, runner.pane_id, key)
 
     async def _echoed(self, typed: Typed, echo: asyncio.Event) -> None:
         """Wait until the input line shows the text: an Enter that overtakes it may be lost.

@@ -37,7 +37,8 @@ _INTERRUPTED_QUIET_S = 0.5
 #: Longest wait for a program to read one of several lines, and the pause between two looks, in seconds.
 _SETTLE_S = 0.5
 _SETTLE_LOOK_S = 0.01
-_SETTLE_LOOKS = 10
+#: The same for a prompt of a program that has one, on a busy machine.
+_SETTLE_PROMPT_S = 1.0
 #: Longest wait for a menu to follow a key, in seconds.
 _MENU_WAIT_S = 2.0
 #: How often a screen that moves while it is read is read again.
@@ -248,7 +249,9 @@ class ScreenWatch:
     async def settle(self) -> None:
         """Wait, for a moment at most, until a line that was entered is read and what it leads to has been shown."""
         supervisor, pane = self._runner.supervisor, str(self._runner.pane_id)
-        give_up = time.monotonic() + _SETTLE_S
+        # A program with a prompt shows some prompt before it reads on; of another one nothing need be seen.
+        patience_s = _SETTLE_S if self.watch is None or self.watch.prompt is None else _SETTLE_PROMPT_S
+        give_up = time.monotonic() + patience_s
         before: object = None
         same = 0
         while time.monotonic() < give_up and self._runner.running:
@@ -256,7 +259,7 @@ class ScreenWatch:
                 now = await supervisor.tmux.run(_cursor, supervisor.driver, pane)
                 same = same + 1 if now == before else 0
                 # Behind a prompt of whatever kind the cursor stands at once; on an empty line one may still come.
-                if same >= (1 if now[1].strip() else _SETTLE_LOOKS):
+                if same and (now[1].strip() or patience_s == _SETTLE_S):
                     return
                 before = now
             await asyncio.sleep(_SETTLE_LOOK_S)
