@@ -28,7 +28,6 @@ __all__ = [
     "FirstOutput",
     "Launch",
     "LaunchContext",
-    "ModelSeen",
     "Program",
     "Queued",
     "Ready",
@@ -289,13 +288,6 @@ class DialogClosed(Evidence):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSeen(Evidence):
-    """The program said which model it uses."""
-
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
 class SessionEnded(Evidence):
     """The program says that its session is over."""
 
@@ -324,8 +316,6 @@ class Adapter(Protocol):
     kind: str
     #: True when the program reports accepted prompts and ended turns by itself.
     reports: bool
-    #: True when a turn takes input that is typed while it runs.
-    queues_input: bool
     #: True when the input line is always in sight, and is read with its styles.
     styled: bool
     #: Key that interrupts a turn.

@@ -70,7 +70,6 @@ class ChatAdapter:
 
     kind = "chat"
     reports = True
-    queues_input = True
     styled = True
     interrupt_key = "C-c"
     clear_key: str | None = None

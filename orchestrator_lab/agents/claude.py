@@ -110,7 +110,6 @@ class ClaudeAdapter:
 
     kind = "claude"
     reports = True
-    queues_input = True
     styled = True
     interrupt_key = "Escape"
     clear_key: str | None = "C-c"

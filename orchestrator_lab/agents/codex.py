@@ -120,7 +120,6 @@ class CodexAdapter:
 
     kind = "codex"
     reports = True
-    queues_input = True
     styled = True
     #: Its start is animated, so that its screen is read while it writes; and its screen says that it is ready.
     starts_on_screen = True

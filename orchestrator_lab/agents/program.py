@@ -32,7 +32,6 @@ class ProgramAdapter:
 
     kind = "program"
     reports = False
-    queues_input = True
     styled = False
     interrupt_key = "C-c"
     clear_key: str | None = None

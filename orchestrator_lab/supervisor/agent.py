@@ -25,7 +25,6 @@ from orchestrator_lab.agents.base import (
     Evidence,
     FirstOutput,
     LaunchContext,
-    ModelSeen,
     Ready,
     SessionEnded,
     ToolEnded,
@@ -347,8 +346,6 @@ class AgentRunner:
                     self.dialogs.seen(piece)
                 case DialogClosed():
                     self.dialogs.closed(piece)
-                case ModelSeen():
-                    self.saw_model(piece.model)
                 case SessionEnded():
                     logger.info("%s: session ended (%s)", self.name, piece.reason)
                 case _:

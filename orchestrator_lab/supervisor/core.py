@@ -103,7 +103,6 @@ class Supervisor:
         #: Agents whose first start an earlier supervisor did not see to its end.
         self.unfinished: list[AgentRunner] = []
         self.stopped = False
-        self.problem: OrchestratorLabError | None = None
         self.status_text = "starting"
         self._states: set[str] = set()
         self.lifecycle = Lifecycle(self)
@@ -292,8 +291,7 @@ class Supervisor:
             "messages": len(self.ledger.messages),
             "events": self.journal.seq,
             "conversations": [one.to_dict() for one in self.conversations.running.values()],
-            "problem": next((box.halted for box in self.mailboxes.values() if box.halted), None)
-            or (self.problem.message if self.problem else None),
+            "problem": next((box.halted for box in self.mailboxes.values() if box.halted), None),
         }
 
     def roster(self, name: str) -> str:

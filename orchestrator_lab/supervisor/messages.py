@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.schema import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.journal.writer import JournalWriter
@@ -68,7 +68,6 @@ class Message:
     error_message: str | None = None
     claimed_at: float = 0.0
     expected: str | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def final(self) -> bool:
@@ -212,15 +211,10 @@ class Ledger:
         message.status = status
         message.turn_id = turn_id or message.turn_id
         message.error_type, message.error_message = error_type, error_message
-        self._changed(message)
+        self.poke()
         if self.on_lost is not None and message.turn_id is None and status in _LOST:
             self.on_lost(message)
         return event
-
-    def _changed(self, message: Message) -> None:
-        message.changed.set()
-        message.changed = asyncio.Event()
-        self.poke()
 
     def poke(self) -> None:
         """Wake whoever waits for anything in the cluster to change."""
@@ -242,7 +236,3 @@ class Ledger:
             finally:
                 self._waiters.discard(waiter)
         return True
-
-    def of_turn(self, turn_id: str) -> Iterable[Message]:
-        """Return the messages that a turn answers."""
-        return [message for message in self.messages.values() if message.turn_id == turn_id]
