@@ -63,7 +63,7 @@ keys that are null are left out.
 | `agent` | the agent concerned; of a message, its recipient |
 | `message_id`, `turn_id` | the message and the turn concerned |
 | `source` | where the fact comes from: `hook`, `transcript`, `terminal`, `screen`, `echo`, `process`, … |
-| `level` | `debug`, `info`, `warning` or `error` |
+| `level` | `debug`, `info`, `warning`, `error` or `critical` |
 | `attributes` | everything else, by the names below |
 
 Readers pass events that they do not know through to the events table.
@@ -127,6 +127,12 @@ _NAMED = {
     "GatewayConfig": "[gateway](#gateway)",
     "TurnEnd": "[turn end](#turn-ends-of-programs)",
     "Stop": "[stop](#stop)",
+    "RestartPolicy": "[restart](#restarts)",
+    "HangPolicy": "[hang](#agents-that-make-no-progress)",
+    "DialogPolicy": "[dialogs](#dialogs)",
+    "Limits": "[limits](#limits)",
+    "AlertsConfig": "[alerts](#alerts)",
+    "Thresholds": "[three figures](#alerts)",
     "TopologyEdge": "[edge](#topology)",
     "Agent": "[agent](#keys-of-every-agent)",
 }
@@ -186,6 +192,11 @@ def configuration_parts() -> dict[str, str]:
         ("edge", edge),
         ("turn_end", definitions["TurnEnd"]),
         ("stop", stop),
+        ("restart", definitions["RestartPolicy"]["anyOf"][1]),
+        ("hang", definitions["HangPolicy"]),
+        ("dialogs", definitions["DialogPolicy"]["anyOf"][1]),
+        ("limits", definitions["Limits"]),
+        ("alerts", definitions["AlertsConfig"]),
     ):
         parts[name] = _keys(name, definition, definitions, list(definition["properties"]))
     variables = [f"ORCHESTRATOR_{name.upper()}" for name in Settings.model_fields if name != "cluster"]

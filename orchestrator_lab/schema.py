@@ -40,7 +40,7 @@ SCHEMA_VERSION = 1
 
 INSTANT = "datetime64[us, UTC]"
 STATES = ("starting", "idle", "busy", "waiting", "limited", "exited", "failed", "unknown")
-LEVELS = ("debug", "info", "warning", "error")
+LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.config._care import (
+    AlertsConfig,
+    DialogPolicy,
+    HangPolicy,
+    Limits,
+    RestartPolicy,
+    Thresholds,
+    ToolRule,
+    tool_rule,
+)
 from orchestrator_lab.config._dump import json_schema, to_dict, to_yaml
 from orchestrator_lab.config._load import (
     FILE_NAMES,
@@ -41,16 +51,23 @@ __all__ = [
     "USER",
     "Agent",
     "AgentConfig",
+    "AlertsConfig",
     "ChatAgent",
     "ClaudeAgent",
     "ClusterConfig",
     "ClusterOverrides",
     "CodexAgent",
+    "DialogPolicy",
     "Edge",
     "GatewayConfig",
+    "HangPolicy",
+    "Limits",
     "ProgramAgent",
+    "RestartPolicy",
     "Settings",
     "Stop",
+    "Thresholds",
+    "ToolRule",
     "Topology",
     "TurnEnd",
     "add_agent",
@@ -63,6 +80,7 @@ __all__ = [
     "template_text",
     "to_dict",
     "to_yaml",
+    "tool_rule",
 ]
 
 _SETTINGS = {"ClusterOverrides", "Settings", "load_settings"}

@@ -9,9 +9,14 @@ from orchestrator_lab.config._models import ClusterConfig
 from orchestrator_lab.config._notes import MASK, is_secret_name, mask_text
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from orchestrator_lab.config._models import AgentConfig
 
 __all__ = ["json_schema", "to_dict", "to_yaml"]
+
+#: Keys of the cluster whose value is a policy; only what differs from its defaults is worth showing.
+_CARE = ("restart", "hang", "dialogs", "limits", "alerts")
 
 
 def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
@@ -31,13 +36,19 @@ def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
         ``{"cluster": {...}, "agents": [...]}``; what has its default value is left out of agents.
     """
     dumped = config.model_dump(mode="json", by_alias=True)
-    cluster = {key: dumped[key] for key in CLUSTER_KEYS if key not in {"topology", "gateway"}}
+    cluster = {key: dumped[key] for key in CLUSTER_KEYS if key not in {"topology", "gateway", *_CARE}}
+    cluster |= {key: said for key in _CARE if (said := _said(getattr(config, key)))}
     cluster["gateway"] = config.gateway.model_dump(mode="json", exclude_defaults=True) or {"mode": "none"}
     if config.topology.edges is not None:
         cluster["topology"] = [
             edge.model_dump(by_alias=True, mode="json", exclude_defaults=True) for edge in config.topology.edges
         ]
     return {"cluster": cluster, "agents": [_agent(agent, masked=masked) for agent in config.agents]}
+
+
+def _said(policy: BaseModel) -> dict[str, Any]:
+    said: dict[str, Any] = policy.model_dump(mode="json", exclude_defaults=True)
+    return said
 
 
 def _agent(agent: AgentConfig, *, masked: bool) -> dict[str, Any]:
@@ -154,7 +165,10 @@ def _allow_shorthands(definitions: dict[str, Any]) -> None:
     definitions["TopologyEdge"] = {"anyOf": [{"type": "string", "pattern": "->"}, edge]}
     gateway = definitions["GatewayConfig"]
     definitions["GatewayConfig"] = {"anyOf": [gateway, gateway["properties"]["mode"]]}
-    definitions["Stop"] = {"anyOf": [{"type": "string"}, definitions["Stop"]]}
+    for name in ("Stop", "RestartPolicy", "DialogPolicy"):
+        definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
+    three = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 3, "maxItems": 3}
+    definitions["Thresholds"] = {"anyOf": [three, definitions["Thresholds"]]}
     number_or_text = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]}
     for definition in definitions.values():
         for key, value in definition.get("properties", {}).items():

@@ -10,12 +10,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from orchestrator_lab.config import _legacy
 from orchestrator_lab.config._models import (
     KINDS,
+    NESTED,
     Agent,
     AgentConfig,
     ClusterConfig,
-    GatewayConfig,
-    Stop,
-    TurnEnd,
 )
 from orchestrator_lab.config._notes import notes_for, secret_notes
 from orchestrator_lab.config._problems import Problems, key_text, suggestion, translate
@@ -370,12 +368,8 @@ def _known(path: KeyPath) -> list[str]:
     last = path[-1] if path else ""
     if last == "kind":
         return list(KINDS)
-    if last == "gateway":
-        return list(GatewayConfig.model_fields)
-    if last in {"turn_end", "ready"}:
-        return list(TurnEnd.model_fields)
-    if last == "stop":
-        return list(Stop.model_fields)
+    if last in NESTED:
+        return list(NESTED[str(last)].model_fields)
     if "topology" in path:
         return ["from", *(name for name in Edge.model_fields if name != "from_")]
     if path[:1] == ("agents",):

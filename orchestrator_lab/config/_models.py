@@ -20,11 +20,13 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator_lab.config._care import AlertsConfig, DialogPolicy, HangPolicy, Limits, RestartPolicy, Thresholds
 from orchestrator_lab.config._topology import Topology
 from orchestrator_lab.errors import AgentNotFound
 
 __all__ = [
     "KINDS",
+    "NESTED",
     "RESERVED_NAMES",
     "Agent",
     "AgentConfig",
@@ -309,6 +311,10 @@ class AgentConfig(_Model):
         What it may do without asking; asks when omitted.
     response_timeout_s : float, optional
         Seconds after which an unanswered ask gives up waiting, unless the caller says otherwise.
+    restart, hang, dialogs : RestartPolicy, HangPolicy, DialogPolicy, optional
+        How it is looked after; the cluster's when omitted.
+    limits : Limits
+        How far it may go by itself, beside the cluster's limits.
     """
 
     name: Name = Field(description="a letter, then up to 31 letters, digits, '-' or '_'")
@@ -325,6 +331,10 @@ class AgentConfig(_Model):
     rows: Rows | None = None
     permission_mode: str | None = Field(default=None, description="what it may do without asking; asks when omitted")
     response_timeout_s: Seconds | None = Field(default=None, description="how long an ask waits unless told otherwise")
+    restart: RestartPolicy | None = Field(default=None, description="when it is restarted; the cluster's when omitted")
+    hang: HangPolicy | None = Field(default=None, description="when it makes no progress; the cluster's when omitted")
+    dialogs: DialogPolicy | None = Field(default=None, description="who answers it; the cluster's when omitted")
+    limits: Limits = Field(default_factory=Limits, description="how far it may go, beside the cluster's limits")
 
     @field_validator("role")
     @classmethod
@@ -337,6 +347,9 @@ class AgentConfig(_Model):
             raise ValueError("give 'instructions' or 'instructions_file', not both")
         if self.permission_mode is not None and self.kind not in {"claude", "codex"}:
             raise ValueError(f"'permission_mode' has no effect for kind '{self.kind}'; leave it out")
+        for name in ("hops", "loops"):
+            if getattr(self.limits, name) is not None:
+                raise ValueError(f"'limits.{name}' is a limit of the whole cluster; set it under 'cluster:'")
         return self
 
 
@@ -482,6 +495,23 @@ Agent = Annotated[ClaudeAgent | CodexAgent | ChatAgent | ProgramAgent, Field(dis
 KINDS: tuple[str, ...] = tuple(model.model_fields["kind"].default for model in get_args(get_args(Agent)[0]))
 
 
+#: Keys whose value is a mapping with keys of its own.
+NESTED: dict[str, type[BaseModel]] = {
+    "gateway": GatewayConfig,
+    "turn_end": TurnEnd,
+    "ready": TurnEnd,
+    "stop": Stop,
+    "restart": RestartPolicy,
+    "hang": HangPolicy,
+    "dialogs": DialogPolicy,
+    "limits": Limits,
+    "alerts": AlertsConfig,
+    "idle_s": Thresholds,
+    "restarts": Thresholds,
+    "stopped_agents": Thresholds,
+}
+
+
 class ClusterConfig(_Model):
     """A cluster, ready to start: paths absolute, names checked.
 
@@ -509,6 +539,12 @@ class ClusterConfig(_Model):
         Who may write to whom.
     start_timeout_s : float
         Seconds that an agent may take to be ready.
+    restart, hang, dialogs : RestartPolicy, HangPolicy, DialogPolicy
+        How agents are looked after that declare nothing else.
+    limits : Limits
+        How far the cluster may go before delivery pauses.
+    alerts : AlertsConfig
+        What is watched, and who is told.
     agents : list of ClaudeAgent, CodexAgent, ChatAgent or ProgramAgent
         At least one.
     source : Path, optional
@@ -532,6 +568,11 @@ class ClusterConfig(_Model):
     gateway: GatewayConfig = Field(default_factory=GatewayConfig, description="model endpoint of agents without one")
     topology: Topology = Field(default_factory=Topology, description="who may write to whom; all when omitted")
     start_timeout_s: Seconds = Field(default=60.0, description="seconds that an agent may take to be ready")
+    restart: RestartPolicy = Field(default_factory=RestartPolicy, description="when agents are restarted")
+    hang: HangPolicy = Field(default_factory=HangPolicy, description="when agents make no progress")
+    dialogs: DialogPolicy = Field(default_factory=DialogPolicy, description="who answers agents that ask")
+    limits: Limits = Field(default_factory=Limits, description="how far the cluster may go")
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is watched, and who is told")
     agents: list[Agent] = Field(min_length=1)
     source: Path | None = None
     notes: list[str] = Field(default_factory=list)
@@ -563,6 +604,18 @@ class ClusterConfig(_Model):
         if agent.kind == "codex" and gateway.api != "openai":  # the only one it speaks
             gateway = gateway.model_copy(update={"api": "openai"})
         return gateway
+
+    def restart_of(self, agent: AgentConfig) -> RestartPolicy:
+        """Return when `agent` is restarted: by its own policy, or the cluster's."""
+        return agent.restart or self.restart
+
+    def hang_of(self, agent: AgentConfig) -> HangPolicy:
+        """Return what is done when `agent` makes no progress: by its own policy, or the cluster's."""
+        return agent.hang or self.hang
+
+    def dialogs_of(self, agent: AgentConfig) -> DialogPolicy:
+        """Return who answers `agent` when it asks: by its own policy, or the cluster's."""
+        return agent.dialogs or self.dialogs
 
     def work_dir_of(self, agent: AgentConfig) -> Path:
         """Return the folder of `agent`: its own, or the cluster's."""

@@ -10,7 +10,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from orchestrator_lab.config._care import (  # noqa: TC001 - pydantic reads the annotations
+    AlertsConfig,
+    DialogPolicy,
+    HangPolicy,
+    Limits,
+    RestartPolicy,
+)
 from orchestrator_lab.config._models import (
+    NESTED,
     Columns,
     FilePath,
     GatewayConfig,
@@ -45,6 +53,11 @@ class ClusterOverrides(BaseModel):
     lifetime: Lifetime | None = None
     gateway: GatewayConfig | None = None
     start_timeout_s: Seconds | None = None
+    restart: RestartPolicy | None = None
+    hang: HangPolicy | None = None
+    dialogs: DialogPolicy | None = None
+    limits: Limits | None = None
+    alerts: AlertsConfig | None = None
 
 
 class Settings(BaseSettings):
@@ -124,8 +137,8 @@ def _variable(path: KeyPath) -> str:
 
 
 def _known(path: KeyPath) -> list[str]:
-    if path[:2] == ("cluster", "gateway"):
-        return list(GatewayConfig.model_fields)
+    if len(path) > 1 and path[1] in NESTED:
+        return list(NESTED[str(path[1])].model_fields)
     return list(ClusterOverrides.model_fields)
 
 

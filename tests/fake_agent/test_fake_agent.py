@@ -60,7 +60,8 @@ class OnTerminal:
 
     def records(self, event: str | None = None) -> list[dict[str, Any]]:
         with contextlib.suppress(FileNotFoundError):
-            found = [json.loads(line) for line in self.log.read_text().splitlines()]
+            # What follows the last newline is still being written.
+            found = [json.loads(line) for line in self.log.read_text().split("\n")[:-1]]
             return [one for one in found if event in {None, one["event"]}]
         return []
 
