@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -157,6 +158,27 @@ def module_runtime() -> Iterator[Path]:
     """A private ``ORCHESTRATOR_RUNTIME_DIR`` for the clusters that the tests of one module share."""
     with private_runtime() as place:
         yield place
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[Any]]]:
+    """Start processes that end with the test at the latest, whatever becomes of it.
+
+    ``with subprocess.Popen(...)`` would wait for ever for a process that a failed test no longer ends.
+    """
+    started: list[subprocess.Popen[Any]] = []
+
+    def start(*args: Any, **kwargs: Any) -> subprocess.Popen[Any]:
+        started.append(subprocess.Popen(*args, **kwargs))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 # clusters -----------------------------------------------------------------------------------------

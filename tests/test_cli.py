@@ -183,14 +183,12 @@ def test_a_turn_that_fails_is_a_sentence(home: Path) -> None:
     assert "No." in sentence("ask", "ada", "fail", cwd=home)
 
 
-def test_ctrl_c_while_waiting_leaves_the_turn_alone(home: Path) -> None:
+def test_ctrl_c_while_waiting_leaves_the_turn_alone(home: Path, spawn: Callable[..., Any]) -> None:
     good("ask", "bob", "ready?", cwd=home)
-    with subprocess.Popen(
-        [*PROGRAM, "ask", "bob", "slowly please"], cwd=home, stderr=subprocess.PIPE, text=True
-    ) as asked:
-        wait_until(lambda: json.loads(good("status", "--json", cwd=home))["agents"][1]["state"] == "busy")
-        asked.send_signal(signal.SIGINT)
-        _, said = asked.communicate(timeout=20)
+    asked = spawn([*PROGRAM, "ask", "bob", "slowly please"], cwd=home, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: json.loads(good("status", "--json", cwd=home))["agents"][1]["state"] == "busy")
+    asked.send_signal(signal.SIGINT)
+    _, said = asked.communicate(timeout=20)
     assert asked.returncode == 130
     assert "go on" in said
     wait_until(lambda: "at last" in good("logs", "--events", "turn.ended", "--agent", "bob", "-n", "1", cwd=home))
@@ -250,14 +248,16 @@ def test_logs_are_chosen_by_agent_event_and_number(home: Path) -> None:
     assert {line["event"] for line in lines} == {"message.answered"}
 
 
-def test_logs_follow_as_it_happens(home: Path) -> None:
-    words = [*PROGRAM, "logs", "--follow", "--events", "turn.ended", "--json", "-n", "0"]
-    with subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True) as following:
-        assert following.stdout is not None
-        good("ask", "ada", "while somebody looks", cwd=home)
-        line = following.stdout.readline()
-        following.send_signal(signal.SIGINT)
-        assert following.wait(20) == 130
+def test_logs_follow_as_it_happens(home: Path, spawn: Callable[..., Any]) -> None:
+    good("ask", "ada", "before anybody looks", cwd=home)
+    words = [*PROGRAM, "logs", "--follow", "--events", "turn.ended", "--json", "-n", "1"]
+    following = spawn(words, cwd=home, stdout=subprocess.PIPE, text=True)
+    before = following.stdout.readline()  # from here on it looks
+    assert json.loads(before)["attributes"]["reply"] == "ada: before anybody looks"
+    good("ask", "ada", "while somebody looks", cwd=home)
+    line = following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    assert following.wait(20) == 130
     assert json.loads(line)["attributes"]["reply"] == "ada: while somebody looks"
 
 
@@ -394,7 +394,9 @@ def test_wrong_starts_leave_nothing_behind(runtime: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("wait", ["process", "agent"])
-def test_ctrl_c_during_a_start_leaves_nothing_behind(runtime: Path, tmp_path: Path, wait: str) -> None:
+def test_ctrl_c_during_a_start_leaves_nothing_behind(
+    runtime: Path, tmp_path: Path, wait: str, spawn: Callable[..., Any]
+) -> None:
     (tmp_path / "cluster.yaml").write_text(
         "cluster: {name: slow}\n"
         "agents: [{name: a, kind: program, command: [sleep, '600'], ready: {prompt: '^never'}, "
@@ -402,11 +404,11 @@ def test_ctrl_c_during_a_start_leaves_nothing_behind(runtime: Path, tmp_path: Pa
         encoding="utf-8",
     )
     folder = runtime / "slow"
-    with subprocess.Popen([*PROGRAM, "start"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as starting:
-        wait_until(folder.exists if wait == "process" else (lambda: "agent.started" in journal(tmp_path)))
-        starting.send_signal(signal.SIGINT)
-        starting.send_signal(signal.SIGINT)  # an impatient second one changes nothing
-        _, said = starting.communicate(timeout=60)
+    starting = spawn([*PROGRAM, "start"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until(folder.exists if wait == "process" else (lambda: "agent.started" in journal(tmp_path)))
+    starting.send_signal(signal.SIGINT)
+    starting.send_signal(signal.SIGINT)  # an impatient second one changes nothing
+    _, said = starting.communicate(timeout=60)
     assert starting.returncode == 130
     assert "Traceback" not in said
     assert not folder.exists()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,6 +19,7 @@ from orchestrator_lab.frames import messages_df, turns_df
 from orchestrator_lab.models import DEFAULT_MODEL, installed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PROGRAM = [sys.executable, "-m", "orchestrator_lab", "demo"]
@@ -82,16 +83,16 @@ def test_it_can_be_kept(tmp_path: Path) -> None:
     subprocess.run([*lab, "shutdown", found[1]], capture_output=True, check=True)
 
 
-def test_ctrl_c_ends_it_cleanly(runtime: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_cleanly(runtime: Path, tmp_path: Path, spawn: Callable[..., Any]) -> None:
     words = [*PROGRAM, "--script", "--rounds", "50"]
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as talking:
-        deadline = time.monotonic() + 60
-        while not any(b'"turn.ended"' in path.read_bytes() for path in tmp_path.glob("runs/*/journal.jsonl")):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        talking.send_signal(signal.SIGINT)
-        talking.send_signal(signal.SIGINT)
-        _, said = talking.communicate(timeout=60)
+    talking = spawn(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not any(b'"turn.ended"' in path.read_bytes() for path in tmp_path.glob("runs/*/journal.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    talking.send_signal(signal.SIGINT)
+    talking.send_signal(signal.SIGINT)
+    _, said = talking.communicate(timeout=60)
     assert talking.returncode == 130
     assert "Traceback" not in said
     assert [entry for entry in runtime.iterdir() if entry.is_dir()] == []

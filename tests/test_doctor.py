@@ -187,13 +187,12 @@ def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_process_of_that_number_is_not_enough(runtime: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as innocent:
-        leftover = doctor.Leftover("process", str(runtime / "x"), innocent.pid, 0.0)
-        said = doctor.repair([doctor.Finding("orphan", "warn", "", "", leftover)])
-        assert "had ended already" in said[0]
-        assert psutil.pid_exists(innocent.pid)
-        innocent.kill()
+def test_a_process_of_that_number_is_not_enough(runtime: Path, spawn: Callable[..., Any]) -> None:
+    innocent = spawn(["sleep", "60"])
+    leftover = doctor.Leftover("process", str(runtime / "x"), innocent.pid, 0.0)
+    said = doctor.repair([doctor.Finding("orphan", "warn", "", "", leftover)])
+    assert "had ended already" in said[0]
+    assert psutil.pid_exists(innocent.pid)
 
 
 def test_the_command_says_it_to_people_and_to_programs(runtime: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,9 @@ from hypothesis import strategies as st
 
 from orchestrator_lab.errors import DiskFull, JournalError
 from orchestrator_lab.journal import Event, JournalWriter, SecretMask, read_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -286,7 +290,7 @@ def test_no_space_on_the_real_full_device() -> None:
         os.close(writer._fd)
 
 
-def test_kill_in_the_middle_of_writing_loses_no_whole_line(path: Path) -> None:
+def test_kill_in_the_middle_of_writing_loses_no_whole_line(path: Path, spawn: Callable[..., Any]) -> None:
     code = textwrap.dedent(
         """
         import sys
@@ -301,12 +305,11 @@ def test_kill_in_the_middle_of_writing_loses_no_whole_line(path: Path) -> None:
     )
     last = 0
     for _ in range(3):
-        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for _, line in zip(range(300), process.stdout, strict=False):
-                told = int(line)
-            process.send_signal(signal.SIGKILL)
-            told = max([told, *(int(line) for line in process.stdout if line.endswith("\n"))])
+        process = spawn([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+        for _, line in zip(range(300), process.stdout, strict=False):
+            told = int(line)
+        process.send_signal(signal.SIGKILL)
+        told = max([told, *(int(line) for line in process.stdout if line.endswith("\n"))])
         numbers = [event.seq for event in read_events(path)[0]]
         assert numbers == list(range(1, len(numbers) + 1))
         assert len(numbers) >= told > last  # what was told is there

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _tmux_helpers import wait_for
@@ -15,6 +15,7 @@ from orchestrator_lab.tmux.process import kill_if_same, process_started
 from orchestrator_lab.tmux.server import kill_stale_clients
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 OWNER = """
@@ -91,15 +92,14 @@ def test_a_stale_client_is_killed_first(folder: Path) -> None:
         driver.kill()
 
 
-def test_no_foreign_process_is_killed(folder: Path) -> None:
-    with subprocess.Popen(["/bin/sleep", "60"]) as other:
-        started = process_started(other.pid)
-        assert started is not None
-        # the pid was recorded, and even the start time is right, but it is no control client on this socket
-        assert kill_stale_clients(folder / "tmux.sock", f"{other.pid}:{started} x:y 1:") == 0
-        assert not kill_if_same(other.pid, "another time")
-        assert other.poll() is None
-        other.kill()
+def test_no_foreign_process_is_killed(folder: Path, spawn: Callable[..., Any]) -> None:
+    other = spawn(["/bin/sleep", "60"])
+    started = process_started(other.pid)
+    assert started is not None
+    # the pid was recorded, and even the start time is right, but it is no control client on this socket
+    assert kill_stale_clients(folder / "tmux.sock", f"{other.pid}:{started} x:y 1:") == 0
+    assert not kill_if_same(other.pid, "another time")
+    assert other.poll() is None
 
 
 def test_adopt_twice_in_a_row(driver: TmuxDriver, folder: Path) -> None:
