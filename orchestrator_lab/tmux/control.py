@@ -166,10 +166,14 @@ class _Client:
                 return None
         finally:
             self._write_lock.release()
+        return self.wait(batch, deadline)
+
+    def wait(self, batch: _Batch, deadline: float) -> list[Reply] | None:
+        """Wait for the replies to commands that were written; None when the deadline is missed."""
         if not self._read_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return None
         try:
-            while len(batch.replies) < size:
+            while len(batch.replies) < batch.size:
                 if self.lost:
                     raise _Lost(sent=True)
                 left = deadline - time.monotonic()
@@ -309,6 +313,9 @@ class ControlChannel:
         self._socket = socket
         self._on_open = on_open
         self._client: _Client | None = None
+        #: Opened on a server that has not answered yet. To kill it before the server has let it in crashes tmux 3.3a
+        #: when it wakes up, in some cases of a hundred: it is waited for again instead.
+        self._knocking: _Client | None = None
         self._closed = False
         self._open_lock = threading.RLock()
 
@@ -434,13 +441,8 @@ class ControlChannel:
                 return client
             if client is not None:
                 client.kill()
-            self._client = client = _Client(self._argv)
-            try:
-                answered = client.run(b"display-message -p ''\n", 1, time.monotonic() + min(5.0, self.timeout))
-            except _Lost:
-                answered = None
-            if answered is None:
-                self._drop(client)
+            self._client = client = self._knock(time.monotonic() + min(5.0, self.timeout))
+            if client is None:
                 raise TmuxError(
                     f"no control client could be opened on {self._socket}: "
                     "the tmux server is gone, hangs, or has lost its session",
@@ -450,6 +452,26 @@ class ControlChannel:
             if self._on_open is not None:
                 self._on_open(self, pid, process_started(pid) or "")
             return client
+
+    def _knock(self, deadline: float) -> _Client | None:
+        """Open a client and wait until the server lets it in; None when it is lost, or has to be waited for again."""
+        client = self._knocking
+        asked = client is not None and not client.lost and client.owner == os.getpid() and bool(client.pending)
+        if client is None or not asked:
+            self._knocking = client = _Client(self._argv)
+        try:
+            if asked:
+                answered = client.wait(client.pending[0], deadline)
+            else:
+                answered = client.run(b"display-message -p ''\n", 1, deadline)
+        except _Lost:
+            client.kill()
+            self._knocking = None
+            return None
+        if answered is None:
+            return None
+        self._knocking = None
+        return client
 
     def _drop(self, client: _Client) -> None:
         with self._open_lock:
@@ -461,6 +483,7 @@ class ControlChannel:
         """End the control client; the server stays."""
         with self._open_lock:
             self._closed = True
-            if self._client is not None:
-                self._client.kill()
-                self._client = None
+            for client in (self._client, self._knocking):
+                if client is not None:
+                    client.kill()
+            self._client = self._knocking = None
