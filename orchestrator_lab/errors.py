@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "AgentFailed",
     "AgentNotFound",
+    "AlertNotFound",
     "ClusterExists",
     "ClusterNotFound",
     "ClusterStopped",
@@ -116,6 +117,10 @@ class VersionMismatch(OrchestratorLabError):
 
 class AgentNotFound(OrchestratorLabError):
     """The cluster has no agent of this name."""
+
+
+class AlertNotFound(OrchestratorLabError):
+    """The cluster has no open alert of this id."""
 
 
 class AgentFailed(OrchestratorLabError):

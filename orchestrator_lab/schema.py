@@ -483,6 +483,27 @@ EVENTS: dict[str, EventType] = {
             "A conversation between agents ended.",
             ("conversation_id", "agents", "rounds", "reason"),
         ),
+        EventType(
+            "alert.opened",
+            "Something is wrong and somebody should know; the envelope's level says how serious it is. "
+            "What else its rule knew are attributes too.",
+            ("alert_id", "rule", "message"),
+        ),
+        EventType(
+            "alert.escalated",
+            "An open alert became graver, or its sentence changed.",
+            ("alert_id", "rule", "message", "previous_level"),
+        ),
+        EventType(
+            "alert.repeated", "An open alert that nobody acknowledged is told again.", ("alert_id", "rule", "message")
+        ),
+        EventType("alert.acknowledged", "Somebody has seen an alert.", ("alert_id", "rule", "by")),
+        EventType("alert.resolved", "An alert is over: by itself, or closed by a person.", ("alert_id", "rule", "by")),
+        EventType(
+            "alert.notified",
+            "A channel was told of an alert, or could not be; of its address only the scheme is written.",
+            ("alert_id", "rule", "channel", "number", "ok", "error"),
+        ),
         EventType("note", "A remark for people.", ("text",)),
     )
 }
@@ -494,7 +515,7 @@ def new_id(prefix: str) -> str:
     Parameters
     ----------
     prefix : str
-        ``run_``, ``agt_``, ``msg_``, ``trn_``, ``cnv_``, ``dlg_`` or ``tcl_``; the underscore may
+        ``run_``, ``agt_``, ``msg_``, ``trn_``, ``cnv_``, ``dlg_``, ``tcl_`` or ``alr_``; the underscore may
         be left out.
 
     Returns

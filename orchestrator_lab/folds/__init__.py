@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.folds.agents import AgentFold, StateFold
+from orchestrator_lab.folds.alerts import AlertFold
 from orchestrator_lab.folds.base import Fold
 from orchestrator_lab.folds.messages import MessageFold
 from orchestrator_lab.folds.runs import EventFold, RunFold
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentFold",
+    "AlertFold",
     "DialogFold",
     "EventFold",
     "Fold",
@@ -45,7 +47,7 @@ def make_folds() -> dict[str, Fold]:
     dict of str to Fold
         By table name, without ``events`` (a copy of the journal in memory) and ``runs``.
     """
-    kinds = (AgentFold, MessageFold, TurnFold, ToolCallFold, DialogFold, StateFold)
+    kinds = (AgentFold, MessageFold, TurnFold, ToolCallFold, DialogFold, StateFold, AlertFold)
     return {kind.table: kind() for kind in kinds}
 
 
@@ -55,7 +57,7 @@ def fold(table: str, events: Iterable[Event]) -> Fold:
     Parameters
     ----------
     table : str
-        ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states`` or ``events``.
+        ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states``, ``alerts`` or ``events``.
     events : iterable of Event
         From the first of the run on.
 

@@ -25,6 +25,7 @@ from orchestrator_lab.errors import (
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import JournalWriter, SecretMask
 from orchestrator_lab.runtime import private_dir, read_record, update_record, write_private
+from orchestrator_lab.supervisor.alerts import Alerts
 from orchestrator_lab.supervisor.conversations import Conversations
 from orchestrator_lab.supervisor.keeperlink import KeeperLink
 from orchestrator_lab.supervisor.lifecycle import Lifecycle
@@ -79,6 +80,7 @@ class Supervisor:
         self.url = f"http://127.0.0.1:{record.port}"
         self.mask = SecretMask(self._known_secrets())
         self.journal = JournalWriter(self.run_dir / "journal.jsonl", run_id=record.run_id, mask=self.mask)
+        self.alerts = Alerts(self)
         self.ledger = Ledger(self.journal)
         self.tmux = TmuxThread()
         self.driver: TmuxDriver
@@ -189,6 +191,7 @@ class Supervisor:
             await self.gateway.aclose()
         with contextlib.suppress(OrchestratorLabError, AttributeError):
             await self.tmux.run(self.driver.kill)
+        self.alerts.stop()
         for runner in self.runners.values():
             self.keeper.tell(op="end", agent=runner.name)
             runner.close()

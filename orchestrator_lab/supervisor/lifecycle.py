@@ -236,6 +236,7 @@ class Lifecycle:
             update={"agents": [agent for agent in self._cluster.config.agents if agent.name != runner.name]}
         )
         self._cluster.journal.append("agent.removed", agent=runner.name)
+        self._cluster.alerts.forget(runner.name)
 
     async def stop(self, names: list[str] | None = None) -> None:
         """End the agents; the tmux session, the journal and the supervisor stay."""

@@ -69,6 +69,7 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     panes = {pane.tags.get("agent"): pane for pane in await supervisor.tmux.run(supervisor.driver.panes)}
     turns = _read(supervisor, events)
     _close_what_ended(supervisor, events, turns)
+    supervisor.alerts.restore(events)
     unfinished: list[AgentRunner] = []
     exits: list[tuple[AgentRunner, PaneInfo]] = []
     for name in _members(events):
