@@ -33,7 +33,7 @@ _LOOSE_QUIET_S = 0.3
 #: Seconds until input that is not read yet is looked at again (reading it may show nothing).
 _UNREAD_S = 0.05
 #: A turn without a marker that was interrupted is over after this quiet, in seconds.
-_INTERRUPTED_QUIET_S = 0.5
+_INTERRUPTED_QUIET_S = 1.0
 #: Longest wait for a program to read one of several lines, and the pause between two looks, in seconds.
 _SETTLE_S = 0.5
 _SETTLE_LOOK_S = 0.01

@@ -131,6 +131,7 @@ def test_the_client_dies_with_its_owner_also_without_setpriv(
     client = driver._channel.client_pid
     assert client is not None
     os.kill(client, signal.SIGKILL)
+    os.waitid(os.P_PID, client, os.WEXITED | os.WNOWAIT)  # until then tmux may still answer it
     clients = []
 
     def open_another() -> None:
