@@ -151,6 +151,32 @@ class JournalReader:
         JournalError
             When the journal cannot be read or was replaced by a shorter one.
         """
+        for place, data in self._pieces():
+            with without_gc():
+                events = parse_lines(data, place=f"{self.path}, byte {place}")
+            yield events
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the lines appended since the last call, each with the byte offset at which it begins.
+
+        Yields
+        ------
+        tuple of (int, bytes)
+            Offset, and the line without its newline; whoever reads it decides what is worth decoding.
+
+        Raises
+        ------
+        JournalError
+            When the journal cannot be read or was replaced by a shorter one.
+        """
+        for begin, data in self._pieces():
+            place = begin
+            for line in data.split(b"\n")[:-1]:
+                yield place, line
+                place += len(line) + 1
+
+    def _pieces(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the complete lines that are new, some megabytes at a time, with their place."""
         try:
             # A run that nobody writes to costs one stat a look, not an open and a read.
             size = self.path.stat().st_size
@@ -169,12 +195,9 @@ class JournalReader:
                     rest += piece
                     end = rest.rfind(b"\n") + 1
                     if end:
-                        place = f"{self.path}, byte {self.offset}"
-                        with without_gc():
-                            events = parse_lines(rest[:end], place=place)
-                        self.offset += end
-                        rest = rest[end:]
-                        yield events
+                        lines, rest = rest[:end], rest[end:]
+                        begin, self.offset = self.offset, self.offset + end
+                        yield begin, lines
         except FileNotFoundError:
             if self.offset == 0:
                 return

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TAIL = 1 << 16
+#: Most events fit.
+_LINE = 1 << 12
 # macOS has no fdatasync.
 _datasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
@@ -213,6 +215,45 @@ class JournalWriter:
             except Exception:  # the journal outlives whoever watches it
                 logger.exception("a subscriber of %s failed on event %d", self.path, record.seq)
         return record
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far: the next event's line begins there."""
+        return self._size
+
+    def event_at(self, place: int) -> Event:
+        """Return the event whose line begins at a byte offset.
+
+        Parameters
+        ----------
+        place : int
+            What :attr:`size` was before it was written.
+
+        Returns
+        -------
+        Event
+            As it was written.
+
+        Raises
+        ------
+        JournalError
+            When no event begins there, or it cannot be read.
+        """
+        line = b""
+        try:
+            while not line.endswith(b"\n"):
+                piece = os.pread(self._fd, _LINE, place + len(line))
+                if not piece:
+                    break
+                line += piece[: piece.find(b"\n") + 1] or piece
+            return Event.from_json(line)
+        except OSError as error:
+            raise self._failure(error, "cannot be read") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalError(
+                f"{self.path}: no event begins at byte {place}; the journal was changed while the run goes on",
+                path=str(self.path),
+            ) from error
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call back with each event that is written from now on.

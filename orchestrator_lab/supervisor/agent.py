@@ -39,6 +39,7 @@ from orchestrator_lab.schema import new_id
 from orchestrator_lab.supervisor.dialogs import Dialogs
 from orchestrator_lab.supervisor.launching import LaunchFiles
 from orchestrator_lab.supervisor.looking import Looking
+from orchestrator_lab.supervisor.remembered import Remembered
 from orchestrator_lab.supervisor.screenwatch import ScreenWatch
 from orchestrator_lab.supervisor.states import Facts, decide
 from orchestrator_lab.supervisor.turnbook import TurnBook
@@ -65,6 +66,8 @@ _TOOLS_WAIT_S = 8.0
 _FINAL_SCREEN_S = 0.5
 #: A program that ends this soon after its start did not start.
 _END_GRACE_S = 3.0
+#: Prompts whose ids are remembered: one is told again only by a program that got no answer.
+_PROMPTS = 256
 _PANE_IS_DEAD = re.compile(r"^Pane is dead \(.*\)$\s*\Z", re.MULTILINE)
 
 
@@ -134,7 +137,7 @@ class AgentRunner:
         #: True for a process that an earlier supervisor started.
         self.was_adopted = False
         #: The program's own ids of the prompts that it is known to have taken.
-        self.prompts_taken: set[str] = set()
+        self.prompts_taken = Remembered(_PROMPTS)
         self.watch = ScreenWatch(self)
         self.files = LaunchFiles(self)
         self.looks = Looking(self)

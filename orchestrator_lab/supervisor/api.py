@@ -141,7 +141,7 @@ class Api:
         return JSONResponse({"messages": [message.to_dict() for message in sent]})
 
     async def _message(self, request: Request) -> Response:
-        message = self._supervisor.ledger.messages.get(request.path_params["message_id"])
+        message = self._supervisor.ledger.find(request.path_params["message_id"])
         if message is None:
             raise ConfigError(f"there is no message {request.path_params['message_id']!r} in this run")
         until = request.query_params.get("until")
@@ -153,7 +153,7 @@ class Api:
                 at = rungs.index(message.status) if message.status in rungs else len(rungs)
                 return message.final or (until in rungs and at >= rungs.index(until))
 
-            await self._supervisor.ledger.until(reached, timeout)
+            await self._supervisor.ledger.until_rung(message, reached, timeout)
         return JSONResponse(message.to_dict())
 
     async def _converse(self, request: Request) -> Response:
@@ -242,15 +242,17 @@ class Api:
         stop = supervisor.journal.subscribe(take)
 
         async def stream() -> AsyncIterator[str]:
-            from orchestrator_lab.journal.reader import read_events
+            from orchestrator_lab.journal.reader import JournalReader
 
             last = since
             try:
-                events, _ = await asyncio.to_thread(read_events, supervisor.journal.path)
-                for event in events:
-                    if event.seq > last:
-                        last = event.seq
-                        yield event.to_json() + "\n"
+                batches = JournalReader(supervisor.journal.path).batches()
+                # Piece by piece: a long journal is never held whole.
+                while (events := await asyncio.to_thread(next, batches, None)) is not None:
+                    for event in events:
+                        if event.seq > last:
+                            last = event.seq
+                            yield event.to_json() + "\n"
                 while not supervisor.ending.is_set() or not queue.empty():
                     try:
                         event = await asyncio.wait_for(queue.get(), 15)

@@ -6,6 +6,7 @@ decision: the follow-up of a message is queued exactly once, found again by its 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ __all__ = ["Conversation", "Conversations"]
 
 #: Ends of a message that are told to the asker on an edge that forwards.
 _FORWARDED = frozenset({"answered", "failed", "expired"})
+#: Conversations that a cluster's status tells of, beside those that go on.
+_TOLD = 100
 
 
 @dataclass(slots=True)
@@ -47,6 +50,9 @@ class Conversation:
     rounds: int
     turns: int = 0
     ended: str | None = None
+    #: The last step, while it goes on; one that never had a step has not begun.
+    last: Message | None = None
+    begun: bool = False
 
     def next_speaker(self, speaker: str) -> str:
         """Return who speaks after this one."""
@@ -75,7 +81,38 @@ class Conversations:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self.running: dict[str, Conversation] = {}
+        #: All of the run.
+        self.known: dict[str, Conversation] = {}
+        self._running: dict[str, Conversation] = {}
+
+    @property
+    def going_on(self) -> bool:
+        """Whether any conversation is not over."""
+        return bool(self._running)
+
+    def recent(self) -> list[Conversation]:
+        """Return those that go on, and the last ones that are over."""
+        last = list(itertools.islice(reversed(self.known.values()), _TOLD))
+        told = {one.conversation_id: one for one in [*self._running.values(), *reversed(last)]}
+        return list(told.values())
+
+    def restore(self, conversation: Conversation) -> None:
+        """Take over a conversation that an earlier supervisor began."""
+        self.known[conversation.conversation_id] = self._running[conversation.conversation_id] = conversation
+
+    def restore_step(self, message: Message, *, queued: bool) -> None:
+        """Take over a step that an earlier supervisor queued, or that was answered then."""
+        conversation = self._conversation(message)
+        if conversation is not None and queued:
+            conversation.last, conversation.begun = message, True
+        elif message.step is not None and message.status == "answered" and message.conversation_id in self.known:
+            self.known[message.conversation_id].turns += 1
+
+    def restore_end(self, conversation_id: str, reason: str) -> None:
+        """Take over that a conversation is over."""
+        conversation = self._running.pop(conversation_id, None)
+        if conversation is not None:
+            conversation.ended, conversation.last = reason, None
 
     def start(
         self,
@@ -91,8 +128,9 @@ class Conversations:
         A client that repeats a request, because the answer was lost, gives the same `conversation_id`.
         """
         supervisor = self._supervisor
-        if conversation_id in self.running and self._steps(str(conversation_id)):
-            return self.running[str(conversation_id)]
+        known = self.known.get(str(conversation_id))
+        if known is not None and known.begun:
+            return known
         for name in agents:
             supervisor.runner(name)
         if len(agents) < 2:
@@ -110,7 +148,7 @@ class Conversations:
                     recipient=listener,
                 )
         conversation = Conversation(conversation_id or new_id("cnv_"), tuple(agents), rounds)
-        self.running[conversation.conversation_id] = conversation
+        self.restore(conversation)
         supervisor.journal.append(
             "conversation.started",
             conversation_id=conversation.conversation_id,
@@ -118,7 +156,7 @@ class Conversations:
             rounds=rounds,
         )
         try:
-            supervisor.routing.send(
+            conversation.last = supervisor.routing.send(
                 sender="user",
                 recipient=agents[0],
                 text=opening,
@@ -129,6 +167,7 @@ class Conversations:
         except OrchestratorLabError as error:
             self._end(conversation, error.message)
             raise
+        conversation.begun = True
         return conversation
 
     def turn_over(self, message: Message, ended: TurnEnded) -> None:
@@ -147,10 +186,7 @@ class Conversations:
         conversation = self._conversation(message)
         if conversation is None:
             self._forward(message, message.reply)
-        elif message.status == "answered" and not any(
-            one.in_reply_to == message.message_id and one.step is not None
-            for one in self._steps(conversation.conversation_id)
-        ):
+        elif message.status == "answered" and message is conversation.last:
             self._pass_on(conversation, message, message.reply)
 
     def lost(self, message: Message) -> None:
@@ -163,11 +199,11 @@ class Conversations:
 
     def agent_ended(self, name: str) -> None:
         """End the conversations whose next step waits for an agent that has ended."""
-        for conversation in self.running.values():
-            steps = [] if conversation.ended is not None else self._steps(conversation.conversation_id)
-            if steps and steps[-1].recipient == name and steps[-1].status == "queued":
+        for conversation in list(self._running.values()):
+            last = conversation.last
+            if last is not None and last.recipient == name and last.status == "queued":
                 self._supervisor.ledger.advance(
-                    steps[-1],
+                    last,
                     "failed",
                     error_type="exited",
                     error_message=f"{name} ended before it was written to; nothing was typed",
@@ -175,23 +211,16 @@ class Conversations:
 
     def end_stranded(self) -> None:
         """End conversations that a dead supervisor left without a message that could carry them on."""
-        for conversation in self.running.values():
-            if conversation.ended is not None:
-                continue
-            steps = self._steps(conversation.conversation_id)
-            if not steps:
+        for conversation in list(self._running.values()):
+            last = conversation.last
+            if last is None:
                 self._end(conversation, "the supervisor ended before the opening was sent")
-            elif steps[-1].status in {"refused", "expired", "failed", "uncertain"}:
-                self.lost(steps[-1])
+            elif last.status in {"refused", "expired", "failed", "uncertain"}:
+                self.lost(last)
 
     def _conversation(self, message: Message) -> Conversation | None:
         """Return the conversation that goes on with a message; what is said besides carries nothing on."""
-        conversation = self.running.get(message.conversation_id) if message.step is not None else None
-        return None if conversation is None or conversation.ended is not None else conversation
-
-    def _steps(self, conversation_id: str) -> list[Message]:
-        messages = self._supervisor.ledger.messages.values()
-        return [one for one in messages if one.conversation_id == conversation_id and one.step is not None]
+        return self._running.get(message.conversation_id) if message.step is not None else None
 
     def _pass_on(self, conversation: Conversation, message: Message, reply: str | None) -> None:
         if conversation.turns >= conversation.rounds * len(conversation.agents):
@@ -206,7 +235,7 @@ class Conversations:
         elif not runner.running:
             self._end(conversation, f"{following} is {runner.state}")
         else:
-            self._type(message, following, str(reply), step=(message.step or 0) + 1)
+            conversation.last = self._type(message, following, str(reply), step=(message.step or 0) + 1)
 
     def _forward(self, message: Message, reply: str | None) -> None:
         """Type an answer to the agent that asked, where the edge says so; never an answer to an answer.
@@ -222,7 +251,7 @@ class Conversations:
             return
         if supervisor.config.topology.replies(message.sender, message.recipient) != "forward":
             return
-        if any(_answered_by(message, other) for other in supervisor.ledger.messages.values()):
+        if message.replied:
             return
         if message.status == "answered" and (reply or "").strip():
             self._type(message, message.sender, str(reply))
@@ -232,8 +261,8 @@ class Conversations:
 
     def _type(
         self, message: Message, recipient: str, reply: str, *, source: str = "agent", step: int | None = None
-    ) -> None:
-        self._supervisor.routing.queue(
+    ) -> Message:
+        return self._supervisor.routing.queue(
             sender=message.recipient,
             recipient=recipient,
             text=reply,
@@ -247,7 +276,7 @@ class Conversations:
         )
 
     def _end(self, conversation: Conversation, reason: str) -> None:
-        conversation.ended = reason
+        self.restore_end(conversation.conversation_id, reason)
         self._supervisor.journal.append(
             "conversation.ended",
             conversation_id=conversation.conversation_id,
@@ -255,10 +284,3 @@ class Conversations:
             level="info" if reason == "completed" else "warning",
         )
         self._supervisor.ledger.poke()
-
-
-def _answered_by(message: Message, other: Message) -> bool:
-    return other.in_reply_to == message.message_id and (other.sender, other.recipient) == (
-        message.recipient,
-        message.sender,
-    )

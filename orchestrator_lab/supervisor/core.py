@@ -220,7 +220,7 @@ class Supervisor:
         runners = [self.runner(name) for name in names] if names else list(self.runners.values())
 
         def idle() -> bool:
-            if any(conversation.ended is None for conversation in self.conversations.running.values()):
+            if self.conversations.going_on:
                 return False
             return all(
                 not self.mailboxes[one.name].busy and not one.amending and one.state in {"idle", "exited", "failed"}
@@ -231,7 +231,7 @@ class Supervisor:
 
     async def conversation_over(self, conversation_id: str, timeout_s: float | None) -> dict[str, Any]:
         """Wait for the end of a conversation."""
-        conversation = self.conversations.running.get(conversation_id)
+        conversation = self.conversations.known.get(conversation_id)
         if conversation is None:
             raise ConfigError(f"there is no conversation {conversation_id!r} in this run")
         if not await self.ledger.until(lambda: conversation.ended is not None, timeout_s):
@@ -291,9 +291,9 @@ class Supervisor:
             "tmux_socket": str(self.folder / "tmux.sock"),
             "attach": shlex.join(self.attach()),
             "agents": [runner.describe() for runner in self.runners.values()],
-            "messages": len(self.ledger.messages),
+            "messages": self.ledger.count,
             "events": self.journal.seq,
-            "conversations": [one.to_dict() for one in self.conversations.running.values()],
+            "conversations": [one.to_dict() for one in self.conversations.recent()],
             "problem": next((box.halted for box in self.mailboxes.values() if box.halted), None),
         }
 

@@ -308,7 +308,7 @@ class Mailbox:
         if runner.turn is not None or turn is None or key is None or turn is self._cleared or runner.pane_id is None:
             return
         screen = await supervisor.screen(runner, escapes=runner.adapter.styled)
-        messages = [supervisor.ledger.messages[one] for one in turn.message_ids]
+        messages = [supervisor.ledger[one] for one in turn.message_ids]
         texts = [one.expected for one in messages if one.claimed_at and one.expected]
         if not any(runner.adapter.restored(screen, text) for text in texts):
             self._leftover = None

@@ -166,8 +166,8 @@ class LaunchFiles:
     def catch_up(self) -> None:
         """Take in what was reported while no supervisor lived, once what the last one knew is restored."""
         self._runner.recovering = False
-        for message in self._runner.supervisor.ledger.messages.values():
-            if message.recipient == self._runner.name and message.expected is None:
+        for message in self._runner.supervisor.ledger.to(self._runner.name):
+            if message.expected is None:
                 message.expected = self._runner.adapter.typed(message.text).expected
                 if (
                     self._runner.turn is not None

@@ -222,8 +222,8 @@ class Lifecycle:
         self._cluster.keeper.tell(op="end", agent=runner.name)
         self._cluster.keeper.tell(op="forget", agent=runner.name)
         self._cluster.mailboxes.pop(runner.name).close()
-        for message in list(self._cluster.ledger.messages.values()):
-            if message.recipient == runner.name and message.status == "queued":
+        for message in self._cluster.ledger.to(runner.name):
+            if message.status == "queued":
                 self._cluster.ledger.advance(
                     message, "failed", error_type="removed", error_message=f"{runner.name} left the cluster"
                 )

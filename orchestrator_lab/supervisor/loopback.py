@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from orchestrator_lab.errors import MessageRefused, OrchestratorLabError, to_payload
+from orchestrator_lab.supervisor.remembered import Remembered
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of a hook or a message; Claude Code's hooks carry a tool's whole output.
 _LONGEST_BODY = 64 << 20
+#: Hooks whose ids are remembered: one is repeated within half a minute or not at all.
+_HOOKS = 4096
 
 
 class Loopback:
@@ -45,7 +48,7 @@ class Loopback:
         self._supervisor = supervisor
         #: Loading the MCP SDK takes a second, during which agents start: requests wait for it.
         self.tools: asyncio.Future[Tools] = asyncio.get_running_loop().create_future()
-        self._seen: dict[str, None] = {}
+        self._seen = Remembered(_HOOKS)
         self.app = Starlette(
             routes=[
                 Route("/hooks", self._hook, methods=["POST"]),
@@ -70,12 +73,8 @@ class Loopback:
             return payload
         # A program that repeats a hook, because our answer was lost, gives it the same id.
         hook_id = payload.get("hook_id")
-        if isinstance(hook_id, str):
-            if hook_id in self._seen:
-                return JSONResponse({})
-            self._seen[hook_id] = None
-            if len(self._seen) > 10_000:
-                self._seen.pop(next(iter(self._seen)))
+        if isinstance(hook_id, str) and not self._seen.add(hook_id):
+            return JSONResponse({})
         try:
             runner.hook(payload)
         except OrchestratorLabError as error:

@@ -7,6 +7,7 @@ is ``uncertain``, and later evidence may still settle it. A step that was half j
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -18,9 +19,8 @@ from pydantic import TypeAdapter
 from orchestrator_lab.agents.base import Accepted, DialogSeen, TurnEnded
 from orchestrator_lab.config import Agent
 from orchestrator_lab.errors import TmuxError
-from orchestrator_lab.journal.reader import read_events
-from orchestrator_lab.supervisor.conversations import Conversation
-from orchestrator_lab.supervisor.messages import Message
+from orchestrator_lab.supervisor.archive import NOWHERE
+from orchestrator_lab.supervisor.journalled import read_journal
 from orchestrator_lab.supervisor.turns import Turn
 from orchestrator_lab.tmux import PaneExit
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.messages import Message
     from orchestrator_lab.tmux import PaneInfo
 
 __all__ = ["recover"]
@@ -43,8 +44,6 @@ _LOOK_FOR_S = 12.0
 _NOTHING_CAME_S = 4.0
 #: Seconds between two looks.
 _LOOK_EVERY_S = 0.1
-#: What a supervisor journals before it recovers; the events before these are its predecessor's.
-_OWN = frozenset({"run.started", "journal.repaired", "supervisor.started"})
 
 
 async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[AgentRunner]:
@@ -62,13 +61,13 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     list of AgentRunner
         Those whose first start is not over.
     """
-    events, _ = read_events(supervisor.run_dir / "journal.jsonl")
+    known = await asyncio.to_thread(read_journal, supervisor)
+    events, turns = known.events, known.turns
     hello = await supervisor.keeper.hello(_HELLO_S)
     drained = {str(pane["agent"]): pane for pane in hello.get("panes", ()) if pane.get("open")}
-    gap_s = _gaps(supervisor, events, gap_since)
+    gap_s = _gaps(supervisor, known.last_at, gap_since)
     panes = {pane.tags.get("agent"): pane for pane in await supervisor.tmux.run(supervisor.driver.panes)}
-    turns = _read(supervisor, events)
-    _close_what_ended(supervisor, events, turns)
+    _close_what_ended(supervisor, turns)
     supervisor.alerts.restore(events)
     unfinished: list[AgentRunner] = []
     exits: list[tuple[AgentRunner, PaneInfo]] = []
@@ -87,11 +86,10 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
         adopted = supervisor.runners.get(pane.tags.get("agent", ""))
         if pane.dead and adopted is not None and adopted.running:
             exits.append((adopted, pane))
-    for event in events:
-        # A program that got no answer tells of a prompt again: it is known by either of the two events.
-        taken = event.event in {"message.accepted", "turn.started"} and event.attributes.get("prompt_id")
-        if taken and event.agent in supervisor.runners:
-            supervisor.runners[event.agent].prompts_taken.add(str(taken))
+    for name, taken in known.prompts.items():
+        if name in supervisor.runners:
+            for prompt_id in taken:
+                supervisor.runners[name].prompts_taken.add(prompt_id)
     for name, turn in turns.items():
         adopted = supervisor.runners.get(name)
         if adopted is not None and adopted.running:
@@ -117,7 +115,7 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     return unfinished
 
 
-def _gaps(supervisor: Supervisor, events: list[Event], gap_since: float | None) -> float:
+def _gaps(supervisor: Supervisor, last_at: str | None, gap_since: float | None) -> float:
     """Journal for how long nobody watched; return it in seconds."""
     if gap_since is not None:
         gap_s = max(0.0, time.time() - gap_since)
@@ -126,8 +124,7 @@ def _gaps(supervisor: Supervisor, events: list[Event], gap_since: float | None) 
         )
         return gap_s
     # Nobody noted when both ended: it was after their last event, so the gap is at most this long.
-    last = next((event for event in reversed(events) if event.event not in _OWN), None)
-    gap_s = 0.0 if last is None else max(0.0, time.time() - datetime.fromisoformat(last.at).timestamp())
+    gap_s = 0.0 if last_at is None else max(0.0, time.time() - datetime.fromisoformat(last_at).timestamp())
     for name in ("supervisor.gap", "keeper.gap"):
         supervisor.journal.append(
             name,
@@ -182,16 +179,15 @@ def _runs(events: list[Event], name: str) -> bool:
     return True
 
 
-def _close_what_ended(supervisor: Supervisor, events: list[Event], turns: dict[str, Turn]) -> None:
+def _close_what_ended(supervisor: Supervisor, turns: dict[str, Turn]) -> None:
     """Bring steps to their end that take several events and were cut off between two of them."""
     ledger = supervisor.ledger
-    ended = {str(event.turn_id): event for event in events if event.event == "turn.ended"}
     running = {turn.turn_id: turn for turn in turns.values()}
     for message in list(ledger.messages.values()):
         if message.status not in {"accepted", "started"} or message.turn_id is None:
             continue
-        if message.turn_id in ended:
-            end = ended[message.turn_id]
+        if message.places.reply != NOWHERE:
+            end = supervisor.journal.event_at(message.places.reply)
             reason = end.attributes.get("end_reason")
             if reason in {"interrupted", "error", "exited", "limit"}:
                 why = end.attributes.get("error_message") or f"the turn of {message.recipient} was {reason}"
@@ -246,75 +242,6 @@ def _was_stopped(events: list[Event]) -> bool:
         if event.event in {"cluster.stopped", "cluster.restarted"}:
             return event.event == "cluster.stopped"
     return False
-
-
-def _read(supervisor: Supervisor, events: list[Event]) -> dict[str, Turn]:
-    """Fill the ledger and the conversations; return the turns in progress."""
-    ledger, conversations = supervisor.ledger, supervisor.conversations
-    turns: dict[str, Turn] = {}
-    for event in events:
-        facts = event.attributes
-        message = ledger.messages.get(event.message_id or "")
-        if event.event == "message.queued":
-            expires = facts.get("expires_s")
-            queued_at = datetime.fromisoformat(event.at).timestamp()
-            ledger.messages[str(event.message_id)] = Message(
-                message_id=str(event.message_id),
-                conversation_id=facts.get("conversation_id", ""),
-                sender=facts["sender"],
-                recipient=facts["recipient"],
-                content=facts["content"],
-                kind=facts.get("kind", "direct"),
-                source=event.source or "program",
-                in_reply_to=facts.get("in_reply_to"),
-                hop=facts.get("hop", 0),
-                when=facts.get("when", "idle"),
-                header=facts.get("header"),
-                expires_at=None if expires is None else queued_at + float(expires),
-                step=facts.get("step"),
-            )
-        elif message is not None and event.event.startswith("message.") and event.event != "message.submitted":
-            message.status = event.event.removeprefix("message.")
-            message.turn_id = event.turn_id or message.turn_id
-            message.error_type = facts.get("error_type")
-            message.error_message = facts.get("error_message")
-            if message.status == "claimed":
-                message.claimed_at = datetime.fromisoformat(event.at).timestamp()
-        elif event.event == "turn.started" and event.agent:
-            ids = list(facts.get("message_ids", ()))
-            first = ledger.messages.get(ids[0]) if ids else None
-            turns[event.agent] = Turn(
-                str(event.turn_id),
-                None,
-                facts.get("prompt_id"),
-                ids,
-                event.source or "hook",
-                hop=first.hop if first else 0,
-                conversation_id=first.conversation_id if first else None,
-                began_at=first.claimed_at
-                if first and first.claimed_at
-                else datetime.fromisoformat(event.at).timestamp(),
-            )
-        elif event.event == "turn.first_output" and event.agent in turns:
-            turns[event.agent].first_output = True
-        elif event.event == "turn.ended" and event.agent:
-            turns.pop(event.agent, None)
-            for one in ledger.messages.values():
-                if one.turn_id == event.turn_id:
-                    one.reply = facts.get("reply")
-        elif event.event == "conversation.started":
-            identity = str(facts["conversation_id"])
-            conversations.running[identity] = Conversation(identity, tuple(facts["agents"]), int(facts["rounds"]))
-        elif event.event == "conversation.ended":
-            identity = str(facts["conversation_id"])
-            if identity in conversations.running:
-                conversations.running[identity].ended = facts.get("reason")
-    for conversation in conversations.running.values():
-        conversation.turns = sum(
-            one.status == "answered" and one.step is not None and one.conversation_id == conversation.conversation_id
-            for one in ledger.messages.values()
-        )
-    return turns
 
 
 def _ready_source(events: list[Event], name: str) -> str | None:
@@ -378,8 +305,8 @@ def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: lis
 async def _settle(supervisor: Supervisor, runner: AgentRunner) -> None:
     """Find out what became of the messages whose bytes may have reached the pane."""
     ledger = supervisor.ledger
-    for message in list(ledger.messages.values()):
-        if message.recipient != runner.name:
+    for message in ledger.to(runner.name):
+        if message.final:
             continue
         typed = runner.adapter.typed(message.text)
         message.expected = typed.expected

@@ -65,8 +65,8 @@ class Routing:
 
         A client that repeats a request, because the answer was lost, gives the same `message_id`.
         """
-        if message_id is not None and message_id in self._cluster.ledger.messages:
-            return self._cluster.ledger.messages[message_id]
+        if message_id is not None and (known := self._cluster.ledger.find(message_id)) is not None:
+            return known
         if recipient == "user":
             raise MessageRefused(
                 "the user reads the transcript of your turn: end your turn with what you want to say instead",
@@ -116,8 +116,8 @@ class Routing:
         """Return the message that is replied to; an agent knows only those that it sent or got."""
         if not in_reply_to:
             return None
-        parent = self._cluster.ledger.messages.get(in_reply_to)
-        if parent is None or (sender != USER and not _known(parent, sender)):
+        parent = self._cluster.ledger.find(in_reply_to)
+        if parent is None or (sender != USER and not parent.known_to(sender)):
             yours = "" if sender == USER else " that you sent or got"
             raise MessageRefused(
                 f"there is no message {in_reply_to!r}{yours}; give the id from the first line of the message that you "
@@ -153,7 +153,7 @@ class Routing:
         """
         if message.step is not None or self._cluster.config.topology.allows(message.sender, message.recipient):
             return True
-        parent = self._cluster.ledger.messages.get(message.in_reply_to or "")
+        parent = self._cluster.ledger.find(message.in_reply_to or "")
         return parent is not None and _answers(message.sender, message.recipient, parent)
 
     def queue(
@@ -220,22 +220,13 @@ class Routing:
 
         What is not typed yet, and what was refused, it has not got.
         """
-        found = [one for one in self._cluster.ledger.messages.values() if _known(one, name)]
-        if since is None:
-            return [_told(one) for one in found[-limit:]]
-        ids = [one.message_id for one in found]
-        if since not in ids:
-            raise MessageRefused(
-                f"there is no message {since!r} that you sent or got; leave since out to read the newest"
-            )
-        return [_told(one) for one in found[ids.index(since) + 1 :][:limit]]
+        return [_told(one) for one in self._cluster.ledger.history(name, since, limit)]
 
     def unsettled(self, name: str, prompt: str) -> Message | None:
         """Return a message to this agent that bytes were written for, and that this prompt proves."""
-        for message in self._cluster.ledger.messages.values():
+        for message in self._cluster.ledger.to(name):
             if (
-                message.recipient == name
-                and message.status in {"claimed", "written", "uncertain"}
+                message.status in {"claimed", "written", "uncertain"}
                 and message.expected is not None
                 and message.expected.rstrip() == prompt.rstrip()
             ):
@@ -246,14 +237,6 @@ class Routing:
 def _answers(sender: str, recipient: str, parent: Message) -> bool:
     """Tell whether a message answers another one, to the one that wrote it."""
     return (parent.recipient, parent.sender) == (sender, recipient) and parent.status != "refused"
-
-
-def _known(message: Message, name: str) -> bool:
-    """Tell whether an agent sent a message, or got it."""
-    if message.sender == name:
-        return True
-    reached = message.status not in {"queued", "claimed", "refused", "expired"}
-    return message.recipient == name and reached and not (message.status == "failed" and message.turn_id is None)
 
 
 def _told(message: Message) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class TurnBook:
         turn = next((one for one in turns if one.prompt_id == accepted.prompt_id), None)
         if turn is None:
             return
-        messages = self._runner.supervisor.ledger.messages
+        messages = self._runner.supervisor.ledger
         known = [messages[one].expected or "" for one in turn.message_ids]
         message = (
             self._runner.delivering if self._runner.delivering is not None and self._runner.delivering.in_pane else None
@@ -176,8 +176,7 @@ class TurnBook:
         if accepted.prompt_id is None:
             return False
         turn = self._runner.turn
-        known = accepted.prompt_id in self._runner.prompts_taken
-        self._runner.prompts_taken.add(accepted.prompt_id)
+        known = not self._runner.prompts_taken.add(accepted.prompt_id)
         if turn is not None and turn.prompt_id is None and turn.prompt and _same(accepted.prompt, turn.prompt):
             turn.prompt_id = accepted.prompt_id
             return True
@@ -202,7 +201,7 @@ class TurnBook:
         )
         for message_id in self._runner.turn.message_ids:
             self._runner.supervisor.ledger.advance(
-                self._runner.supervisor.ledger.messages[message_id],
+                self._runner.supervisor.ledger[message_id],
                 "started",
                 source=source,
                 turn_id=self._runner.turn.turn_id,
@@ -261,6 +260,7 @@ class TurnBook:
         turn.reply, turn.ended = ended.reply, ended
         if ended.usage is not None:
             self._usage(turn, ended.usage)
+        turn.place = self._runner.supervisor.journal.size
         self._runner.supervisor.journal.append(
             "turn.ended",
             agent=self._runner.name,
@@ -271,7 +271,7 @@ class TurnBook:
             error_message=ended.error_message,
         )
         for message_id in turn.message_ids:
-            self._settle(self._runner.supervisor.ledger.messages[message_id], turn, ended)
+            self._settle(self._runner.supervisor.ledger[message_id], turn, ended)
         if ended.usage is None and self._runner.transcript is not None and self._runner.adapter.reports:
             self._runner.amending += 1
             self._runner.spawn(self._amend_usage(turn))
@@ -292,7 +292,7 @@ class TurnBook:
     def _settle(self, message: Message, turn: Turn, ended: TurnEnded) -> None:
         """Give a message the outcome of the turn that took it."""
         ledger = self._runner.supervisor.ledger
-        message.reply = ended.reply
+        ledger.answer(message, ended.reply, turn.place)
         if ended.reason in {"interrupted", "error", "exited", "limit"}:
             ledger.advance(
                 message,
@@ -366,7 +366,7 @@ class TurnBook:
         screen = await self._runner.supervisor.screen(self._runner, escapes=True)
         if self._runner.turn is not turn or not self._runner.adapter.restored(screen, turn.prompt or ""):
             return False
-        messages = self._runner.supervisor.ledger.messages
+        messages = self._runner.supervisor.ledger
         if all(messages[one].claimed_at for one in turn.message_ids):  # a person's own text is left to them
             await self._runner.supervisor.tmux.run(
                 self._runner.supervisor.driver.press, self._runner.pane_id, self._runner.adapter.clear_key

@@ -41,6 +41,8 @@ class Turn:
     tools: set[str] = field(default_factory=set)
     began_at: float = field(default_factory=time.time)
     reply: str | None = None
+    #: Where the journal tells of its end.
+    place: int = -1
     #: How it ended, for texts that are found to belong to it afterwards.
     ended: TurnEnded | None = None
     interrupted: bool = False
