@@ -19,6 +19,8 @@ from orchestrator_lab.supervisor.conversations import Conversation
 from orchestrator_lab.supervisor.turns import Turn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator_lab.supervisor.core import Supervisor
     from orchestrator_lab.supervisor.messages import Message
 
@@ -29,10 +31,9 @@ logger = logging.getLogger(__name__)
 #: What a supervisor journals before it recovers; the events before these are its predecessor's.
 _OWN = frozenset({"run.started", "journal.repaired", "supervisor.started"})
 #: Many and of no use here: they are not even decoded.
-_PASSED_OVER = frozenset(
-    {"gateway.request", "gateway.response", "turn.usage", "tool.started", "tool.ended", "message.submitted"}
-    | {"agent.state", "agent.model"}
-)
+_PASSED_OVER = frozenset({"gateway.request", "gateway.response", "tool.started", "tool.ended", "message.submitted"})
+#: Of interest to those who watch, and to nobody afterwards.
+_PASSED_ON = frozenset({"agent.state", "agent.model", "process.sample"})
 #: Ids of each agent's last prompts that are kept.
 _PROMPTS = 256
 _NAME = re.compile(rb'\{"seq":\d+,"event":"([a-z_.]+)","at":"([^"]+)"')
@@ -60,27 +61,31 @@ class Journalled:
     last_at: str | None = None
 
 
-def read_journal(supervisor: Supervisor) -> Journalled:
+def read_journal(supervisor: Supervisor, *watchers: Callable[[Event], None]) -> Journalled:
     """Fill a new supervisor's ledger and conversations from its journal, and return the rest.
 
     Parameters
     ----------
     supervisor : Supervisor
         Has not taken anything in yet.
+    *watchers : callable
+        Told each event on the way, oldest first, but for those of the gateway and of tools: figures and limits are
+        counted anew from them.
 
     Returns
     -------
     Journalled
         What else its predecessor knew.
     """
-    fold = _Fold(supervisor)
+    fold = _Fold(supervisor, watchers)
     for place, line in JournalReader(supervisor.journal.path).lines():
         fold.line(place, line)
     return fold.known
 
 
 class _Fold:
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, watchers: tuple[Callable[[Event], None], ...]) -> None:
+        self._watchers = watchers
         self._ledger, self._conversations = supervisor.ledger, supervisor.conversations
         self.known = Journalled()
         self._in_turn: dict[str, list[Message]] = defaultdict(list)
@@ -99,6 +104,8 @@ class _Fold:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             logger.warning("the journal's line at byte %d is damaged and was skipped (%s)", place, error)
             return
+        for watcher in self._watchers:
+            watcher(event)
         if event.event.startswith("message."):
             self._message(event, place)
         elif event.event.startswith("turn."):
@@ -110,7 +117,7 @@ class _Fold:
         elif event.event == "conversation.ended":
             facts = event.attributes
             self._conversations.restore_end(str(facts["conversation_id"]), str(facts.get("reason")))
-        else:
+        elif event.event not in _PASSED_ON:
             self.known.events.append(event)
 
     def _message(self, event: Event, place: int) -> None:
