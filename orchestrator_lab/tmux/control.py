@@ -48,6 +48,9 @@ ONE_BLOCK = frozenset(  # a block of words reads better than sixty quoted ones
     """.split()  # noqa: SIM905
 )
 
+# What is asked last where commands nest, and how many blocks they answer with depends on what happens.
+_END = "olab-end"
+
 # Asking twice does no harm: these are sent again when the client was lost on the way.
 _ASKING = frozenset({"capture-pane", "display-message", "has-session"})
 
@@ -86,13 +89,18 @@ class _Lost(Exception):
 
 
 class _Batch:
-    """Commands written together, and the replies to them so far."""
+    """Commands written together, and the replies to them so far; a size of None: up to the answer to `_END`."""
 
-    __slots__ = ("replies", "size")
+    __slots__ = ("done", "replies", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | None) -> None:
         self.size = size
         self.replies: list[Reply] = []
+        self.done = False
+
+    def take(self, reply: Reply) -> None:
+        self.replies.append(reply)
+        self.done = reply.text == _END if self.size is None else len(self.replies) == self.size
 
 
 def control_tail(socket: Path, session: str) -> list[str]:
@@ -153,7 +161,7 @@ class _Client:
         self._own = False
         self._body: list[bytes] = []
 
-    def run(self, data: bytes, size: int, deadline: float) -> list[Reply] | None:
+    def run(self, data: bytes, size: int | None, deadline: float) -> list[Reply] | None:
         """Write commands and wait for their replies; None when the deadline is missed."""
         batch = _Batch(size)
         if not self._write_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -173,7 +181,7 @@ class _Client:
         if not self._read_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             return None
         try:
-            while len(batch.replies) < batch.size:
+            while not batch.done:
                 if self.lost:
                     raise _Lost(sent=True)
                 left = deadline - time.monotonic()
@@ -254,8 +262,8 @@ class _Client:
             logger.warning("tmux sent a reply that nobody asked for: %s", reply.text[:200])
             return
         batch = self.pending[0]
-        batch.replies.append(reply)
-        if len(batch.replies) == batch.size:
+        batch.take(reply)
+        if batch.done:
             self.pending.popleft()
 
     # -- the end
@@ -352,7 +360,7 @@ class ControlChannel:
         commands: Sequence[Sequence[str]],
         *,
         timeout: float | None = None,
-        blocks: int | None = None,
+        nested: bool = False,
     ) -> list[Reply]:
         """Run several commands in one write; all are executed, whatever becomes of the others.
 
@@ -362,13 +370,13 @@ class ControlChannel:
             Commands and arguments, unquoted. Each must be one that answers with one block.
         timeout : float, optional
             Seconds for the whole batch; the channel's own, and 50 ms per command, when omitted.
-        blocks : int, optional
-            How many blocks tmux answers with, for commands that are known to nest; one a command when omitted.
+        nested : bool, default False
+            The commands may run others, which answer with blocks of their own.
 
         Returns
         -------
         list of Reply
-            One reply a block, in order.
+            One reply a block, in order: one a command, unless they nest.
 
         Raises
         ------
@@ -377,8 +385,9 @@ class ControlChannel:
         """
         if not commands:
             return []
-        if blocks is None:
-            blocks = len(commands)
+        if nested:
+            commands = [*commands, ["display-message", "-p", _END]]
+        else:
             for command in commands:
                 if command[0] not in ONE_BLOCK:
                     raise TmuxError(
@@ -396,7 +405,7 @@ class ControlChannel:
         for last in (False, True):
             client = self._opened()
             try:
-                replies = client.run(data, blocks, time.monotonic() + timeout)
+                replies = client.run(data, None if nested else len(commands), time.monotonic() + timeout)
             except _Lost as lost:
                 self._drop(client)
                 if not last and (not lost.sent or _only_asks(commands)):
@@ -413,7 +422,7 @@ class ControlChannel:
                     command=commands[0][0],
                     executed="unknown",
                 )
-            return replies
+            return replies[:-1] if nested else replies
         raise AssertionError  # pragma: no cover - the loop returns or raises
 
     @property

@@ -261,7 +261,8 @@ class TmuxDriver(PaneHouse):
         keep_newlines: bool = False,
         mark: str | None = None,
         framed: bool = False,
-    ) -> None:
+        submit: bool = False,
+    ) -> bool:
         r"""Type a text into a pane, whatever its length, also while somebody scrolls in it.
 
         Parameters
@@ -279,6 +280,13 @@ class TmuxDriver(PaneHouse):
         framed : bool, default False
             The program is known to have asked for the marks. tmux does not see that while somebody scrolls in the pane:
             with this they are sent all the same; without, whoever scrolls is put back to the end first.
+        submit : bool, default False
+            Press Enter behind the text, in the same breath.
+
+        Returns
+        -------
+        bool
+            Whether Enter was pressed. The text was typed in any case.
 
         Raises
         ------
@@ -289,10 +297,17 @@ class TmuxDriver(PaneHouse):
             When tmux did not answer: the text may have been typed or not.
         """
         data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-        if data:
-            self._typist.paste(
-                pane_id, data, bracketed=bracketed, keep_newlines=keep_newlines, mark=mark, framed=framed
-            )
+        if not data:
+            return False
+        return self._typist.paste(
+            pane_id,
+            data,
+            bracketed=bracketed,
+            keep_newlines=keep_newlines,
+            mark=mark,
+            framed=framed,
+            submit=submit,
+        )
 
     def paste_mark(self, pane_id: str) -> str:
         """Return the mark of the last marked paste into a pane, whoever made it.

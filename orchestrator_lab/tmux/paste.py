@@ -1,7 +1,8 @@
-"""Typing into a pane: text from a private file, the carriage return on its own.
+"""Typing into a pane: text from a buffer of tmux's, the carriage return on its own.
 
 ``send-keys`` loses a trailing ``;``, fails above 16 KB and is swallowed in copy mode; a pasted buffer does
-none of that, and no text is ever in a command line.
+none of that. A short text reaches its buffer through the control channel, a long one by a private file; no text is
+ever in a command line.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ __all__ = ["Typist", "check_key", "check_pane_id"]
 #: What tmux prints instead of pasting.
 _REFUSED = "olab-refused"
 _PREFIX = "olab-"
+#: A text of so many bytes is quoted into the control channel, in a third of the time that a file takes; tmux's parser
+#: is slow, and from some 8 000 bytes on a file is faster.
+_INLINE = 4096
 #: Somebody may enter or leave copy mode between a look and the paste; so often it is looked again.
 _MODE_TRIES = 5
 #: Option of a pane that holds the mark of the last marked paste.
@@ -107,6 +111,7 @@ class Typist:
         self._raw_flag = " -S" if raw_flag else ""
         self._count = itertools.count(1)
         self._prefix = f"{_PREFIX}{os.getpid()}"
+        self._return = f"{self._prefix}-return"
         self._return_loaded = False
         buffers.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -119,56 +124,78 @@ class Typist:
         keep_newlines: bool,
         mark: str | None = None,
         framed: bool = False,
-    ) -> None:
+        submit: bool = False,
+    ) -> bool:
         """Paste bytes into a pane (see :meth:`TmuxDriver.paste`)."""
+        raw = " -r" * keep_newlines
         if not bracketed:
-            self._paste(pane_id, data, f"{' -r' * keep_newlines}", mark=mark)
-            return
+            entered = self._paste(pane_id, data, raw, mark=mark, submit=submit)
+            assert entered is not None  # noqa: S101 - for the type checker: without a condition it is made or raises
+            return entered
+        in_mode = False
         for _ in range(_MODE_TRIES):
-            found, dead, in_mode = self._look(pane_id)
-            if in_mode and found and not dead and not framed:
-                self._channel.run("copy-mode", "-q", "-t", pane_id)
-                in_mode = False
             # While somebody scrolls, tmux looks for the program's wish in the wrong screen, and leaves the marks out.
             text, option = (_framed(data), "") if in_mode else (data, " -p")
             same = f"#{{==:#{{?pane_in_mode,1,0}},{int(in_mode)}}}"
-            if self._paste(pane_id, text, f"{option}{' -r' * keep_newlines}", mark=mark, condition=same):
-                return
+            entered = self._paste(pane_id, text, f"{option}{raw}", mark=mark, condition=same, submit=submit)
+            if entered is not None:
+                return entered
+            _, _, in_mode = self._look(pane_id)
+            if in_mode and not framed:
+                self._channel.run("copy-mode", "-q", "-t", pane_id)
+                in_mode = False
         raise TmuxError(f"somebody opens and closes copy mode in pane {pane_id} all the time", executed="no")
 
     def _paste(
-        self, pane_id: str, data: bytes, options: str, *, mark: str | None, condition: str | None = None
-    ) -> bool:
-        """Paste bytes while a condition holds; False when it does not, and nothing was typed."""
+        self,
+        pane_id: str,
+        data: bytes,
+        options: str,
+        *,
+        mark: str | None,
+        condition: str | None = None,
+        submit: bool = False,
+    ) -> bool | None:
+        """Paste bytes while a condition holds, and tell whether Enter was pressed behind them.
+
+        None when the condition does not hold, and nothing was typed.
+        """
         name = f"{self._prefix}-{next(self._count)}"
-        path = self._buffers / name
+        # Each is dropped when the one before it fails: with no mark on the pane, this paste was certainly not made.
+        steps = [] if mark is None else [f"set-option -p -t {pane_id} {MARK_OPTION} {quote(mark)}"]
+        steps += [f"paste-buffer -d -b {name} -t {pane_id}{options}{self._raw_flag}"]
+        if submit:
+            self._load_return()
+            steps += [f"paste-buffer -b {self._return} -t {pane_id}{self._raw_flag}"]
+        typing = self._guarded(pane_id, " ; ".join(steps), condition or "1")
         # tmux reads 20 MB/s; a slow machine gets twenty times as long.
         seconds = self._channel.timeout + len(data) / 1e6
+        inline = _inline(data)
+        path = self._buffers / name
         try:
-            _write_private(path, data)
-            paste = f"paste-buffer -d -b {name} -t {pane_id}{options}{self._raw_flag}"
-            # The mark comes first: without it on the pane, this paste was certainly not made.
-            marked = [] if mark is None else [["set-option", "-p", "-t", pane_id, MARK_OPTION, mark]]
+            if inline is None:
+                _write_private(path, data)
+                load = ["load-buffer", "-b", name, str(path)]
+            else:
+                load = ["set-buffer", "-b", name, "--", inline]
             try:
                 # One write; should loading fail, there is no buffer of this name to paste.
-                *_, loaded, _, pasted = self._channel.batch(
-                    [*marked, ["load-buffer", "-b", name, str(path)], self._guarded(pane_id, paste, condition or "1")],
-                    timeout=seconds,
-                    blocks=len(marked) + 3,
-                )
+                loaded, _, *made = self._channel.batch([load, typing], timeout=seconds, nested=True)
             except TmuxTimeout:
                 self._delete(name)
                 raise
         finally:
-            path.unlink(missing_ok=True)
-        if not (loaded.ok and pasted.ok) or pasted.text == _REFUSED:
-            self._delete(name)
-            if condition is not None and loaded.ok and pasted.text == _REFUSED:
-                found, dead, _ = self._look(pane_id)
-                if found and not dead:
-                    return False
-            self._complain(pane_id, loaded, pasted)
-        return True
+            if inline is None:
+                path.unlink(missing_ok=True)
+        refused = bool(made) and made[0].text == _REFUSED
+        pasted = len(steps) - submit
+        if not refused and sum(one.ok for one in made) >= pasted:
+            return submit and len(made) == len(steps) and made[-1].ok
+        self._delete(name)
+        found, dead, _ = self._look(pane_id)
+        if refused and loaded.ok and condition is not None and found and not dead:
+            return None
+        return self._complain(pane_id, loaded, *made)
 
     def mark(self, pane_id: str) -> str:
         """Return the mark of the last marked paste (see :meth:`TmuxDriver.paste_mark`)."""
@@ -177,22 +204,24 @@ class Typist:
 
     def enter(self, pane_id: str) -> None:
         """Send a lone carriage return (see :meth:`TmuxDriver.enter`)."""
-        name = f"{self._prefix}-return"
-        command = self._guarded(pane_id, f"paste-buffer -b {name} -t {pane_id}{self._raw_flag}")
+        command = self._guarded(pane_id, f"paste-buffer -b {self._return} -t {pane_id}{self._raw_flag}")
         for _ in range(2):
-            if not self._return_loaded:
-                self._channel.run("set-buffer", "-b", name, "\r")
-                self._return_loaded = True
-            _, pasted = self._channel.batch([command], blocks=2)
+            self._load_return()
+            _, pasted = self._channel.batch([command], nested=True)
             if pasted.ok or "no buffer" not in pasted.text:
                 break
             self._return_loaded = False  # somebody deleted it
         if not pasted.ok or pasted.text == _REFUSED:
             self._complain(pane_id, pasted)
 
+    def _load_return(self) -> None:
+        if not self._return_loaded:
+            self._channel.run("set-buffer", "-b", self._return, "\r")
+            self._return_loaded = True
+
     @staticmethod
     def _guarded(pane_id: str, command: str, condition: str = "1") -> list[str]:
-        """Return the command that types only into a living pane: two blocks, whatever happens.
+        """Return the command that types only into a living pane.
 
         tmux 3.3a crashes, with all its panes, when it pastes into a dead one; so the server itself has to look, in the
         same breath.
@@ -207,7 +236,7 @@ class Typist:
         check_key(key)
         command = ["send-keys", "-t", pane_id, key]
         press = " ".join(map(quote, command))
-        _, pressed = self._channel.batch([self._guarded(pane_id, press, "#{==:#{pane_in_mode},0}")], blocks=2)
+        _, pressed = self._channel.batch([self._guarded(pane_id, press, "#{==:#{pane_in_mode},0}")], nested=True)
         if pressed.text != _REFUSED and pressed.ok:
             return
         found, dead, in_mode = self._look(pane_id)
@@ -229,7 +258,7 @@ class Typist:
     def close(self) -> None:
         """Remove the buffer that holds the carriage return."""
         if self._return_loaded:
-            self._delete(f"{self._prefix}-return")
+            self._delete(self._return)
 
     def _delete(self, name: str) -> None:
         with contextlib.suppress(TmuxError):
@@ -258,6 +287,16 @@ class Typist:
             )
         said = "; ".join(reply.text for reply in replies if not reply.ok)
         raise TmuxError(f"typing into pane {pane_id} failed: {said}", pane_id=pane_id, executed="no")
+
+
+def _inline(data: bytes) -> str | None:
+    """Return a short text as it can be quoted into a command; None for what needs a file."""
+    if len(data) > _INLINE or b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _framed(data: bytes) -> bytes:

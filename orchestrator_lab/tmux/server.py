@@ -139,6 +139,8 @@ def start_server(
         ("-s", "exit-empty", "off"),
         ("-s", "escape-time", "20"),
         ("-s", "set-clipboard", "off"),
+        # The log of commands would keep what was typed.
+        ("-s", "message-limit", "0"),
         ("-g", "default-shell", "/bin/sh"),
         ("-g", "default-terminal", default_terminal()),
         ("-g", "default-size", size),

@@ -97,7 +97,7 @@ class Bench:
             rounds=80,
             repeat=5,
             target=None,
-            note="ours: file + paste-buffer twice",
+            note="ours: set-buffer, paste-buffer twice",
         )
         yield self.pair(
             "capture one pane (50 rows)",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from _tmux_helpers import Receiver, wait_for
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.tmux import TmuxDriver
@@ -40,6 +42,65 @@ def test_texts_arrive_as_they_are(driver: TmuxDriver, receiver: Receiver, text: 
     driver.paste(receiver.pane, text)
     data = text.encode()
     assert receiver.got(len(data)) == data
+
+
+# what tmux's parser knows, newlines, and any other character that a text may have
+WORDS = st.sampled_from(
+    [*"'\";\\$~#{}%^[]=\n\r\t ", "${HOME}", "#{pid}", "\\n", "\\;", " ; ", "'\\''", "--", "\x1b", "\x7f"]
+)
+ANY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(WORDS | ANY, min_size=1, max_size=12).map("".join), min_size=8, max_size=16))
+def test_any_text_arrives_to_the_byte(driver: TmuxDriver, receiver: Receiver, texts: list[str]) -> None:
+    before = receiver.file.stat().st_size
+    for text in texts:
+        driver.paste(receiver.pane, text, keep_newlines=True)
+    want = "".join(texts).encode()
+    assert receiver.got(before + len(want))[before:] == want
+
+
+def test_bytes_that_are_no_text(driver: TmuxDriver, receiver: Receiver) -> None:
+    data = bytes(range(256)) * 2
+    driver.paste(receiver.pane, data, keep_newlines=True)
+    assert receiver.got(len(data)) == data
+
+
+@pytest.mark.parametrize("size", [4, 10_000], ids=["inline", "by file"])
+def test_enter_in_the_same_breath(driver: TmuxDriver, receiver: Receiver, size: int) -> None:
+    text = b"x" * size
+    assert driver.paste(receiver.pane, text, mark="it's #1:1", submit=True) is True
+    assert driver.paste_mark(receiver.pane) == "it's #1:1"
+    assert driver.paste(receiver.pane, b"y") is False
+    # Somebody took the carriage return away: the text is typed, and the caller is told that Enter was not.
+    driver.run("delete-buffer", "-b", f"olab-{os.getpid()}-return")
+    assert driver.paste(receiver.pane, b"z", submit=True) is False
+    driver.enter(receiver.pane)
+    assert receiver.got(size + 4) == text + b"\ryz\r"
+
+
+def test_without_its_mark_nothing_is_typed(driver: TmuxDriver, receiver: Receiver, folder: Path) -> None:
+    dead = driver.create_pane("short", ["true"], cwd=folder).pane_id
+    wait_for(lambda: any(pane.dead for pane in driver.panes()))
+    with pytest.raises(TmuxError, match="has ended"):
+        driver.paste(dead, "x", mark="m:1", submit=True)
+    assert driver.paste_mark(dead) == ""
+    # A text that was not loaded is not pasted, and neither is Enter.
+    driver.run("set-option", "-p", "-t", receiver.pane, "@olab_typed", "before:1")
+    driver._typist._buffers = folder / "nowhere"
+    with pytest.raises(TmuxError, match="cannot be written"):
+        driver.paste(receiver.pane, "x" * 10_000, mark="m:2", submit=True)
+    assert driver.paste_mark(receiver.pane) == "before:1"
+    driver._typist._buffers = folder / "buffers"
+    driver.paste(receiver.pane, "y")
+    assert receiver.got(1) == b"y"
+
+
+def test_what_was_typed_is_in_no_log(driver: TmuxDriver, receiver: Receiver) -> None:
+    driver.paste(receiver.pane, "s3cret", submit=True)
+    receiver.got(7)
+    assert "s3cret" not in "".join(driver.server.cmd("show-messages").stdout)
 
 
 def test_newlines(driver: TmuxDriver, receiver: Receiver) -> None:
