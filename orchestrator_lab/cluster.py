@@ -126,9 +126,7 @@ class Agent:
         """
         if timeout is None:
             timeout = self._cluster.config.agent(self.name).response_timeout_s
-        exchange = self.send(text)
-        exchange.result(timeout)
-        return exchange
+        return self._cluster._ask(self.name, text, timeout)  # noqa: SLF001 - one class in two parts
 
     def screen(self, *, history: int = 0) -> Screen:
         """Return a still of the pane.
@@ -518,23 +516,31 @@ class Cluster:
         broadcast: bool = False,
     ) -> builtins.list[Exchange]:
         """Write the same text to several agents; see :meth:`Agent.send`."""
+        message = {"when": when, "in_reply_to": in_reply_to, "expires_s": expires, "source": source}
+        return self._post(to, text, {**message, "broadcast": broadcast})
+
+    def _post(
+        self,
+        to: Iterable[str],
+        text: str,
+        message: dict[str, Any],
+        *,
+        until: str | None = None,
+        timeout: float | None = None,
+    ) -> builtins.list[Exchange]:
+        """Write a message; `until` waits for a rung of it in the same call."""
         if not isinstance(text, str):
             raise ConfigError(f"a message is a text, got {type(text).__name__}")
         names = [to] if isinstance(to, str) else [str(name) for name in to]
-        reply = self.client.post(
-            "/messages",
-            {
-                "to": names,
-                "text": text,
-                "when": when,
-                "in_reply_to": in_reply_to,
-                "expires_s": expires,
-                "source": source,
-                "broadcast": broadcast,
-                "message_ids": [new_id("msg_") for _ in names],
-            },
-        )
+        ids = [new_id("msg_") for _ in names]
+        body = {"to": names, "text": text, "message_ids": ids, **message}
+        reply = self.client.post("/messages", body, timeout_s=timeout, until=until)
         return [Exchange(self, facts) for facts in reply["messages"]]
+
+    def _ask(self, name: str, text: str, timeout: float | None) -> Exchange:
+        (exchange,) = self._post([name], text, {}, until="final", timeout=timeout)
+        exchange.settled(timeout)
+        return exchange
 
     def ask(self, to: str, text: str, *, timeout: float | None = None) -> Exchange:
         """Write to one agent and wait for its answer; see :meth:`Agent.ask`."""

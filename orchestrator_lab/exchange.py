@@ -117,7 +117,7 @@ class Exchange:
             When it arrived, and the turn ended without an answer.
         """
         self._facts = self._client.get(self._path, timeout_s=timeout, until="final")
-        return self._outcome(timeout)
+        return self.settled(timeout)
 
     def accepted(self, timeout: float | None = None) -> Self:
         """Wait until the program has taken the message.
@@ -139,7 +139,7 @@ class Exchange:
         """
         self._facts = self._client.get(self._path, timeout_s=timeout, until="accepted")
         if self._facts["status"] not in {"accepted", "started", "answered"}:
-            self._outcome(timeout)
+            self.settled(timeout)
         return self
 
     def __await__(self) -> Generator[Any, None, str]:
@@ -147,9 +147,10 @@ class Exchange:
 
     async def _aresult(self) -> str:
         self._facts = await self._client.aget(self._path, until="final")
-        return self._outcome(None)
+        return self.settled(None)
 
-    def _outcome(self, timeout: float | None) -> str:
+    def settled(self, timeout: float | None) -> str:
+        """Return the answer, or raise what became of the message instead, after so many seconds of waiting."""
         status, recipient = self._facts["status"], self.recipient
         why = self._facts.get("error_message") or "no reason is known"
         if status == "answered":

@@ -9,9 +9,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from starlette.applications import Starlette
-from starlette.routing import Route
-
 from orchestrator_lab.errors import ConfigError, GatewayError, OrchestratorLabError
 from orchestrator_lab.gateway import anthropic, openai, responses
 from orchestrator_lab.gateway.http import (
@@ -144,13 +141,6 @@ class Gateway:
         self._upstream = Upstream()
         self._locals: dict[Path, LocalModel] = {}
         self._starting: dict[Path, asyncio.Task[LocalModel]] = {}
-        self.app = Starlette(
-            routes=[
-                Route("/{secret}", _Endpoint(self)),
-                Route("/{secret}/{rest:path}", _Endpoint(self)),
-            ]
-        )
-        self.app.router.redirect_slashes = False
 
     def bind(
         self,
@@ -285,10 +275,12 @@ class Gateway:
         self._starting.clear()
         await self._upstream.aclose()
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request of an agent's program."""
-        secret = scope["path_params"]["secret"]
-        path = "/" + scope["path_params"].get("rest", "")
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request of an agent's program: ``/SECRET/…`` below the place where this is mounted."""
+        if scope["type"] != "http":
+            return
+        secret, _, rest = scope["path"].removeprefix(scope.get("root_path", "")).lstrip("/").partition("/")
+        path = f"/{rest}"
         binding = self._bindings.get(headers_of(scope).get(SECRET_HEADER, "") if secret == BY_HEADER else secret)
         if binding is None:
             sentence = "This gateway address is not known: its agent was removed or the cluster was restarted."
@@ -468,16 +460,6 @@ class Gateway:
     def _write(self, event: str, call: _Call, attributes: dict[str, Any]) -> None:
         known = {name: value for name, value in attributes.items() if value is not None}
         self._record(event, agent=call.binding.agent, **known)
-
-
-class _Endpoint:
-    """The gateway as the ASGI application of a route (a route takes functions for request handlers)."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._gateway.handle(scope, receive, send)
 
 
 class _RefusedError(Exception):

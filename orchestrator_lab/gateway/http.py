@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["ClientGone", "decoded", "headers_of", "read_body", "send_json", "start", "until_gone"]
+__all__ = ["ClientGone", "TooLargeError", "decoded", "headers_of", "read_body", "send_json", "start", "until_gone"]
 
 #: The largest request body taken, in bytes: the Messages API takes 32 MB.
 MAX_BODY = 64 * 1024 * 1024
@@ -20,6 +20,10 @@ MAX_BODY = 64 * 1024 * 1024
 
 class ClientGone(Exception):
     """The client closed its connection before the answer was complete."""
+
+
+class TooLargeError(ValueError):
+    """A request's body is larger than any that is taken."""
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
@@ -55,7 +59,7 @@ async def read_body(receive: Receive) -> bytes:
     ------
     ClientGone
         When the client left before its end.
-    ValueError
+    TooLargeError
         When it is larger than 64 MiB.
     """
     parts = []
@@ -67,8 +71,8 @@ async def read_body(receive: Receive) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > MAX_BODY:
-            msg = f"the request is larger than {MAX_BODY} bytes"
-            raise ValueError(msg)
+            msg = f"a body of more than {MAX_BODY >> 20} MiB is not taken"
+            raise TooLargeError(msg)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

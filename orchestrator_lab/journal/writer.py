@@ -143,6 +143,8 @@ class JournalWriter:
         self._size = 0
         self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
+        #: Who waits for a flush that somebody else is about to make.
+        self._awaited: set[asyncio.Event] = set()
         self._sync_lock = threading.Lock()
         self._last_s = 0.0
         self._fd = self._open()
@@ -288,10 +290,21 @@ class JournalWriter:
             # Another thread's flush may have come further meanwhile.
             self._synced = max(self._flush(), self._synced)
 
-    async def asynced(self) -> None:
+    def tell_synced(self) -> None:
+        """Let go of those who wait for a :meth:`sync` that was made on another thread."""
+        for flushed in self._awaited:
+            flushed.set()
+
+    async def asynced(self, *, shared_within_s: float = 0.0) -> None:
         """Return once all events written so far are on the disk, without blocking the loop.
 
         Waiters share: while one flush runs, all that ask meanwhile get the next one together.
+
+        Parameters
+        ----------
+        shared_within_s : float, default 0
+            Seconds for which somebody else's :meth:`sync` is waited for (see :meth:`tell_synced`), before a flush is
+            made for this alone.
 
         Raises
         ------
@@ -299,6 +312,16 @@ class JournalWriter:
             When the disk refuses.
         """
         wanted = self._size
+        if self._synced < wanted and shared_within_s > 0:
+            flushed = asyncio.Event()
+            self._awaited.add(flushed)
+            try:
+                async with asyncio.timeout(shared_within_s):
+                    await flushed.wait()
+            except TimeoutError:
+                pass
+            finally:
+                self._awaited.discard(flushed)
         while self._synced < wanted:
             if self._syncing is None:
                 self._syncing = asyncio.create_task(self._flush_once(), name="journal-sync")

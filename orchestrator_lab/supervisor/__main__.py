@@ -19,6 +19,8 @@ from orchestrator_lab.runtime import write_private
 from orchestrator_lab.supervisor.core import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import uvicorn
 
     from orchestrator_lab.supervisor.loopback import Loopback
@@ -107,6 +109,12 @@ def _server(app: Any) -> uvicorn.Server:  # noqa: ANN401 - an ASGI application
 
     config = uvicorn.Config(
         app,
+        http="httptools",
+        ws="none",
+        interface="asgi3",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -118,6 +126,15 @@ def _server(app: Any) -> uvicorn.Server:  # noqa: ANN401 - an ASGI application
     # Signals are the supervisor's own business.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     return server
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the loop: uvloop's does the same work in half the time, where it can be had."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _as_json(error: OrchestratorLabError) -> str:
@@ -135,7 +152,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s supervisor %(process)d %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        return asyncio.run(_serve(options))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_serve(options))
     except OrchestratorLabError as error:
         # Said where the client that waits for the start will look.
         write_private(options.folder / "failure.json", _as_json(error))

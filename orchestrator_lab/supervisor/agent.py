@@ -45,7 +45,7 @@ from orchestrator_lab.supervisor.states import Facts, decide
 from orchestrator_lab.supervisor.turnbook import TurnBook
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator_lab.agents.base import Launch, Program
     from orchestrator_lab.config import Agent
@@ -124,6 +124,8 @@ class AgentRunner:
         self.closing: str | None = None
         self.delivering: Message | None = None
         self.typed: Typed | None = None
+        #: Journals that a text was written, while it is being typed together with its Enter.
+        self.wrote: Callable[[], None] | None = None
         self.doubt: str | None = None
         self.error: OrchestratorLabError | None = None
         self.last_screen = ""

@@ -7,12 +7,15 @@ again by the client. Waiting calls are answered when what they wait for happens;
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
@@ -24,8 +27,8 @@ from orchestrator_lab.runtime import PROTOCOL
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
 
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.supervisor.core import Supervisor
@@ -37,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 #: Events that a slow reader of the stream may lag behind before it is cut off and has to read the journal.
 _STREAM_LAG = 50_000
+#: A message that is delivered at once waits so long for the flush of its claim, in seconds, which is its own as well.
+_CLAIM_S = 0.01
+_RUNGS = ("queued", "claimed", "written", "accepted", "started", "answered")
 
 
 class Api:
@@ -72,9 +78,22 @@ class Api:
             ("POST", "/restart", self._restart),
             ("POST", "/shutdown", self._shutdown),
         ]
-        self.app = Starlette(routes=[Route(path, _answering(call), methods=[method]) for method, path, call in routes])
+        self._routes = Starlette(
+            routes=[Route(path, _answering(call), methods=[method]) for method, path, call in routes]
+        )
+        #: Paths without a variable part, which are found by looking them up.
+        self._direct = {(method, path): _answering(call) for method, path, call in routes if "{" not in path}
         #: Set once the first start is over; holds its error.
         self.launched: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        direct = self._direct.get((scope.get("method", ""), scope.get("path", "")))
+        if direct is None:
+            await self._routes(scope, receive, send)
+            return
+        response = await direct(Request(scope, receive))
+        await response(scope, receive, send)
 
     async def _hello(self, _: Request) -> Response:
         return JSONResponse({"version": __version__, "protocol": PROTOCOL, "name": self._supervisor.config.name})
@@ -137,23 +156,32 @@ class Api:
             )
             conversation = message.conversation_id if kind == "broadcast" else None
             sent.append(message)
-        await self._supervisor.journal.asynced()
+        begins = any(self._supervisor.mailboxes[message.recipient].begins for message in sent)
+        await self._supervisor.journal.asynced(shared_within_s=_CLAIM_S if begins else 0.0)
+        await self._reached(sent, request)
         return JSONResponse({"messages": [message.to_dict() for message in sent]})
+
+    async def _reached(self, messages: list[Message], request: Request) -> None:
+        """Wait, as long as the request says, until messages are on the rung that it names, or expect nothing more."""
+        until = request.query_params.get("until")
+        if not until:
+            return
+        rung = _RUNGS.index(until) if until in _RUNGS else len(_RUNGS)
+
+        def reached(message: Message) -> bool:
+            return message.final or (message.status in _RUNGS and _RUNGS.index(message.status) >= rung)
+
+        timeout = _seconds(request)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for message in messages:
+            left = None if deadline is None else deadline - time.monotonic()
+            await self._supervisor.ledger.until_rung(message, functools.partial(reached, message), left)
 
     async def _message(self, request: Request) -> Response:
         message = self._supervisor.ledger.find(request.path_params["message_id"])
         if message is None:
             raise ConfigError(f"there is no message {request.path_params['message_id']!r} in this run")
-        until = request.query_params.get("until")
-        if until:
-            timeout = _seconds(request)
-            rungs = ("queued", "claimed", "written", "accepted", "started", "answered")
-
-            def reached() -> bool:
-                at = rungs.index(message.status) if message.status in rungs else len(rungs)
-                return message.final or (until in rungs and at >= rungs.index(until))
-
-            await self._supervisor.ledger.until_rung(message, reached, timeout)
+        await self._reached([message], request)
         return JSONResponse(message.to_dict())
 
     async def _converse(self, request: Request) -> Response:

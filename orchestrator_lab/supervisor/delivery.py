@@ -8,6 +8,7 @@ our own text. What no evidence settles is ``uncertain``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -80,6 +81,11 @@ class Mailbox:
     def busy(self) -> bool:
         """Whether a message is on its way into the pane, or waits."""
         return self.waiting > 0 or self._taken is not None or self._runner.delivering is not None
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next message may be written at once: its claim is about to be brought to the disk."""
+        return self._taken is None and self._something_to_do()
 
     def open(self) -> None:
         """Begin to deliver."""
@@ -221,48 +227,58 @@ class Mailbox:
         message.claimed_at = time.time()
         ledger.advance(message, "claimed", notes=list(typed.notes) or None)
         runner.delivering, runner.typed = message, typed
-        runner.publish()
-        await runner.watch.begin(typed.text)
         echo = runner.activity
-        loop = asyncio.get_running_loop()
         # A program that reads its input strictly in order gets its Enter in the same breath.
         at_once = runner.adapter.reports and not runner.adapter.echo_timeout_s
         parts = [part for part in typed.parts or (typed.text,) if part]
-        typed_parts = 0
+        typed_parts, entered = 0, False
 
         def written() -> None:
+            runner.wrote = None
             ledger.advance(message, "written", source="terminal", bytes=len(typed.text.encode()))
 
         def type_it() -> None:
             """On the thread of tmux: one change of threads instead of three."""
-            nonlocal typed_parts
+            nonlocal typed_parts, entered
             supervisor.journal.sync()
             for number, part in enumerate(parts, 1):
                 # The mark tells a successor how far this came.
-                supervisor.driver.paste(
-                    pane, part, mark=f"{message.message_id}:{number}", framed=runner.bracketed_paste
+                entered = supervisor.driver.paste(
+                    pane,
+                    part,
+                    mark=f"{message.message_id}:{number}",
+                    framed=runner.bracketed_paste,
+                    submit=at_once and number == len(parts),
                 )
                 typed_parts += 1
-            if at_once:
-                loop.call_soon_threadsafe(written)
-                supervisor.driver.enter(pane)
 
         try:
+            if not runner.adapter.reports:
+                runner.publish()
+                await runner.watch.begin(typed.text)
             if not runner.adapter.reports and not typed.parts:
                 await supervisor.journal.asynced()
                 parts = [part for part in (await self._enter_lines(typed.text, pane),) if part]
                 typed_parts += parts != [typed.text]
-            await supervisor.tmux.run(type_it)
+            if at_once:
+                runner.wrote = written  # the program may report the text before this thread has gone on
+            typing = supervisor.tmux.submit(type_it)
+            with contextlib.suppress(JournalError):  # it is being typed: what comes next meets the full disk again
+                runner.publish()
+            await typing
         except TmuxError as error:
             nothing = typed_parts == 0 and error.details.get("executed") == "no"
             status = "failed" if nothing else "uncertain"
             ledger.advance(message, status, error_type="tmux", error_message=error.message)
             return
+        finally:
+            runner.wrote = None
         self.halted = None
+        supervisor.journal.tell_synced()
+        written()
         if not at_once:
-            written()
             await self._echoed(typed, echo)
-        await self._submit(message, typed, pane, entered=at_once)
+        await self._submit(message, typed, pane, entered=entered)
 
     async def _line_is_free(self, message: Message) -> bool:
         """Wait while the input line holds somebody's draft; False when the message may not be written any more."""

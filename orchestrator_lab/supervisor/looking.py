@@ -29,8 +29,9 @@ _SCREEN_READY_S = 6.0
 #: Nothing was told yet: no interval is negative.
 _UNTOLD = -1.0
 
-#: Seconds between two reports of a pane's activity: where an echo or a prompt is awaited, and where quiet is.
-_CLOSELY_S, _LOOSELY_S = 0.01, 1.0
+#: Seconds between two reports of a pane's activity: where the echo of a text is awaited (a few milliseconds, as a rule,
+#: for which nothing else is waited for), where a prompt is, and where quiet is.
+_ECHO_S, _CLOSELY_S, _LOOSELY_S = 0.001, 0.01, 1.0
 
 
 class Looking:
@@ -69,8 +70,11 @@ class Looking:
         if self._runner.state == "idle":
             return None
         # A program that reports is looked at for its echo and its questions; else quiet is all that counts.
-        echo = self._runner.delivering is not None and self._runner.adapter.echo_timeout_s > 0
-        looked_at = echo or not self._runner.adapter.reports or self._runner.state != "busy"
+        message, reports = self._runner.delivering, self._runner.adapter.reports
+        typed = message is not None and message.status in {"claimed", "written"}
+        if typed and reports and self._runner.adapter.echo_timeout_s > 0:
+            return _ECHO_S
+        looked_at = not reports or self._runner.state != "busy"
         return _CLOSELY_S if looked_at else _LOOSELY_S
 
     def pane_activity(self, message: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from orchestrator_lab.errors import MessageRefused, OrchestratorLabError, to_payload
+from orchestrator_lab.gateway.http import ClientGone, TooLargeError, read_body, send_json
 from orchestrator_lab.supervisor.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ __all__ = ["Loopback"]
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a hook or a message; Claude Code's hooks carry a tool's whole output.
-_LONGEST_BODY = 64 << 20
 #: Hooks whose ids are remembered: one is repeated within half a minute or not at all.
 _HOOKS = 4096
+_STRANGER = "this secret belongs to no agent of the cluster"
+_NO_OBJECT = "the body is one JSON object"
 
 
 class Loopback:
@@ -49,37 +50,54 @@ class Loopback:
         #: Loading the MCP SDK takes a second, during which agents start: requests wait for it.
         self.tools: asyncio.Future[Tools] = asyncio.get_running_loop().create_future()
         self._seen = Remembered(_HOOKS)
-        self.app = Starlette(
+        self._routes = Starlette(
             routes=[
-                Route("/hooks", self._hook, methods=["POST"]),
                 Route("/agent/messages", self._message, methods=["POST"]),
                 Route("/agent/messages", self._messages, methods=["GET"]),
                 Route("/agent/agents", self._agents, methods=["GET"]),
-                Mount("/gateway", app=self._gateway),
                 Mount("/", app=self._mcp),
             ]
         )
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Hooks and model calls lie on the way of each message, and take the short one here."""
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path == "/hooks" and scope["method"] == "POST":
+            status, answer = await self._hook(scope, receive)
+            await send_json(send, status, answer)
+        elif path.startswith("/gateway/"):
+            await self._gateway({**scope, "root_path": "/gateway"}, receive, send)
+        else:
+            await self._routes(scope, receive, send)
 
     def _agent(self, request: Request) -> AgentRunner | None:
         header = request.headers.get("authorization", "")
         return self._supervisor.by_token(header.removeprefix("Bearer ").strip())
 
-    async def _hook(self, request: Request) -> Response:
-        runner = self._agent(request)
+    async def _hook(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Any]]:
+        bearer = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        runner = self._supervisor.by_token(bearer.decode("latin-1").removeprefix("Bearer ").strip())
         if runner is None:
-            return _forbidden()
-        payload = await _json_object(request)
-        if isinstance(payload, Response):
-            return payload
+            return 403, {"error": _STRANGER}
+        try:
+            payload = json.loads(await read_body(receive))
+        except ClientGone:
+            return 400, {}
+        except TooLargeError as problem:
+            return 413, {"error": str(problem)}
+        except (ValueError, RecursionError):
+            payload = None
+        if not isinstance(payload, dict):
+            return 400, {"error": _NO_OBJECT}
         # A program that repeats a hook, because our answer was lost, gives it the same id.
         hook_id = payload.get("hook_id")
         if isinstance(hook_id, str) and not self._seen.add(hook_id):
-            return JSONResponse({})
+            return 200, {}
         try:
             runner.hook(payload)
         except OrchestratorLabError as error:
             logger.warning("hook of %s: %s", runner.name, error)
-        return JSONResponse({})
+        return 200, {}
 
     async def _message(self, request: Request) -> Response:
         runner = self._agent(request)
@@ -144,7 +162,7 @@ class Loopback:
 
 
 def _forbidden() -> Response:
-    return _problem("this secret belongs to no agent of the cluster", 403)
+    return _problem(_STRANGER, 403)
 
 
 def _problem(sentence: str, status: int) -> Response:
@@ -153,17 +171,13 @@ def _problem(sentence: str, status: int) -> Response:
 
 async def _json_object(request: Request) -> dict[str, Any] | Response:
     """Return a request's body, or what is wrong with it."""
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > _LONGEST_BODY:
-            return _problem(f"a body of more than {_LONGEST_BODY >> 20} MiB is not taken", 413)
-        chunks.append(chunk)
     try:
-        body = json.loads(b"".join(chunks))
+        body = json.loads(await read_body(request.receive))
+    except TooLargeError as problem:
+        return _problem(str(problem), 413)
     except (ValueError, RecursionError):
         body = None
-    return body if isinstance(body, dict) else _problem("the body is one JSON object", 400)
+    return body if isinstance(body, dict) else _problem(_NO_OBJECT, 400)
 
 
 async def _whole_body(receive: Receive) -> bytes:

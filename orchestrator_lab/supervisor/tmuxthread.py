@@ -30,10 +30,14 @@ class TmuxThread:
 
     async def run(self, call: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Run one call on the thread and return what it returns (or raise what it raises)."""
+        return await self.submit(lambda: call(*args, **kwargs))
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Have a call run on the thread, while its caller goes on."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._work.put((loop, future, lambda: call(*args, **kwargs)))
-        return await future
+        self._work.put((loop, future, call))
+        return future
 
     def close(self) -> None:
         """End the thread after what is queued."""

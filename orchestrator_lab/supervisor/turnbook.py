@@ -89,6 +89,8 @@ class TurnBook:
             message = self._runner.supervisor.routing.unsettled(self._runner.name, accepted.prompt)
         if message is None:
             message = self._typed_by_a_person(accepted)
+        elif message is self._runner.delivering and self._runner.wrote is not None:
+            self._runner.wrote()
         message.expected = message.expected or accepted.prompt
         if self._runner.turn is None:
             self._runner.turn = Turn(

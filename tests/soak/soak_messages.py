@@ -206,9 +206,7 @@ def _bring_back(cluster: Cluster, stop: threading.Event) -> None:
             _revive(cluster)
 
 
-def _kill(
-    cluster: Cluster, clients: _Clients, soak: Soak, stop: threading.Event, every_s: tuple[float, float]
-) -> None:
+def _kill(cluster: Cluster, clients: _Clients, soak: Soak, stop: threading.Event, every_s: tuple[float, float]) -> None:
     chance = random.Random(soak.seed)
     folder = cluster.client.folder
     while not stop.wait(chance.uniform(*every_s)):
