@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 #: Quiet after which the screen of a program that is still starting is read for questions, in seconds.
 _STARTUP_QUIET_S = 0.25
-#: How long readiness waits for the tools to be listed once everything else is there.
+#: How long a program that is ready gets no message because it has not listed the lab's tools, in seconds.
 _TOOLS_WAIT_S = 8.0
 #: Longest wait for tmux to show the end of a program that is gone, in seconds.
 _FINAL_SCREEN_S = 0.5
@@ -116,6 +116,8 @@ class AgentRunner:
         self.session_ready: Ready | None = None
         self.bracketed_paste = False
         self.tools_listed = False
+        #: Until when messages wait for the tools to be listed (monotonic).
+        self._tools_until = 0.0
         self.dialog: DialogSeen | None = None
         self.dialog_id: str | None = None
         self.turn: Turn | None = None
@@ -200,8 +202,18 @@ class AgentRunner:
         self.restarts = int(kept.get("restarts", 0))
         self.transcript = Path(kept["transcript"]) if kept.get("transcript") else None
 
-    def adopted(self, pane_id: str, pid: int, *, alive: bool, ready: str | None, dialog: DialogSeen | None) -> None:
+    def adopted(
+        self,
+        pane_id: str,
+        pid: int,
+        *,
+        alive: bool,
+        ready: str | None,
+        dialog: DialogSeen | None,
+        tools_listed: bool,
+    ) -> None:
         """Go on with a pane that an earlier supervisor started."""
+        self.tools_listed = tools_listed
         self.pane_id, self.pid, self.running = pane_id, pid, alive
         self.ready = ready if alive else None
         self.dialog = dialog if alive else None
@@ -212,6 +224,9 @@ class AgentRunner:
         if alive and ready is None:
             self.context = self.files.launch_context()
             self.files.read_session_file()
+        elif alive:
+            # They may be asked for once more, or were asked for while nobody was there to note it.
+            self._hold_for_tools()
         if alive:
             # A program that has long been quiet reports nothing more by itself.
             self.looks.arm(_STARTUP_QUIET_S if ready is None else self.adapter.doubt_quiet_s)
@@ -327,9 +342,11 @@ class AgentRunner:
         self.apply(self.adapter.hook(payload))
 
     def tools_were_listed(self) -> None:
-        """Take note that the program's MCP client asked for the tools."""
-        self.tools_listed = True
-        self.check_ready()
+        """Take note that the program's MCP client asked for the tools, and got them."""
+        if not self.tools_listed:
+            self.tools_listed = True
+            self.supervisor.journal.append("agent.tools", agent=self.name, source="mcp")
+            self.supervisor.ledger.poke()
 
     def apply(self, evidence: list[Evidence]) -> None:
         """Act on evidence, piece by piece."""
@@ -389,20 +406,26 @@ class AgentRunner:
         on_screen = self.session_ready.source == "screen" and not self.looks.starts_on_screen
         if not self.bracketed_paste and not on_screen:
             return
-        if self.waits():
-            self._later(_TOOLS_WAIT_S / 8, self.check_ready)
-            return
-        self.ready = self.session_ready.source
         self.dialogs.close("human", None, "screen")
-        self.supervisor.journal.append("agent.ready", agent=self.name, source=self.ready)
+        self._now_ready(self.session_ready.source)
+
+    def _now_ready(self, source: str) -> None:
+        self.ready = source
+        self._hold_for_tools()
+        self.supervisor.journal.append("agent.ready", agent=self.name, source=source)
         self.publish()
 
-    def waits(self) -> bool:
-        """Tell whether readiness waits for the tools to be listed."""
-        wants_tools = getattr(self.config, "mcp", False) and self.session_ready is not None
-        told = self.session_ready is not None and (self.session_ready.source == "hook" or self.looks.starts_on_screen)
-        listed = self.tools_listed or not told
-        return wants_tools and not listed and time.monotonic() - self.started_at < _TOOLS_WAIT_S
+    def _hold_for_tools(self) -> None:
+        """Let messages wait for the tools, where the program is sure to ask for them soon."""
+        wants_tools = getattr(self.config, "mcp", False) and not self.tools_listed
+        if wants_tools and (self.ready == "hook" or self.looks.starts_on_screen):
+            self._tools_until = time.monotonic() + _TOOLS_WAIT_S
+            self._later(_TOOLS_WAIT_S + 0.01, self.supervisor.ledger.poke)
+
+    @property
+    def awaits_tools(self) -> bool:
+        """Whether messages wait until the program has listed the lab's tools: a prompt before would find none."""
+        return not self.tools_listed and time.monotonic() < self._tools_until
 
     def is_ready(self, source: str) -> None:
         """Take the program for ready on another evidence than its own report."""
@@ -410,9 +433,7 @@ class AgentRunner:
             self.session_ready = Ready(source)
         self.check_ready()
         if self.ready is None and self.running:
-            self.ready = source
-            self.supervisor.journal.append("agent.ready", agent=self.name, source=source)
-            self.publish()
+            self._now_ready(source)
 
     # small helpers ------------------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ class Mailbox:
 
     def _may_write(self, message: Message) -> bool:
         runner = self._runner
-        if not runner.running or runner.stopping or runner.ready is None:
+        if not runner.running or runner.stopping or runner.ready is None or runner.awaits_tools:
             return False
         if runner.dialog is not None or runner.delivering is not None:
             return False

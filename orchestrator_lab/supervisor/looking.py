@@ -165,11 +165,7 @@ class Looking:
         if self._starting():
             blank = self._runner.typed or self._runner.adapter.typed("")
             # Of a quick program nobody may have seen that it turned bracketed paste on.
-            reported = (
-                self._runner.session_ready is not None
-                and self._runner.session_ready.source == "hook"
-                and not self._runner.waits()
-            )
+            reported = self._runner.session_ready is not None and self._runner.session_ready.source == "hook"
             # What an adopted one reported, and the modes that it set, may have been told to the dead.
             due = reported or self._runner.was_adopted or waited > _SCREEN_READY_S
             if due and self._runner.adapter.styled:  # a suggestion in the input line is no draft

@@ -156,9 +156,9 @@ class Loopback:
             return
         tools = await asyncio.shield(self.tools)
         body = await _whole_body(receive)
-        if b'"tools/list"' in body:
-            asyncio.get_running_loop().call_soon(runner.tools_were_listed)
         await tools.app({**scope, "path": "/mcp", "root_path": ""}, _replay(body, receive), send)
+        if b'"tools/list"' in body:
+            runner.tools_were_listed()
 
 
 def _forbidden() -> Response:

@@ -254,6 +254,14 @@ def _ready_source(events: list[Event], name: str) -> str | None:
     return None
 
 
+def _tools_listed(events: list[Event], name: str) -> bool:
+    """Tell whether an agent's present process has listed the lab's tools."""
+    for event in reversed(events):
+        if event.agent == name and event.event in {"agent.tools", "agent.started"}:
+            return event.event == "agent.tools"
+    return False
+
+
 def _open_dialog(events: list[Event], name: str) -> DialogSeen | None:
     for event in reversed(events):
         if event.agent == name and event.event in {"dialog.answered", "agent.started"}:
@@ -298,6 +306,7 @@ def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: lis
         alive=not pane.dead or _runs(events, name),
         ready=_ready_source(events, name),
         dialog=_open_dialog(events, name),
+        tools_listed=_tools_listed(events, name),
     )
     return runner
 

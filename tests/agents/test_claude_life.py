@@ -14,6 +14,7 @@ from orchestrator_lab import messages_df, turns_df
 from orchestrator_lab.agents.claude import ClaudeAdapter
 from orchestrator_lab.errors import TurnFailed
 from orchestrator_lab.frames import agents_df, dialogs_df
+from orchestrator_lab.runtime import read_record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +89,26 @@ def test_a_folder_that_the_lab_made_is_trusted_by_its_label(start_lab: Any, user
     assert lab.cluster["ada"].ask("hello", timeout=60).reply == "answer 1"
     row = dialogs_df(lab.cluster.run).iloc[0]
     assert (row["kind"], row["answered_by"], row["decision"]) == ("trust", "policy", "Yes, I trust this folder")
+    lab.cluster.shutdown()
+
+
+def test_the_first_message_waits_for_the_tools(start_lab: Any) -> None:
+    lab = start_lab({"name": "ada"}, script=SCRIPT, name="tools")
+    ada = lab.cluster["ada"]
+    assert ada.ask("hello", timeout=60).reply == "answer 1"
+    # A prompt before that would reach a model that has no tools.
+    order = [event.event for event in lab.events("agent.ready", "agent.tools", "message.queued", "message.claimed")]
+    assert order.count("agent.tools") == 1
+    assert order[-1] == "message.claimed"
+    # A new supervisor knows that they were listed, and holds nothing back.
+    supervisor = read_record(lab.runtime / "tools").supervisor_pid
+    os.kill(supervisor, signal.SIGKILL)
+    exchange = ada.ask("again", timeout=60)
+    assert exchange.reply == "answer 2"
+    queued, claimed = (
+        event for event in lab.events("message.queued", "message.claimed") if event.message_id == exchange.message_id
+    )
+    assert claimed.monotonic_s - queued.monotonic_s < 7.5
     lab.cluster.shutdown()
 
 

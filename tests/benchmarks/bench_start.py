@@ -4,7 +4,8 @@
 
 Ready is the same on both sides: the SessionStart hook has come and the terminal is in bracketed-paste mode. The bare
 processes have the settings, hooks and fresh configuration folders of the lab's agents, and panes of a tmux server that
-runs already. The lab's agents also have the lab's tools (an MCP server), unless the row says that they have not.
+runs already. The lab's agents also have the lab's tools (an MCP server), unless the row says that they have not. They
+are ready before they have listed these, and only their first message waits for that: one row says how long.
 """
 
 from __future__ import annotations
@@ -67,6 +68,14 @@ async def gone(hand: Hand) -> None:
     await asyncio.sleep(1.0)
 
 
+def listed(cluster: Cluster, names: set[str]) -> None:
+    """Wait until these agents have listed the lab's tools."""
+    deadline = time.monotonic() + 30
+    while not names <= {event.agent for event in cluster.events() if event.event == "agent.tools"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def _words(process: psutil.Process) -> list[str]:
     words = process.info["cmdline"] or []
     return words if any(word.endswith("settings.json") for word in words) else []
@@ -76,7 +85,7 @@ def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
     loop = asyncio.new_event_loop()
     hand = Hand(place / "h")
     sides = ["bare", "warm", "warm, no tools", "cold"]
-    times: dict[str, list[float]] = {side: [] for side in sides}
+    times: dict[str, list[float]] = {side: [] for side in [*sides, "tools"]}
 
     def agents(turn: int, *, tools: bool) -> list[dict[str, Any]]:
         letter = "t" if tools else "n"
@@ -103,6 +112,9 @@ def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
                     began = time.perf_counter()
                     warm.add(*new)
                     took = time.perf_counter() - began
+                    if side == "warm":
+                        listed(warm, {agent["name"] for agent in new})
+                        times["tools"].append(time.perf_counter() - began)
                     time.sleep(0.5)
                     for agent in new:
                         warm.remove(agent["name"])
@@ -114,6 +126,8 @@ def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
         loop.close()
     count = args.agents
     yield relative(f"{count} ready Claude agents, supervisor warm", times["bare"], times["warm"], at_most=1.1)
+    name = f"{count} Claude agents, supervisor warm, until the tools are listed"
+    yield relative(name, times["bare"], times["tools"], note="the baseline has no tools")
     name = f"{count} ready Claude agents, supervisor warm, without tools"
     yield relative(name, times["bare"], times["warm, no tools"])
     name = f"{count} ready Claude agents, from nothing (Cluster.start)"
