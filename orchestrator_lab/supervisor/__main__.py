@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("orchestrator_lab.supervisor")
 
+#: Seconds for which the MCP SDK waits while agents start.
+_STARTING_S = 6.0
+
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m orchestrator_lab.supervisor")
@@ -89,7 +92,19 @@ async def _serve(options: argparse.Namespace) -> int:
 
 
 async def _load_tools(supervisor: Supervisor, loopback: Loopback) -> None:
-    """Load the MCP SDK off the loop: it takes a second of CPU, during which agents start."""
+    """Load the MCP SDK off the loop, once somebody can want it.
+
+    It takes a second of a processor, which agents that start have better use for; and no agent gets a message before it
+    has listed the tools.
+    """
+    await supervisor.ledger.until(
+        lambda: loopback.tools_wanted or any(getattr(one.config, "mcp", False) for one in supervisor.runners.values()),
+        None,
+    )
+    await supervisor.ledger.until(
+        lambda: all(one.state != "starting" for one in supervisor.runners.values()),
+        _STARTING_S,
+    )
 
     def load() -> type:
         import mcp.server.mcpserver  # noqa: F401

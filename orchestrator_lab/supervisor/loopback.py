@@ -47,8 +47,10 @@ class Loopback:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        #: Loading the MCP SDK takes a second, during which agents start: requests wait for it.
+        #: Loading the MCP SDK takes a second: requests wait for it.
         self.tools: asyncio.Future[Tools] = asyncio.get_running_loop().create_future()
+        #: Whether a program has asked for them.
+        self.tools_wanted = False
         self._seen = Remembered(_HOOKS)
         self._routes = Starlette(
             routes=[
@@ -154,6 +156,9 @@ class Loopback:
         if runner is None:
             await _forbidden()(scope, receive, send)
             return
+        if not self.tools_wanted:
+            self.tools_wanted = True
+            self._supervisor.ledger.poke()
         tools = await asyncio.shield(self.tools)
         body = await _whole_body(receive)
         await tools.app({**scope, "path": "/mcp", "root_path": ""}, _replay(body, receive), send)
