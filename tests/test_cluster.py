@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator_lab import Cluster, agents_df, errors, messages_df, open_run, runs_df
+from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.runtime import process_alive, read_record
 
 if TYPE_CHECKING:
@@ -271,3 +272,14 @@ def test_owner_takes_its_cluster_with_it(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert runs_df(run_dir).iloc[0]["status"] == "cancelled"
+
+
+def test_the_recording_of_a_program_that_ends_at_once_has_its_first_byte(cluster: Cluster) -> None:
+    brief = {"kind": "program", "command": ["sh", "-c", "echo first and last; exit 3"], "turn_end": {"quiet_s": 0.5}}
+    with pytest.raises(errors.AgentFailed, match="exit status 3"):
+        cluster.add({"name": "brief", **brief})
+    path = cluster.run.path / "panes" / "brief.cast.zst"
+    deadline = time.monotonic() + 10
+    while b"first and last" not in read_cast(path).output():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

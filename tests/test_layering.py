@@ -18,7 +18,7 @@ NAME = "orchestrator_lab"
 #: For each part: the parts that it may import. A part is a module or a package directly below orchestrator_lab.
 BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
-CLIENT = RECORD | {"folds", "frames", "plots", "run", "stills", "client", "exchange", "cluster"}
+CLIENT = RECORD | {"folds", "frames", "plots", "run", "stills", "wire", "client", "exchange", "cluster"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "runtime": {"errors"},
@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "frames": RECORD | {"folds"},
     "plots": RECORD | {"folds", "frames"},
     "run": RECORD | {"folds", "frames", "plots"},
-    "client": RECORD,
+    "wire": set(),
+    "client": RECORD | {"wire"},
     "stills": {"errors"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},

@@ -221,6 +221,8 @@ class Keeper:
         match message.get("op"):
             case "record":
                 panes.record(message)
+            case "pane":
+                panes.get(agent).pane = str(message["pane"])
             case "resize":
                 panes.resize(agent, int(message["cols"]), int(message["rows"]))
             case "mark":

@@ -39,6 +39,9 @@ PIECE_EVERY_S = 1.0
 #: Seconds that tmux has to pass on what the program wrote before it ended.
 END_GRACE_S = 0.25
 
+#: Seconds that a pane which is being handed over has to come, after its program has ended.
+HANDOVER_S = 2.0
+
 #: Bytes taken at most when a pane is emptied in one go.
 DRAIN_LIMIT = 16 << 20
 
@@ -52,6 +55,10 @@ class Pane:
         self.pane: str | None = None
         #: Descriptor of tmux's pipe, or None while none is handed over.
         self.source: int | None = None
+        #: Whether it is on its way here: its recording was asked for, and it has not come yet.
+        self.coming = False
+        #: Whether its agent was removed: it goes with the end of its recording.
+        self.leaving = False
         self.tracker = ModeTracker()
         self.writer: CastWriter | None = None
         #: Secrets that are kept out of the recording, or None.
@@ -136,6 +143,7 @@ class Panes:
         if pane.pane not in {None, message.get("pane")}:
             pane.tracker.reset()
         pane.pane = message.get("pane", pane.pane)
+        pane.coming, pane.leaving = pane.source is None, False
         tracker = pane.tracker
         tracker.seed(message.get("modes") or {})
         tracker.title = message.get("screen_title", tracker.title)
@@ -214,19 +222,32 @@ class Panes:
                 if status is not None:
                     pane.writer.exit(status)
                 self._close(pane)
+            if pane.leaving:
+                self._drop(pane)
 
         pane.ending = close
-        self._loop.at(f"end {agent}", time.monotonic() + END_GRACE_S, close)
+        # Of a program that ends at once the first bytes may still be on their way with the pane.
+        grace_s = HANDOVER_S if pane.coming else END_GRACE_S
+        self._loop.at(f"end {agent}", time.monotonic() + grace_s, close)
 
     def forget(self, agent: str) -> None:
         """Drop a pane whose agent was removed."""
-        pane = self._panes.pop(agent, None)
-        if pane is not None:
-            self._end_now(pane)
-            self.drain(pane)
-            self._detach(pane)
-            self._close(pane)
-            self._untold.discard(pane)
+        pane = self._panes.get(agent)
+        if pane is None:
+            return
+        if pane.coming and pane.ending is not None:
+            pane.leaving = True
+            return
+        self._end_now(pane)
+        self._drop(pane)
+
+    def _drop(self, pane: Pane) -> None:
+        if self._panes.get(pane.agent) is pane:
+            del self._panes[pane.agent]
+        self.drain(pane)
+        self._detach(pane)
+        self._close(pane)
+        self._untold.discard(pane)
 
     # what tmux hands over -----------------------------------------------------------------------
 
@@ -237,7 +258,9 @@ class Panes:
             self.drain(pane)
             self._detach(pane)
         os.set_blocking(descriptor, False)
-        pane.source = descriptor
+        pane.source, pane.coming = descriptor, False
+        if pane.ending is not None:
+            self._loop.at(f"end {agent}", time.monotonic() + END_GRACE_S, pane.ending)
         self._loop.watch(descriptor, READ, lambda _: self._ready(pane))
         self._tell({"op": "pane_opened", "agent": agent})
         self._hub.offer(agent, {"agent": agent, "repaint": True})

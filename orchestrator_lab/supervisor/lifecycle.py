@@ -153,6 +153,8 @@ class Lifecycle:
         """Start an agent's program in a pane of its own."""
         argv = runner.files.write()
         cols, rows = self._cluster.config.size_of(runner.config)
+        runner.pane_id = None
+        self.record_again(runner)
         pane = await self._cluster.tmux.run(
             self._cluster.driver.create_pane,
             runner.name,
@@ -161,8 +163,9 @@ class Lifecycle:
             cols=cols,
             rows=rows,
             tags={"agent": runner.name},
+            pipe=handoff_argv(self._cluster.folder, runner.name),
         )
-        await self.record_pane(runner, pane.pane_id)
+        self._cluster.keeper.tell(op="pane", agent=runner.name, pane=pane.pane_id)
         runner.started(pane.pane_id, pane.pid)
 
     async def record_pane(self, runner: AgentRunner, pane_id: str) -> None:
@@ -296,13 +299,14 @@ class Lifecycle:
                     await self.start_pane(runner)
                     continue
                 argv = runner.files.write()
+                self.record_again(runner)
                 pane = await self._cluster.tmux.run(
                     self._cluster.driver.respawn,
                     runner.pane_id,
                     argv,
                     cwd=self._cluster.config.work_dir_of(runner.config),
+                    pipe=handoff_argv(self._cluster.folder, runner.name),
                 )
-                await self.record_pane(runner, pane.pane_id)
                 runner.started(pane.pane_id, pane.pid, restart=runner.restarts)
             await self.wait_ready(runners)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.tmux.binary import TmuxBinary
 
-__all__ = ["ONE_BLOCK", "ControlChannel", "Reply", "control_tail"]
+__all__ = ["ONE_BLOCK", "THEN", "ControlChannel", "Reply", "control_tail"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,9 @@ ONE_BLOCK = frozenset(  # a block of words reads better than sixty quoted ones
     show-window-options split-window swap-pane swap-window unlink-window
     """.split()  # noqa: SIM905
 )
+
+#: Between two commands of one line: when one fails, those after it are dropped. (No argument can hold a NUL.)
+THEN = "\0;"
 
 # What is asked last where commands nest, and how many blocks they answer with depends on what happens.
 _END = "olab-end"
@@ -371,7 +374,7 @@ class ControlChannel:
         timeout : float, optional
             Seconds for the whole batch; the channel's own, and 50 ms per command, when omitted.
         nested : bool, default False
-            The commands may run others, which answer with blocks of their own.
+            The commands may run others, or be joined by :data:`THEN`, which answer with blocks of their own.
 
         Returns
         -------
@@ -398,7 +401,7 @@ class ControlChannel:
         if timeout is None:
             timeout = self.timeout + 0.05 * (len(commands) - 1)
         # The first word stays unquoted; an empty line would detach the client.
-        lines = [" ".join([c[0], *map(quote, c[1:])]) for c in commands]
+        lines = [" ".join([c[0], *(";" if word is THEN else quote(word) for word in c[1:])]) for c in commands]
         data = ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
         if b"\0" in data:
             raise TmuxError("a tmux command cannot hold a NUL character")

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Literal, Self
 from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.tmux.binary import find_tmux, run_tmux
 from orchestrator_lab.tmux.exits import ExitWatcher, PaneExit
-from orchestrator_lab.tmux.house import PaneHouse
+from orchestrator_lab.tmux.house import PaneHouse, pipe_command
 from orchestrator_lab.tmux.panes import PULSE, SERVER_TAGS_OPTION, Pulse, dump_tags, load_tags, parse_pulse
 from orchestrator_lab.tmux.paste import Typist
 from orchestrator_lab.tmux.process import process_started
 from orchestrator_lab.tmux.server import ServerFacts, find_server, kill_server, start_server
 from orchestrator_lab.tmux.terminal import TerminalModes, read_modes, unread_bytes
-from orchestrator_lab.tmux.text import escape_format, shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -428,10 +427,7 @@ class TmuxDriver(PaneHouse):
         TmuxError
             When there is no such pane.
         """
-        command = ["pipe-pane", "-t", pane_id]
-        if argv is not None:
-            command.append(escape_format(shell_line(argv), time=True))
-        self.run(*command)
+        self.run(*pipe_command(pane_id, argv))
 
     def unread_input(self, pane_id: str) -> int:
         """Return how many typed bytes the program has not read yet, without asking tmux.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.tmux.binary import run_tmux
-from orchestrator_lab.tmux.control import ControlChannel
+from orchestrator_lab.tmux.control import THEN, ControlChannel
 from orchestrator_lab.tmux.panes import (
     FIXED,
     LOBBY_OPTION,
@@ -128,6 +128,7 @@ class PaneHouse:
         cols: int | None = None,
         rows: int | None = None,
         tags: Mapping[str, str] | None = None,
+        pipe: Sequence[str] | None = None,
     ) -> PaneInfo:
         """Start a program in a new pane.
 
@@ -143,6 +144,8 @@ class PaneHouse:
             Size of its window when it differs from the server's; without effect in a tiled layout.
         tags : mapping of str to str, optional
             Facts that the pane keeps for whoever adopts it.
+        pipe : sequence of str, optional
+            Program and arguments that get the pane's output on their standard input, from its first byte on.
 
         Returns
         -------
@@ -157,7 +160,7 @@ class PaneHouse:
         folder = _folder(cwd)
         tail = ["-P", "-F", "#{pane_id}", "-c", escape_format(folder), *_command(argv)]
         size = (cols or self._facts.cols, rows or self._facts.rows)
-        made = self._split(tail) if self._facts.layout == "tiled" else self._window(name, tail, size)
+        made = self._split(tail, pipe) if self._facts.layout == "tiled" else self._window(name, tail, size, pipe)
         if not isinstance(made, str):
             raise made
         self.run("set-option", "-p", "-t", made, TAGS_OPTION, dump_tags(dict(tags or {})))
@@ -168,30 +171,40 @@ class PaneHouse:
             self._watcher.add(info.pane_id, info.pid)
         return info
 
-    def _window(self, name: str, tail: list[str], size: tuple[int, int]) -> str | TmuxError:
+    def _made(self, commands: list[list[str]], number: int, target: str, pipe: Sequence[str] | None) -> str | TmuxError:
+        """Run commands of which one makes a pane, the last at a target; connect its output before it can write."""
+        if pipe is not None:
+            commands[number] += [THEN, *pipe_command(target, pipe)]
+        made, *then = self._channel.batch(commands, nested=True)[number:]
+        for reply, name in [(made, commands[number][0]), *([(then[0], "pipe-pane")] if then and pipe else [])]:
+            if not reply.ok:
+                return TmuxError(f"tmux '{name}' failed: {reply.text}", said=reply.text)
+        return made.text
+
+    def _window(self, name: str, tail: list[str], size: tuple[int, int], pipe: Sequence[str] | None) -> str | TmuxError:
         target = f"={self.session}:"
         self._ensure_session()
         new = ["new-window", "-d", "-a", "-t", f"{target}$", "-n", escape_format(name), *tail]
         normal = (self._facts.cols, self._facts.rows)
         if size == normal:
-            made = _first(self.batch([new]))
+            made = self._made([new], 0, f"{target}$", pipe)
         else:
             # The program must not start at one size and be resized: it would draw itself twice.
             option = ["set-option", "-t", target, "default-size"]
             commands = [[*option, "{}x{}".format(*size)], new, [*option, "{}x{}".format(*normal)]]
-            made = _first(self.batch(commands)[1:2])
+            made = self._made(commands, 1, f"{target}$", pipe)
         if isinstance(made, str):  # this also sets window-size to manual
             self.run("resize-window", "-t", made, "-x", str(size[0]), "-y", str(size[1]))
         return made
 
-    def _split(self, tail: list[str]) -> str | TmuxError:
+    def _split(self, tail: list[str], pipe: Sequence[str] | None) -> str | TmuxError:
         self._ensure_session()
         tiles = f"={self.session}:={_TILES}"
         listing = ["list-panes", "-s", "-t", f"={self.session}:", "-F", "#{pane_id} #{window_name}"]
         there = [line.split(" ", 1)[0] for line in self.run(*listing) if line.endswith(f" {_TILES}")]
         if not there:
             new = ["new-window", "-d", "-a", "-t", f"={self.session}:$", "-n", _TILES, *tail]
-            made = _first(self.batch([new]))
+            made = self._made([new], 0, tiles, pipe)
             border = ["set-option", "-w", "-t", tiles]
             whole = ["-x", str(self._facts.cols), "-y", str(self._facts.rows)]
             self.batch(
@@ -202,15 +215,16 @@ class PaneHouse:
                 ]
             )
             return made
-        made = _first(
-            self.batch(
-                [
-                    # Splitting halves one pane; only re-tiled is there room for the next.
-                    ["select-layout", "-t", tiles, "tiled"],
-                    ["split-window", "-d", "-t", there[-1], *tail],
-                    ["select-layout", "-t", tiles, "tiled"],
-                ]
-            )[1:2]
+        made = self._made(
+            [
+                # Splitting halves one pane; only re-tiled is there room for the next.
+                ["select-layout", "-t", tiles, "tiled"],
+                ["split-window", "-d", "-t", there[-1], *tail],
+                ["select-layout", "-t", tiles, "tiled"],
+            ],
+            1,
+            f"{tiles}.{len(there)}",
+            pipe,
         )
         if isinstance(made, TmuxError) and "no space" in made.message:
             size = f"{self._facts.cols} x {self._facts.rows}"
@@ -220,7 +234,9 @@ class PaneHouse:
             )
         return made
 
-    def respawn(self, pane_id: str, argv: Sequence[str], *, cwd: Path | str) -> PaneInfo:
+    def respawn(
+        self, pane_id: str, argv: Sequence[str], *, cwd: Path | str, pipe: Sequence[str] | None = None
+    ) -> PaneInfo:
         """Start a program anew in a pane, in place of the one that is or was there.
 
         Parameters
@@ -231,6 +247,8 @@ class PaneHouse:
             Program and arguments.
         cwd : Path or str
             Folder to start it in.
+        pipe : sequence of str, optional
+            As for :meth:`create_pane`.
 
         Returns
         -------
@@ -246,13 +264,12 @@ class PaneHouse:
         before = self._told(pane_id)
         if self._watcher is not None:
             self._watcher.forget(pane_id)
-        command = ["respawn-pane", "-k", "-t", pane_id, "-c", escape_format(folder)]
-        try:
-            self.run(*command, *_command(argv))
-        except TmuxError:
+        command = ["respawn-pane", "-k", "-t", pane_id, "-c", escape_format(folder), *_command(argv)]
+        made = self._made([command], 0, pane_id, pipe)
+        if isinstance(made, TmuxError):
             if self._watcher is not None and not before.dead:
                 self._watcher.add(pane_id, before.pid)
-            raise
+            raise made
         info = self._told(pane_id)
         if self._watcher is not None:
             self._watcher.add(pane_id, info.pid)
@@ -418,9 +435,10 @@ def _record_client(channel: ControlChannel, pid: int, started: str) -> None:
     channel.run("set-option", "-s", CLIENTS_OPTION, f"{pid}:{started}")
 
 
-def _first(replies: list[list[str] | TmuxError]) -> str | TmuxError:
-    reply = replies[0]
-    return reply if isinstance(reply, TmuxError) else reply[0]
+def pipe_command(target: str, argv: Sequence[str] | None) -> list[str]:
+    """Return the command that sends a pane's output to a program; None ends the pipe."""
+    command = ["pipe-pane", "-t", target]
+    return command if argv is None else [*command, escape_format(shell_line(argv), time=True)]
 
 
 def _folder(cwd: Path | str) -> str:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _tmux_helpers import wait_for
@@ -288,3 +289,21 @@ def test_kill_ends_every_program(driver: TmuxDriver, folder: Path, stubborn: boo
     driver.kill()
     wait_for(lambda: all(process_started(p.pid) is None for p in panes), 2)
     assert not driver.socket.exists()
+
+
+@pytest.mark.parametrize("layout", ["windows", "tiled"])
+def test_a_pipe_gets_the_first_byte_of_a_program_that_ends_at_once(folder: Path, layout: Any) -> None:
+    with TmuxDriver.start(folder / "tmux.sock", session="lab", cols=200, rows=60, layout=layout) as driver:
+        for number, size in enumerate([None, (90, 20), None, None]):
+            kept, again, want = folder / f"kept-{number}", folder / f"again-{number}", f"first of {number};"
+            argv = ["printf", want]
+            cols, rows = size or (None, None)
+            cat = ["sh", "-c", f"cat > {kept}"]
+            pane = driver.create_pane("quick", argv, cwd=folder, cols=cols, rows=rows, pipe=cat).pane_id
+            wait_for(lambda file=kept, want=want: file.exists() and file.read_text() == want)
+            wait_for(lambda pane=pane: driver.pulses()[pane].dead)
+            driver.respawn(pane, argv, cwd=folder, pipe=["sh", "-c", f"cat > {again}"])
+            wait_for(lambda file=again, want=want: file.exists() and file.read_text() == want)
+        with pytest.raises(TmuxError, match="does not exist"):
+            driver.create_pane("nowhere", ["true"], cwd=folder / "nowhere", pipe=["cat"])
+        driver.kill()
