@@ -490,7 +490,8 @@ class Cluster:
         for agent in agents:
             config = add_agent(config, agent)
         new = config.agents[len(config.agents) - len(agents) :]
-        self.client.post("/agents", {"agents": [one.model_dump(mode="json", by_alias=True) for one in new]})
+        listed = [one.model_dump(mode="json", by_alias=True) for one in new]
+        self.client.post("/agents", {"agents": listed, "agent_ids": [new_id("agt_") for _ in new]})
         self._config = config
         added = [Agent(self, one.name) for one in new]
         return added[0] if len(added) == 1 else added

@@ -430,6 +430,29 @@ def test_repeated_posts_change_nothing(lab: Lab) -> None:
 # the disk, the start, the end ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("event", ["agent.added", "agent.started"])
+def test_supervisor_killed_while_agents_join(lab: Lab, event: str) -> None:
+    """The client's repeated request finds them, whichever of them had begun."""
+    killed = threading.Event()
+
+    def kill() -> None:
+        until(
+            lambda: any(
+                one.agent == "cy" and one.event == event for one in read_events(lab.run_dir / "journal.jsonl")[0]
+            )
+        )
+        lab.kill("supervisor")
+        killed.set()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    cy, _ = lab.cluster.add({"name": "cy", "kind": "chat"}, {"name": "di", "kind": "chat"})
+    killer.join(timeout=60)
+    assert killed.is_set()
+    assert cy.ask("hello", timeout=60).reply == "cy read hello"
+    assert sorted(agent["name"] for agent in lab.cluster.status()["agents"])[-2:] == ["cy", "di"]
+
+
 def test_torn_tail_of_the_journal_is_cut_and_told(lab: Lab) -> None:
     lab.send("ada", "one")
     lab.settled()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from orchestrator_lab.cli import common
 from orchestrator_lab.cli.common import ClusterOption, JsonOption
+from orchestrator_lab.schema import new_id
 
 if TYPE_CHECKING:
     from orchestrator_lab.cluster import Cluster, Exchange
@@ -18,6 +20,8 @@ __all__ = ["agents", "ask", "messages", "register", "send"]
 
 _URL, _TOKEN, _AGENT = "ORCHESTRATOR_LAB_AGENT_URL", "ORCHESTRATOR_LAB_AGENT_TOKEN", "ORCHESTRATOR_LAB_AGENT"
 _ALL = "all"
+#: Seconds for which a call is repeated while a supervisor is replaced.
+_HEAL_S = 20.0
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +54,10 @@ def send(
     text = common.read_text(text)
     if in_pane() and cluster is None:
         recipient = recipient or _only_other()
-        sent = _call("POST", "/agent/messages", {"to": recipient, "text": text, "in_reply_to": in_reply_to})["messages"]
+        body = {"to": recipient, "text": text, "in_reply_to": in_reply_to}
+        # With an id of its own the call may be repeated when a supervisor dies over it.
+        body["message_id"] = None if recipient == _ALL else new_id("msg_")
+        sent = _call("POST", "/agent/messages", body)["messages"]
     else:
         found = common.pick(cluster)
         names = found.names
@@ -239,17 +246,24 @@ def _call(method: str, path: str, body: dict[str, Any] | None = None) -> dict[st
     )
     # The pane may carry the user's proxy settings: loopback is never reached through a proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=60) as response:
-            return dict(json.loads(response.read()))
-    except urllib.error.HTTPError as error:
+    again = body is None or body.get("message_id") is not None
+    give_up = time.monotonic() + _HEAL_S
+    while True:
         try:
-            said = json.loads(error.read())["error"]
-        except (ValueError, KeyError, TypeError):
-            said = f"status {error.code}"
-        if isinstance(said, dict):
-            raise from_payload(said) from None
-        raise OrchestratorLabError(f"the supervisor refused: {said}") from None
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise SupervisorLost(f"the supervisor does not answer at {os.environ[_URL]} ({reason})") from None
+            with opener.open(request, timeout=60) as response:
+                return dict(json.loads(response.read()))
+        except urllib.error.HTTPError as error:
+            try:
+                said = json.loads(error.read())["error"]
+            except (ValueError, KeyError, TypeError):
+                said = f"status {error.code}"
+            if isinstance(said, dict):
+                raise from_payload(said) from None
+            raise OrchestratorLabError(f"the supervisor refused: {said}") from None
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            # Nobody listens when the cluster is gone; a connection that breaks off is a supervisor that is replaced.
+            if again and isinstance(reason, ConnectionResetError) and time.monotonic() < give_up:
+                time.sleep(0.1)
+                continue
+            raise SupervisorLost(f"the supervisor does not answer at {os.environ[_URL]} ({reason})") from None

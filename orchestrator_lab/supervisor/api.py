@@ -210,12 +210,16 @@ class Api:
 
     async def _add(self, request: Request) -> Response:
         try:
-            agents = TypeAdapter(list[Agent]).validate_python((await _body(request)).get("agents"))
+            body = await _body(request)
+            agents = TypeAdapter(list[Agent]).validate_python(body.get("agents"))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(["agents", *(str(part) for part in first["loc"])])
             raise ConfigError(f"{place}: {first['msg']}") from error
-        runners = await self._supervisor.lifecycle.add(agents)
+        ids = body.get("agent_ids") or [None] * len(agents)
+        if not isinstance(ids, list) or len(ids) != len(agents) or not all(isinstance(one, str | None) for one in ids):
+            raise ConfigError("'agent_ids' is a list with one id for each of 'agents'")
+        runners = await self._supervisor.lifecycle.add(agents, ids)
         return JSONResponse({"agents": [runner.describe() for runner in runners]})
 
     async def _remove(self, request: Request) -> Response:

@@ -87,9 +87,10 @@ class Lifecycle:
             )
         self._cluster.status_text = "running"
 
-    def _add_runner(self, agent: Agent, *, token: str | None = None) -> AgentRunner:
+    def _add_runner(self, agent: Agent, agent_id: str | None = None) -> AgentRunner:
         resolved = agent.model_copy(update={"gateway": self._cluster.config.gateway_of(agent)})
-        runner = AgentRunner(self._cluster, resolved, token=token)
+        runner = AgentRunner(self._cluster, resolved)
+        runner.agent_id = agent_id or runner.agent_id
         self._cluster.runners[agent.name] = runner
         self._introduce(runner)
         return runner
@@ -181,20 +182,35 @@ class Lifecycle:
             if "has exited" not in error.message:
                 raise
 
-    async def add(self, agents: list[Agent]) -> list[AgentRunner]:
-        """Add agents to the running cluster, started side by side; all of them, or none."""
+    async def add(self, agents: list[Agent], ids: list[str | None]) -> list[AgentRunner]:
+        """Add agents to the running cluster, started side by side; all of them, or none.
+
+        A client that repeats a request, because a supervisor died over it, gives the same `ids`.
+        """
         async with self._lock:
+            members = self._cluster.runners
+            begun_before = [
+                members[agent.name]
+                for agent, agent_id in zip(agents, ids, strict=True)
+                if agent_id is not None and agent.name in members and members[agent.name].agent_id == agent_id
+            ]
+            if begun_before and len(begun_before) == len(agents):
+                await self.wait_ready(begun_before)
+                return begun_before
+            for one in begun_before:  # the supervisor died between two of them: they start together again
+                await self._forget(one)
             for agent in agents:
                 if agent.name in self._cluster.runners or [one.name for one in agents].count(agent.name) > 1:
                     raise ClusterExists(f"cluster {self._cluster.config.name!r} has an agent {agent.name!r} already")
             self._cluster.config = self._cluster.config.model_copy(
                 update={"agents": [*self._cluster.config.agents, *agents]}
             )
-            runners = [self._add_runner(agent) for agent in agents]
+            runners = [self._add_runner(agent, agent_id) for agent, agent_id in zip(agents, ids, strict=True)]
             try:
                 for runner in runners:
                     runner.locate()
                 for runner in runners:
+                    runner.files.save()  # whoever finds it in the journal finds what it is
                     runner.announce()
                 await self._cluster.journal.asynced()
                 # Each start is over before one that failed is told: nothing comes up behind it.

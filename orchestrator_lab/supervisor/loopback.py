@@ -109,13 +109,19 @@ class Loopback:
         if isinstance(body, Response):
             return body
         to, text, in_reply_to = body.get("to"), body.get("text"), body.get("in_reply_to")
-        if not isinstance(to, str) or not isinstance(text, str) or not isinstance(in_reply_to, str | None):
-            return _problem("a message needs 'to' and 'text', and may have 'in_reply_to': texts, all of them", 400)
+        message_id = body.get("message_id")
+        if not (isinstance(to, str) and isinstance(text, str)) or not (
+            isinstance(in_reply_to, str | None) and isinstance(message_id, str | None)
+        ):
+            sentence = "a message needs 'to' and 'text', and may have 'in_reply_to' and 'message_id': all texts"
+            return _problem(sentence, 400)
         try:
             if to == "all":
                 sent = self._supervisor.routing.broadcast(runner, text)
                 return JSONResponse({"messages": [message.to_dict() for message in sent]})
-            message = self._supervisor.routing.send_from_agent(runner, to, text, in_reply_to=in_reply_to)
+            message = self._supervisor.routing.send_from_agent(
+                runner, to, text, in_reply_to=in_reply_to, message_id=message_id
+            )
             if message.status == "refused":
                 raise MessageRefused(f"refused: {message.error_message}", message_id=message.message_id)
         except OrchestratorLabError as error:

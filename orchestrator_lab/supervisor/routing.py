@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.config import USER
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Routing"]
 
+_MESSAGE_ID = re.compile(r"msg_[0-9a-z]{26}")
 #: What an agent is told of a message: not the text of another's turn, which is that one's own to send.
 _TOLD = (
     "message_id",
@@ -182,8 +184,17 @@ class Routing:
         in_reply_to: str | None = None,
         kind: str = "direct",
         conversation_id: str | None = None,
+        message_id: str | None = None,
     ) -> Message:
-        """Take in a message that an agent wrote; its name is known by its secret."""
+        """Take in a message that an agent wrote; its name is known by its secret.
+
+        An agent that repeats a request, because the answer was lost, gives the same `message_id`.
+        """
+        if message_id is not None and not _MESSAGE_ID.fullmatch(message_id):
+            raise MessageRefused(f"{message_id!r} is no id of a message; leave message_id out", sender=sender.name)
+        known = self._cluster.ledger.messages.get(message_id or "")
+        if known is not None and (known.sender, known.recipient) != (sender.name, to):
+            raise MessageRefused(f"another message has the id {message_id!r}; leave message_id out", sender=sender.name)
         turn = sender.turn
         conversation_id = conversation_id or (turn.conversation_id if turn else None)
         return self.send(
@@ -195,6 +206,7 @@ class Routing:
             in_reply_to=in_reply_to,
             conversation_id=conversation_id,
             hop=turn.hop + 1 if turn else 0,
+            message_id=message_id,
         )
 
     def broadcast(self, sender: AgentRunner, text: str) -> list[Message]:

@@ -17,6 +17,7 @@ import zstandard
 from lab_helpers import address, bearer, folder, kept, rows
 
 from orchestrator_lab import Cluster, open_run
+from orchestrator_lab.schema import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,6 +199,24 @@ def test_wrong_messages_from_a_pane(cluster: Cluster, body: dict[str, Any]) -> N
     answer = httpx.post(f"{address(cluster)}/agent/messages", json=body, headers=bearer(cluster, "ada"))
     assert answer.status_code == 400
     assert "'to' and 'text'" in answer.json()["error"]
+
+
+def test_a_repeated_message_from_a_pane_is_one(cluster: Cluster) -> None:
+    def post(name: str, **body: Any) -> httpx.Response:
+        return httpx.post(f"{address(cluster)}/agent/messages", json=body, headers=bearer(cluster, name))
+
+    message = {"to": "ada", "text": "echo once", "message_id": new_id("msg_")}
+    first, second = post("bob", **message), post("bob", **message)
+    assert first.json()["messages"][0]["message_id"] == second.json()["messages"][0]["message_id"]
+    assert [event.event for event in cluster.events() if event.message_id == message["message_id"]].count(
+        "message.queued"
+    ) == 1
+    # Nobody reads another's message by guessing its id.
+    stolen = post("ada", **{**message, "to": "bob"})
+    assert (stolen.status_code, "another message has the id" in stolen.text) == (409, True)
+    wrong = post("bob", **{**message, "message_id": "../x"})
+    assert (wrong.status_code, "is no id of a message" in wrong.text) == (409, True)
+    cluster.wait("ada", timeout=30)
 
 
 def test_reading_from_a_pane(cluster: Cluster) -> None:
