@@ -193,8 +193,8 @@ class RunTables:
         Parameters
         ----------
         table : str
-            ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states``, ``alerts`` or
-            ``events``.
+            ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states``, ``alerts``,
+            ``processes`` or ``events``.
 
         Returns
         -------
@@ -241,8 +241,6 @@ class RunTables:
         if table == "runs":
             self.refresh()
             return {name: [value] for name, value in self._run_row().items()}
-        if table == "processes":  # no event makes them yet
-            return {}
         fold = self.fold(table)
         return {"run_id": [self.run_id] * len(fold), **fold.columns()}
 
@@ -262,8 +260,7 @@ class RunTables:
         if table == "runs":  # its status depends on more than the journal
             return _attributed(build_frame(table, self.columns(table)), [self])
         columns = None
-        if table != "processes":
-            self.fold(table)
+        self.fold(table)
         count = len(self._events) if table == "events" else self._run.event_count
         kept = self._frames.get(table)
         if kept is None or kept[0] != count:

@@ -340,8 +340,8 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _RUN_ID,
         _AGENT,
         _at("at", "When the sample was taken."),
-        Column("cpu_percent", "float64", "percent", "Share of one core, with children."),
-        _count("rss_bytes", "Resident memory, with children.", unit="bytes"),
+        Column("cpu_percent", "float64", "percent", "Share of one core since the last look, with children."),
+        _count("rss_bytes", "Resident memory, with children; what they share is counted for each.", unit="bytes"),
         _count("children", "Descendant processes."),
     ),
     "events": (
@@ -504,6 +504,11 @@ EVENTS: dict[str, EventType] = {
             "alert.notified",
             "A channel was told of an alert, or could not be; of its address only the scheme is written.",
             ("alert_id", "rule", "channel", "number", "ok", "error"),
+        ),
+        EventType(
+            "process.sample",
+            "What an agent's processes cost; journalled when it differs, and now and then.",
+            ("cpu_percent", "rss_bytes", "children"),
         ),
         EventType("note", "A remark for people.", ("text",)),
     )

@@ -13,6 +13,7 @@ from orchestrator_lab.folds.agents import AgentFold, StateFold
 from orchestrator_lab.folds.alerts import AlertFold
 from orchestrator_lab.folds.base import Fold
 from orchestrator_lab.folds.messages import MessageFold
+from orchestrator_lab.folds.processes import ProcessFold
 from orchestrator_lab.folds.runs import EventFold, RunFold
 from orchestrator_lab.folds.turns import DialogFold, ToolCallFold, TurnFold
 
@@ -28,6 +29,7 @@ __all__ = [
     "EventFold",
     "Fold",
     "MessageFold",
+    "ProcessFold",
     "RunFold",
     "StateFold",
     "ToolCallFold",
@@ -47,7 +49,7 @@ def make_folds() -> dict[str, Fold]:
     dict of str to Fold
         By table name, without ``events`` (a copy of the journal in memory) and ``runs``.
     """
-    kinds = (AgentFold, MessageFold, TurnFold, ToolCallFold, DialogFold, StateFold, AlertFold)
+    kinds = (AgentFold, MessageFold, TurnFold, ToolCallFold, DialogFold, StateFold, AlertFold, ProcessFold)
     return {kind.table: kind() for kind in kinds}
 
 
@@ -57,7 +59,8 @@ def fold(table: str, events: Iterable[Event]) -> Fold:
     Parameters
     ----------
     table : str
-        ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states``, ``alerts`` or ``events``.
+        ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states``, ``alerts``, ``processes``
+        or ``events``.
     events : iterable of Event
         From the first of the run on.
 

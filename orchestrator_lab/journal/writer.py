@@ -257,6 +257,11 @@ class JournalWriter:
                 path=str(self.path),
             ) from error
 
+    @property
+    def now_s(self) -> float:
+        """The present instant on the run's clock, which the next event would have as ``monotonic_s``."""
+        return max(round(time.monotonic() - self._origin_s, 6), self._last_s)
+
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call back with each event that is written from now on.
 

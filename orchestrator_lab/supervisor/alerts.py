@@ -143,9 +143,18 @@ class Alerts:
         """Return the open alert of a rule and an agent."""
         return self._open.get((rule, agent))
 
-    def cleared(self, rule: str, agent: str | None = None) -> str | None:
-        """Return the level at which a person cleared an alert, as long as its cause has not gone."""
-        return self._cleared.get((rule, agent))
+    def holds_back(self, rule: str, agent: str | None, level: str) -> bool:
+        """Tell whether a person has cleared this alert at this level or a graver one, and its cause has not gone since.
+
+        For rules that say again and again that they hold.
+        """
+        cleared = self._cleared.get((rule, agent))
+        return cleared is not None and not graver(level, cleared)
+
+    @property
+    def behind(self) -> bool:
+        """Whether events of alerts wait for a journal that takes nothing."""
+        return bool(self._unwritten)
 
     def open(
         self,
@@ -386,9 +395,10 @@ class Alerts:
         """Go on once the journal took an event: what waits is written behind it, not from within it."""
         if self._unwritten and not self._catching_up:
             self._catching_up = True
-            asyncio.get_running_loop().call_soon(self._catch_up)
+            asyncio.get_running_loop().call_soon(self.catch_up)
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """Write what waits for the journal, as far as it takes it."""
         try:
             while self._unwritten:
                 event, line = self._unwritten[0]

@@ -30,6 +30,7 @@ from orchestrator_lab.supervisor.conversations import Conversations
 from orchestrator_lab.supervisor.keeperlink import KeeperLink
 from orchestrator_lab.supervisor.lifecycle import Lifecycle
 from orchestrator_lab.supervisor.messages import Ledger
+from orchestrator_lab.supervisor.monitor import Monitor
 from orchestrator_lab.supervisor.routing import Routing
 from orchestrator_lab.supervisor.tmuxthread import TmuxThread
 from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv
@@ -81,6 +82,7 @@ class Supervisor:
         self.mask = SecretMask(self._known_secrets())
         self.journal = JournalWriter(self.run_dir / "journal.jsonl", run_id=record.run_id, mask=self.mask)
         self.alerts = Alerts(self)
+        self.monitor = Monitor(self)
         self.ledger = Ledger(self.journal)
         self.tmux = TmuxThread()
         self.driver: TmuxDriver
@@ -158,6 +160,7 @@ class Supervisor:
         if left is not None:
             self.status_text = "ending"
             self.background(self.lifecycle.shutdown(left))
+        self.monitor.start()
         self._watch_owner()
 
     def _left_to_end(self) -> str | None:
@@ -191,6 +194,7 @@ class Supervisor:
             await self.gateway.aclose()
         with contextlib.suppress(OrchestratorLabError, AttributeError):
             await self.tmux.run(self.driver.kill)
+        self.monitor.stop()
         self.alerts.stop()
         for runner in self.runners.values():
             self.keeper.tell(op="end", agent=runner.name)
@@ -290,7 +294,9 @@ class Supervisor:
             "tmux_version": self.driver.version,
             "tmux_socket": str(self.folder / "tmux.sock"),
             "attach": shlex.join(self.attach()),
-            "agents": [runner.describe() for runner in self.runners.values()],
+            "agents": [{**runner.describe(), **self.monitor.describe(runner.name)} for runner in self.runners.values()],
+            "totals": self.monitor.totals(),
+            "alerts": [alert.to_dict() for alert in self.alerts.open_alerts],
             "messages": self.ledger.count,
             "events": self.journal.seq,
             "conversations": [one.to_dict() for one in self.conversations.recent()],

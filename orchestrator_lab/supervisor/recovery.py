@@ -61,14 +61,14 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     list of AgentRunner
         Those whose first start is not over.
     """
-    known = await asyncio.to_thread(read_journal, supervisor)
+    known = await asyncio.to_thread(read_journal, supervisor, supervisor.monitor.take)
     events, turns = known.events, known.turns
+    supervisor.alerts.restore(events)
     hello = await supervisor.keeper.hello(_HELLO_S)
     drained = {str(pane["agent"]): pane for pane in hello.get("panes", ()) if pane.get("open")}
     gap_s = _gaps(supervisor, known.last_at, gap_since)
     panes = {pane.tags.get("agent"): pane for pane in await supervisor.tmux.run(supervisor.driver.panes)}
     _close_what_ended(supervisor, turns)
-    supervisor.alerts.restore(events)
     unfinished: list[AgentRunner] = []
     exits: list[tuple[AgentRunner, PaneInfo]] = []
     for name in _members(events):
@@ -109,6 +109,7 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     supervisor.conversations.end_stranded()
     supervisor.stopped = _was_stopped(events)
     supervisor.status_text = "stopped" if supervisor.stopped else "running"
+    supervisor.monitor.resume()
     for runner in unfinished:
         if runner.pane_id is None:
             await supervisor.lifecycle.start_pane(runner)

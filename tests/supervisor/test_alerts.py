@@ -123,10 +123,11 @@ async def test_repeats_come_no_sooner_than_they_may(tmp_path: Path) -> None:
 async def test_what_a_person_cleared_is_known_until_its_cause_is_gone(lab: Lab) -> None:
     first = lab.alerts.open("restarts", "ada was restarted 3 times", agent="ada")
     assert [one.alert_id for one in lab.alerts.clear(first)] == [first]
-    assert lab.alerts.cleared("restarts", "ada") == "warning"
+    assert lab.alerts.holds_back("restarts", "ada", "warning")
+    assert not lab.alerts.holds_back("restarts", "ada", "error")
     assert lab.rows()[0]["resolved_at"]
     lab.alerts.resolve("restarts", "ada")
-    assert lab.alerts.cleared("restarts", "ada") is None
+    assert not lab.alerts.holds_back("restarts", "ada", "warning")
     with pytest.raises(AlertNotFound, match="open: none"):
         lab.alerts.clear(first)
     assert lab.alerts.clear("all") == []
@@ -157,7 +158,7 @@ async def test_another_supervisor_goes_on_with_them_and_opens_none_twice(tmp_pat
     assert [(one.alert_id, one.acknowledged_by) for one in other.alerts.open_alerts] == [(first, None), (second, "eve")]
     assert other.alerts.open_alerts[0].notified == {1}
     assert other.alerts.open_alerts[0].facts == {"since": "noon"}
-    assert other.alerts.cleared("restarts", "ada") == "warning"
+    assert other.alerts.holds_back("restarts", "ada", "warning")
     # Whatever may not have been told is handed over again; who told it already sees that it has.
     assert other.told == ["ada is idle", "the disk is full", "bob asks", "ada was restarted"]
     count = len(other.events())
