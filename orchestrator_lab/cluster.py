@@ -258,11 +258,13 @@ class Cluster:
         >>> with Cluster.start("template:duo") as cluster:  # doctest: +SKIP
         ...     print(cluster["ada"].ask("Say hello.").reply)
         """
-        from orchestrator_lab.config import load_config, to_dict, to_yaml
+        from orchestrator_lab.config import load_config, notify_addresses, to_dict, to_yaml
         from orchestrator_lab.run import create_run
 
         settings = load_config(config)
         environ = processes.check_locale(dict(os.environ))
+        if settings.alerts.enabled:
+            notify_addresses(settings.alerts.notify, environ, check=True)
         processes.refuse_if_running(settings.name)
         made = _make_work_dirs(settings)
         run_dir = create_run(

@@ -116,11 +116,20 @@ def _show_findings(findings: list[Any]) -> None:
 
 def config_validate(source: str | None = _SOURCE) -> None:
     """Check a configuration; say what is wrong, and where."""
-    from orchestrator_lab.config import load_config
+    from orchestrator_lab.config import load_config, notify_addresses
+    from orchestrator_lab.errors import ConfigError
 
     config = load_config(source)
     for note in config.notes:
         common.say_note(note)
+    if config.alerts.enabled and config.alerts.notify:
+        import os
+
+        try:
+            notify_addresses(config.alerts.notify, os.environ, check=True)
+        except ConfigError as error:
+            # Elsewhere its variables may be set: a note here, an error at the start.
+            common.say_note(error.message)
     kinds: dict[str, int] = {}
     for agent in config.agents:
         kinds[agent.kind] = kinds.get(agent.kind, 0) + 1

@@ -38,6 +38,7 @@ from orchestrator_lab.config._models import (
     Stop,
     TurnEnd,
 )
+from orchestrator_lab.config._notify import address_secrets, mask_address, notify_addresses, scheme_of
 from orchestrator_lab.config._templates import template_files, template_names, template_text
 from orchestrator_lab.config._topology import USER, Edge, Topology
 
@@ -71,10 +72,14 @@ __all__ = [
     "Topology",
     "TurnEnd",
     "add_agent",
+    "address_secrets",
     "instructions_text",
     "json_schema",
     "load_config",
     "load_settings",
+    "mask_address",
+    "notify_addresses",
+    "scheme_of",
     "template_files",
     "template_names",
     "template_text",

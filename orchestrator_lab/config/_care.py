@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from orchestrator_lab.config._notify import check_address
+
 __all__ = [
     "AlertsConfig",
     "DialogPolicy",
@@ -84,6 +86,7 @@ def _check_rule(value: str) -> str:
     return value
 
 
+Address = Annotated[str, AfterValidator(check_address)]
 Rule = Annotated[str, AfterValidator(_check_rule)]
 
 
@@ -267,5 +270,7 @@ class AlertsConfig(_Model):
     )
     response_timeout_s: Seconds | None = Field(default=60.0, description="seconds until an unfinished turn is an alert")
     repeat_s: Seconds | None = Field(default=3600.0, description="seconds until an open alert is told again")
-    notify: list[str] = Field(default_factory=list, description="addresses of apprise; ${NAME} from the environment")
+    notify: list[Address] = Field(
+        default_factory=list, description="addresses of apprise; ${NAME} from the environment"
+    )
     notify_level: Level = Field(default="warning", description="the least level that is told to them")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.config._load import CLUSTER_KEYS
 from orchestrator_lab.config._models import ClusterConfig
 from orchestrator_lab.config._notes import MASK, is_secret_name, mask_text
+from orchestrator_lab.config._notify import mask_address
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -28,7 +29,8 @@ def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
         The configuration.
     masked : bool
         Replace what looks like a secret by ``***``: values of variables with KEY, TOKEN, SECRET or
-        PASSWORD in their name, and known forms of keys in variables and arguments.
+        PASSWORD in their name, known forms of keys in variables and arguments, and of the
+        addresses that are told of alerts all but scheme and host.
 
     Returns
     -------
@@ -38,6 +40,8 @@ def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
     dumped = config.model_dump(mode="json", by_alias=True)
     cluster = {key: dumped[key] for key in CLUSTER_KEYS if key not in {"topology", "gateway", *_CARE}}
     cluster |= {key: said for key in _CARE if (said := _said(getattr(config, key)))}
+    if masked and config.alerts.notify:
+        cluster["alerts"]["notify"] = [mask_address(address) for address in config.alerts.notify]
     cluster["gateway"] = config.gateway.model_dump(mode="json", exclude_defaults=True) or {"mode": "none"}
     if config.topology.edges is not None:
         cluster["topology"] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from orchestrator_lab.config._notify import mask_address
 from orchestrator_lab.config._topology import USER
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ def secret_notes(agents: Sequence[AgentConfig], document: Document) -> list[str]
 def notes_for(config: ClusterConfig, document: Document) -> list[str]:
     """Return the notes about a whole configuration."""
     notes = secret_notes(config.agents, document)
+    notes += [
+        f"{document.source}: alerts.notify[{number}] is written with its login ({mask_address(address)}); export it, "
+        "and write ${NAME} in its place"
+        for number, address in enumerate(config.alerts.notify)
+        if "${" not in address and "***" in mask_address(address)
+    ]
     notes += [
         f"{document.source}: agent {agent.name!r} acts without asking, whatever it does"
         for agent in config.agents

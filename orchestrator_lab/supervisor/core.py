@@ -31,6 +31,7 @@ from orchestrator_lab.supervisor.keeperlink import KeeperLink
 from orchestrator_lab.supervisor.lifecycle import Lifecycle
 from orchestrator_lab.supervisor.messages import Ledger
 from orchestrator_lab.supervisor.monitor import Monitor
+from orchestrator_lab.supervisor.notify import Notifier
 from orchestrator_lab.supervisor.routing import Routing
 from orchestrator_lab.supervisor.tmuxthread import TmuxThread
 from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv
@@ -83,6 +84,7 @@ class Supervisor:
         self.journal = JournalWriter(self.run_dir / "journal.jsonl", run_id=record.run_id, mask=self.mask)
         self.alerts = Alerts(self)
         self.monitor = Monitor(self)
+        self.notifier = Notifier(self)
         self.ledger = Ledger(self.journal)
         self.tmux = TmuxThread()
         self.driver: TmuxDriver
@@ -190,6 +192,7 @@ class Supervisor:
 
     async def close(self, *, error: OrchestratorLabError | None = None) -> None:
         """Close what is open, the journal last."""
+        await self.notifier.close()
         if self.gateway is not None:
             await self.gateway.aclose()
         with contextlib.suppress(OrchestratorLabError, AttributeError):

@@ -1,0 +1,92 @@
+"""Real channels on this machine: a webhook and a mail server that keep what they were told."""
+
+from __future__ import annotations
+
+import contextlib
+import email
+import email.policy
+import http.server
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Heard:
+    """What a channel was told, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        #: Answers to the next requests; 200 when there is none.
+        self.answers: list[int] = []
+        self.address = ""
+
+    def take(self, notice: dict[str, Any]) -> None:
+        with self._news:
+            self.told.append(notice)
+            self._news.notify_all()
+
+    def wait(self, count: int = 1, timeout_s: float = 30.0) -> list[dict[str, Any]]:
+        with self._news:
+            assert self._news.wait_for(lambda: len(self.told) >= count, timeout_s), f"told: {self.told}"
+            return list(self.told)
+
+
+@contextlib.contextmanager
+def webhook(path: str = "hook") -> Iterator[Heard]:
+    """A webhook that apprise reaches as ``json://127.0.0.1:PORT/PATH``."""
+    heard = Heard()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            status = heard.answers.pop(0) if heard.answers else 200
+            self.send_response(status)
+            self.end_headers()
+            heard.take({**body, "path": self.path, "status": status})
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    heard.address = f"json://127.0.0.1:{server.server_address[1]}/{path}"
+    try:
+        yield heard
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def mail_server() -> Iterator[Heard]:
+    """A mail server that apprise reaches as ``mailto://127.0.0.1:PORT``."""
+    from aiosmtpd.controller import Controller
+
+    heard = Heard()
+
+    class Handler:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: ARG002, N802
+            mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
+            part = mail.get_body(preferencelist=("plain", "html"))
+            assert part is not None
+            heard.take({"to": envelope.rcpt_tos, "subject": mail["subject"], "text": part.get_content()})
+            return "250 OK"
+
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    controller = Controller(Handler(), hostname="127.0.0.1", port=port)
+    controller.start()
+    heard.address = f"mailto://127.0.0.1:{port}?from=lab@example.org&to=eve@example.org&mode=insecure"
+    try:
+        yield heard
+    finally:
+        controller.stop()
