@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import libtmux
+    import pandas as pd
 
     from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.run import Run
@@ -601,6 +602,85 @@ class Cluster:
         """Wait without blocking the loop; see :meth:`wait`."""
         await self.client.aget("/wait", timeout_s=timeout, agents=",".join(names))
         return self
+
+    # alerts -------------------------------------------------------------------------------------
+
+    def alerts(self, *, all: bool = False) -> pd.DataFrame:  # noqa: A002 - what is wanted
+        """Return what is wrong now and somebody should know.
+
+        Parameters
+        ----------
+        all : bool
+            Those that are over, too: the whole table of the run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row an alert, as :func:`orchestrator_lab.frames.alerts_df`.
+        """
+        from orchestrator_lab.frames import alerts_df
+        from orchestrator_lab.schema import build_frame
+
+        if all or self._ended:
+            frame = alerts_df(self.run_dir)
+            return frame if all else frame[frame["resolved_at"].isna()].reset_index(drop=True)
+        # From the supervisor itself: what a full disk keeps out of the journal is not in the run.
+        rows = self.client.get("/alerts", timeout_s=20.0)["alerts"]
+        names = ("alert_id", "level", "agent", "rule", "message", "opened_at", "acknowledged_at")
+        columns = {name: [row[name] for row in rows] for name in names}
+        return build_frame("alerts", {"run_id": [self.run_id] * len(rows), **columns})
+
+    def acknowledge(self, alert_id: str = "all", *, by: str = "human") -> builtins.list[str]:
+        """Say that somebody has seen an alert: it is not told again unless it becomes graver.
+
+        Parameters
+        ----------
+        alert_id : str
+            The alert; all open ones by default.
+        by : str
+            Who has seen it.
+
+        Returns
+        -------
+        list of str
+            Ids of those that nobody had acknowledged before.
+
+        Raises
+        ------
+        AlertNotFound
+            When no open alert has this id.
+        """
+        return self._alert(alert_id, "acknowledge", by)
+
+    def clear(self, alert_id: str = "all", *, by: str = "human") -> builtins.list[str]:
+        """Close an alert by hand; its rule opens it again only after its cause has gone, or at a graver level.
+
+        Parameters
+        ----------
+        alert_id : str
+            The alert; all open ones by default.
+        by : str
+            Who closes it.
+
+        Returns
+        -------
+        list of str
+            Ids of those that are over now.
+
+        Raises
+        ------
+        AlertNotFound
+            When no open alert has this id.
+        """
+        return self._alert(alert_id, "clear", by)
+
+    def _alert(self, alert_id: str, what: str, by: str) -> builtins.list[str]:
+        reply = self.client.post(f"/alerts/{alert_id}/{what}", {"by": by})
+        return [str(alert["alert_id"]) for alert in reply["alerts"]]
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is counted and measured; :func:`orchestrator_lab.metrics.render` writes it for Prometheus."""
+        return self.client.get("/figures", timeout_s=20.0)
 
     # looking ------------------------------------------------------------------------------------
 

@@ -35,10 +35,11 @@ ALLOWED: dict[str, set[str]] = {
     "stills": {"errors"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},
+    "metrics": {"errors"},
     "demo": CLIENT | {"models", "doctor"},
-    "cli": CLIENT | {"widgets", "server", "programs", "models", "doctor", "demo"},
+    "cli": CLIENT | {"widgets", "server", "programs", "models", "doctor", "demo", "metrics"},
     "widgets": CLIENT,
-    "server": CLIENT,
+    "server": CLIENT | {"metrics"},
     # the cluster side
     "keeper": {"runtime", "journal", "errors"},
     "tmux": {"errors"},
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     # looks at both sides, and is no part of either
     "doctor": {"errors", "runtime", "models", "client", "tmux"},
 }
-CLIENT_SIDE = {"cli", "widgets", "server", "folds", *CLIENT} - RECORD
+CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}
 CLUSTER_SIDE = {"supervisor", "agents", "tmux", "gateway", "keeper"}
@@ -60,6 +61,7 @@ HEAVY = {
     "IPython",
     "anyio",
     "anywidget",
+    "apprise",
     "httpx",
     "ipywidgets",
     "jupyter_server",
@@ -68,6 +70,7 @@ HEAVY = {
     "mcp",
     "numpy",
     "pandas",
+    "prometheus_client",
     "pyarrow",
     "rich",
     "starlette",

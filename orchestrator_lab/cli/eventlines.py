@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from orchestrator_lab.cli import common
-from orchestrator_lab.cli.words import seconds
+from orchestrator_lab.cli.words import bytes_, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,10 @@ _STYLES = {
     "supervisor": "dim",
     "keeper": "dim",
     "conversation": "bold",
+    "alert": "bold",
+    "process": "dim",
 }
-_LEVELS = {"warning": "yellow", "error": "bold red"}
+_LEVELS = {"warning": "yellow", "error": "bold red", "critical": "bold red reverse"}
 #: Attributes that say nothing to a person, or are said otherwise.
 _SILENT = {"content_sha256", "instructions_sha256", "votes", "conversation_id", "hop", "agent_id", "request_id"}
 
@@ -81,6 +83,15 @@ _WHAT: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "conversation.started": lambda f: f"{' → '.join(f.get('agents') or ())}, {f.get('rounds')} rounds",
     "conversation.ended": lambda f: _join(f.get("reason")),
+    "alert.opened": lambda f: f"{f.get('rule')}: {f.get('message')}",
+    "alert.escalated": lambda f: f"{f.get('rule')}: {f.get('message')}",
+    "alert.repeated": lambda f: f"{f.get('rule')}: {f.get('message')}",
+    "alert.acknowledged": lambda f: f"{f.get('rule')}, by {f.get('by')}",
+    "alert.resolved": lambda f: f"{f.get('rule')}, by {f.get('by')}",
+    "alert.notified": lambda f: _join(f.get("rule"), f.get("channel"), None if f.get("ok") else f.get("error")),
+    "process.sample": lambda f: _join(
+        None if f.get("cpu_percent") is None else f"{f['cpu_percent']} % of a core", bytes_(f.get("rss_bytes") or 0)
+    ),
     "note": lambda f: str(f.get("text", "")),
 }
 

@@ -191,9 +191,19 @@ def _agents_table(facts: dict[str, Any]) -> RenderableType:
     return rows
 
 
-def status(name: str | None = _NAME, as_json: bool = JsonOption) -> None:
+def status(
+    name: str | None = _NAME,
+    watch: bool = typer.Option(False, "--watch", "-w", help="Stay, and show what changes; Ctrl-C ends it."),
+    as_json: bool = JsonOption,
+) -> None:
     """Show a cluster's agents, their states and what needs attention."""
-    facts = common.pick(name).status()
+    cluster = common.pick(name)
+    if watch:
+        from orchestrator_lab.cli.watch import watch_status
+
+        watch_status(cluster)
+        return
+    facts = cluster.status()
     if as_json:
         common.print_json(facts)
         return
@@ -222,6 +232,11 @@ def _show_status(facts: dict[str, Any]) -> None:
             common.say_error(f"{agent['name']}: {agent['error']}")
     if facts["problem"]:
         common.say_error(facts["problem"])
+    if facts["alerts"]:
+        from orchestrator_lab.cli.alerts import alert_lines
+
+        console.print()
+        console.print(alert_lines(facts["alerts"]))
     _tell_dialogs(facts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["amount", "bytes_", "moment", "seconds"]
+__all__ = ["ago", "amount", "bytes_", "moment", "seconds"]
 
 
 def moment(text: str | None) -> str:
@@ -43,6 +43,26 @@ def seconds(value: float | None) -> str:
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def ago(value: float | None) -> str:
+    """Return how long something has lasted, in few characters.
+
+    Examples
+    --------
+    >>> ago(0.4), ago(75), ago(4000), ago(200_000), ago(None)
+    ('0s', '1m', '1h 6m', '2d 7h', '')
+    """
+    if value is None:
+        return ""
+    whole = int(value)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m"
+    if whole < 86_400:
+        return f"{whole // 3600}h {whole % 3600 // 60}m"
+    return f"{whole // 86_400}d {whole % 86_400 // 3600}h"
 
 
 def amount(value: int | None) -> str:

@@ -55,8 +55,8 @@ class Alert:
         Instant in UTC, ISO 8601.
     facts : dict
         What the rule knew.
-    acknowledged_by : str or None
-        Who has seen it, at the level that it has.
+    acknowledged_by, acknowledged_at : str or None
+        Who has seen it, at the level that it has, and when.
     told_s : float
         Epoch seconds at which it was opened, became graver or was repeated last.
     notified : frozenset of int
@@ -73,6 +73,7 @@ class Alert:
     opened_at: str
     facts: dict[str, Any] = field(default_factory=dict)
     acknowledged_by: str | None = None
+    acknowledged_at: str | None = None
     told_s: float = 0.0
     notified: frozenset[int] = frozenset()
     resolved: bool = False
@@ -92,6 +93,7 @@ class Alert:
             "message": self.message,
             "opened_at": self.opened_at,
             "acknowledged_by": self.acknowledged_by,
+            "acknowledged_at": self.acknowledged_at,
         }
 
 
@@ -202,6 +204,7 @@ class Alerts:
             facts=facts,
             # Seen is what was seen: at a graver level it is news again.
             acknowledged_by=known.acknowledged_by if known and level == known.level else None,
+            acknowledged_at=known.acknowledged_at if known and level == known.level else None,
             told_s=time.time(),
         )
         self._cleared.pop(alert.key, None)
@@ -260,7 +263,7 @@ class Alerts:
         seen = []
         for alert in self._chosen(alert_id):
             if alert.acknowledged_by is None:
-                after = dataclasses.replace(alert, acknowledged_by=by)
+                after = dataclasses.replace(alert, acknowledged_by=by, acknowledged_at=_now())
                 self._open[alert.key] = after
                 self._journal("alert.acknowledged", after, by=by)
                 seen.append(after)
@@ -442,13 +445,16 @@ def _fold(events: Iterable[Event]) -> tuple[list[Alert], dict[Key, str]]:
                 message=str(facts.get("message")),
                 facts={name: value for name, value in facts.items() if name not in _OWN},
                 acknowledged_by=known.acknowledged_by if event.level == known.level else None,
+                acknowledged_at=known.acknowledged_at if event.level == known.level else None,
                 told_s=told_s,
                 notified=frozenset(),
             )
         elif event.event == "alert.repeated":
             alerts[identity] = dataclasses.replace(known, told_s=told_s, notified=frozenset())
         elif event.event == "alert.acknowledged":
-            alerts[identity] = dataclasses.replace(known, acknowledged_by=str(facts.get("by")))
+            alerts[identity] = dataclasses.replace(
+                known, acknowledged_by=str(facts.get("by")), acknowledged_at=event.at
+            )
         elif event.event == "alert.notified":
             alerts[identity] = dataclasses.replace(known, notified=known.notified | {int(facts.get("number", 0))})
         elif event.event == "alert.resolved":

@@ -74,6 +74,10 @@ class Api:
             ("POST", "/agents/{name}/restart", self._restart),
             ("POST", "/agents/{name}/stop", self._stop),
             ("GET", "/attach", self._attach),
+            ("GET", "/alerts", self._alerts),
+            ("POST", "/alerts/{alert_id}/acknowledge", self._acknowledge),
+            ("POST", "/alerts/{alert_id}/clear", self._clear),
+            ("GET", "/figures", self._figures),
             ("POST", "/stop", self._stop),
             ("POST", "/restart", self._restart),
             ("POST", "/shutdown", self._shutdown),
@@ -258,6 +262,22 @@ class Api:
             raise ConfigError(f"status={status!r} is not known; use completed, failed or cancelled")
         await self._supervisor.lifecycle.shutdown(status)
         return JSONResponse({"run_dir": str(self._supervisor.run_dir)})
+
+    async def _alerts(self, _: Request) -> Response:
+        return JSONResponse({"alerts": [alert.to_dict() for alert in self._supervisor.alerts.open_alerts]})
+
+    async def _acknowledge(self, request: Request) -> Response:
+        by = str((await _body(request)).get("by") or "human")
+        seen = self._supervisor.alerts.acknowledge(request.path_params["alert_id"], by)
+        return JSONResponse({"alerts": [alert.to_dict() for alert in seen]})
+
+    async def _clear(self, request: Request) -> Response:
+        by = str((await _body(request)).get("by") or "human")
+        over = self._supervisor.alerts.clear(request.path_params["alert_id"], by)
+        return JSONResponse({"alerts": [alert.to_dict() for alert in over]})
+
+    async def _figures(self, _: Request) -> Response:
+        return JSONResponse(self._supervisor.figures())
 
     async def _events(self, request: Request) -> Response:
         """Stream events from a sequence number on, and then as they come."""

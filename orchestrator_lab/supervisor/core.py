@@ -306,6 +306,18 @@ class Supervisor:
             "problem": next((box.halted for box in self.mailboxes.values() if box.halted), None),
         }
 
+    def figures(self) -> dict[str, Any]:
+        """Return what is counted and measured of the cluster, for whoever collects such figures."""
+        return {
+            "name": self.config.name,
+            "status": self.status_text,
+            "run_id": self.record.run_id,
+            "version": __version__,
+            "run_s": self.journal.now_s,
+            "events": self.journal.seq,
+            **self.monitor.measured(),
+        }
+
     def roster(self, name: str) -> str:
         """Return the sentence that tells an agent who else is there."""
         others = [agent for agent in self.config.agents if agent.name != name]

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import JournalError
+from orchestrator_lab.runtime import read_record
 from orchestrator_lab.supervisor.figures import Figures
 from orchestrator_lab.supervisor.health import AGENT_RULES, Finding, Health, judge_agent, judge_stopped
-from orchestrator_lab.supervisor.sampling import Reading, Sample, differs, percent, read_tree
+from orchestrator_lab.supervisor.sampling import Reading, Sample, differs, own_cost, percent, read_tree
 
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
@@ -140,6 +142,24 @@ class Monitor:
             "output_tokens": tokens["output"],
             "cpu_percent": round(sum(cpu), 1) if cpu else None,
             "rss_bytes": sum(rss) if rss else None,
+        }
+
+    def measured(self) -> dict[str, Any]:
+        """Return the figures of agents, alerts, messages and of the lab's own processes."""
+        supervisor = self._supervisor
+        agents = [
+            {"name": one.name, "kind": one.config.kind, "state": one.state, "restarts": one.restarts}
+            | {"queued": supervisor.mailboxes[one.name].waiting if one.name in supervisor.mailboxes else 0}
+            | self.describe(one.name)
+            for one in supervisor.runners.values()
+        ]
+        keeper = read_record(supervisor.folder)
+        pids = {"supervisor": os.getpid(), "keeper": keeper.keeper_pid if keeper is not None else None}
+        return {
+            "agents": agents,
+            "alerts": dict(Counter(alert.level for alert in supervisor.alerts.open_alerts)),
+            "processes": {name: own_cost(pid) for name, pid in pids.items()},
+            **self.figures.to_dict(),
         }
 
     # what the journal tells ---------------------------------------------------------------------

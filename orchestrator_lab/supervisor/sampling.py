@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import psutil
 
-__all__ = ["Reading", "Sample", "differs", "percent", "read_tree"]
+__all__ = ["Reading", "Sample", "differs", "own_cost", "percent", "read_tree"]
 
 #: Smallest differences that are worth telling: of processor time in points, of memory in bytes and as a share.
 _CPU_POINTS, _RSS_BYTES, _RSS_SHARE = 20.0, 10_000_000, 0.1
@@ -119,6 +119,25 @@ def read_tree(pid: int) -> Reading | None:
             more_s, more_bytes = _cost(process)
             cpu_s, rss_bytes, counted = cpu_s + more_s, rss_bytes + more_bytes, counted + 1
     return Reading(at_s, cpu_s, rss_bytes, counted)
+
+
+def own_cost(pid: int | None) -> dict[str, float | None]:
+    """Return how long a single process has lived, its processor seconds and its memory; None where it is gone."""
+    import psutil
+
+    try:
+        if pid is None:
+            raise psutil.NoSuchProcess(0)
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            return {
+                "uptime_s": round(max(0.0, time.time() - process.create_time()), 3),
+                "cpu_s": round(times.user + times.system, 3),
+                "rss_bytes": process.memory_info().rss,
+            }
+    except psutil.Error:
+        return {"uptime_s": None, "cpu_s": None, "rss_bytes": None}
 
 
 def _cost(process: psutil.Process) -> tuple[float, int]:
