@@ -142,6 +142,8 @@ class JournalWriter:
             self._subscribers.append(on_event)
         self._size = 0
         self._synced = 0
+        #: Why the last write, and the last flush, did not succeed.
+        self._problems: dict[str, str] = {}
         self._syncing: asyncio.Task[None] | None = None
         #: Who waits for a flush that somebody else is about to make.
         self._awaited: set[asyncio.Event] = set()
@@ -261,6 +263,11 @@ class JournalWriter:
     def now_s(self) -> float:
         """The present instant on the run's clock, which the next event would have as ``monotonic_s``."""
         return max(round(time.monotonic() - self._origin_s, 6), self._last_s)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be written at present; None as far as is known."""
+        return next(iter(self._problems.values()), None)
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call back with each event that is written from now on.
@@ -468,8 +475,11 @@ class JournalWriter:
                 except OSError as second:
                     raise self._failure(second, "cannot be cut back to its last event") from second
             if isinstance(error, OSError):
-                raise self._failure(error, "cannot be written") from error
+                failure = self._failure(error, "cannot be written")
+                self._problems["write"] = failure.message
+                raise failure from error
             raise
+        self._problems.pop("write", None)
         self._size += len(line)
 
     def _flush(self) -> int:
@@ -481,7 +491,10 @@ class JournalWriter:
             try:
                 _datasync(self._fd)
             except OSError as error:
-                raise self._failure(error, "cannot be brought to the disk") from error
+                failure = self._failure(error, "cannot be brought to the disk")
+                self._problems["flush"] = failure.message
+                raise failure from error
+            self._problems.pop("flush", None)
             return size
 
     async def _flush_once(self) -> None:

@@ -257,11 +257,11 @@ class Monitor:
             await asyncio.sleep(self._supervisor.config.alerts.check_s)
             try:
                 await self._look()
-                self._check_journal(None)
             except JournalError as error:
-                self._check_journal(error.message)
+                logger.warning("what processes cost is not journalled: %s", error)
             except Exception:
                 logger.exception("a look at the processes failed")
+            self._check_journal()
 
     async def _look(self) -> None:
         """Read the process trees that are due, off the loop, and journal what is worth it."""
@@ -306,13 +306,13 @@ class Monitor:
         """Return the seconds between two looks at an agent's processes; a second look follows soon on a first."""
         return _QUIET_LOOK_S if self._quiet(name, cost) else 0.0
 
-    def _check_journal(self, error: str | None) -> None:
+    def _check_journal(self) -> None:
         """Say when nothing can be journalled, and therefore nothing is delivered."""
         supervisor = self._supervisor
-        alerts = supervisor.alerts
-        alerts.catch_up()
-        why = error or next((box.halted for box in supervisor.mailboxes.values() if box.halted), None)
+        supervisor.alerts.catch_up()
+        halted = (box.halted for box in supervisor.mailboxes.values() if box.halted)
+        why = supervisor.journal.problem or next(halted, None)
         if why is not None:
             self._say("disk", Finding("critical", why, {"path": str(supervisor.journal.path)}))
-        elif not alerts.behind:
+        elif not supervisor.alerts.behind:
             self._say("disk", None)

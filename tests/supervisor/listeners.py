@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Heard:
@@ -23,6 +23,8 @@ class Heard:
         #: Answers to the next requests; 200 when there is none.
         self.answers: list[int] = []
         self.address = ""
+        #: Called once, with the next request, before it is answered.
+        self.on_request: Callable[[], object] | None = None
 
     def take(self, notice: dict[str, Any]) -> None:
         with self._news:
@@ -43,6 +45,9 @@ def webhook(path: str = "hook") -> Iterator[Heard]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            once, heard.on_request = heard.on_request, None
+            if once is not None:
+                once()
             status = heard.answers.pop(0) if heard.answers else 200
             self.send_response(status)
             self.end_headers()
