@@ -133,7 +133,8 @@ def picture(facts: dict[str, Any], age_s: float) -> RenderableType:
     )
     names = [agent["name"] for agent in facts["agents"]]
     rows = common.table(
-        ("agent", {"no_wrap": True, "max_width": 16}),
+        # The one column that may be narrower than what it holds.
+        ("agent", {"overflow": "fold", "min_width": 8}),
         ("state", {"no_wrap": True}),
         ("for", {"no_wrap": True, "justify": "right"}),
         ("active", {"no_wrap": True, "justify": "right"}),

@@ -283,9 +283,11 @@ def test_no_space_on_the_real_full_device() -> None:
         pytest.skip("needs /dev/full")
     writer = JournalWriter.__new__(JournalWriter)
     writer.path, writer._size, writer._fd = Path("/dev/full"), 0, os.open("/dev/full", os.O_WRONLY)
+    writer._problems = {}
     try:
         with pytest.raises(DiskFull, match="disk is full"):
             writer._write(b"x\n")
+        assert "disk is full" in (writer.problem or "")
     finally:
         os.close(writer._fd)
 
