@@ -88,7 +88,7 @@ def _families(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
             who = [name, str(agent["name"])]
             _add(state_s, [*who, str(agent["state"])], agent["state_s"])
             _add(activity_s, who, agent["last_activity_s"])
-            _add(cpu, who, None if agent["cpu_percent"] is None else agent["cpu_percent"] / 100)
+            _add(cpu, who, None if agent["cpu_percent"] is None else round(agent["cpu_percent"] / 100, 6))
             _add(rss, who, agent["rss_bytes"])
             queued.add_metric(who, agent["queued"])
             restarts.add_metric(who, agent["restarts"])

@@ -94,6 +94,7 @@ class Alert:
             "opened_at": self.opened_at,
             "acknowledged_by": self.acknowledged_by,
             "acknowledged_at": self.acknowledged_at,
+            "facts": self.facts,
         }
 
 
@@ -132,18 +133,12 @@ class Alerts:
         self._timer: asyncio.TimerHandle | None = None
         #: Called with each alert that somebody has to hear of, once it is journalled.
         self.on_tell: Callable[[Alert], None] | None = None
-        #: Called whenever the set of open alerts changed.
-        self.on_change: Callable[[], None] | None = None
         supervisor.journal.subscribe(self._journal_takes)
 
     @property
     def open_alerts(self) -> list[Alert]:
         """Those whose cause has not gone, the oldest first."""
         return list(self._open.values())
-
-    def find(self, rule: str, agent: str | None = None) -> Alert | None:
-        """Return the open alert of a rule and an agent."""
-        return self._open.get((rule, agent))
 
     def holds_back(self, rule: str, agent: str | None, level: str) -> bool:
         """Tell whether a person has cleared this alert at this level or a graver one, and its cause has not gone since.
@@ -268,7 +263,6 @@ class Alerts:
                 self._journal("alert.acknowledged", after, by=by)
                 seen.append(after)
         self._arm()
-        self._changed()
         return seen
 
     def clear(self, alert_id: str, by: str = "human") -> list[Alert]:
@@ -319,7 +313,6 @@ class Alerts:
             for alert in alerts:
                 self.on_tell(alert)
         self._arm()
-        self._changed()
 
     def stop(self) -> None:
         """Repeat nothing more."""
@@ -333,7 +326,6 @@ class Alerts:
         if self.on_tell is not None:
             self.on_tell(alert)
         self._arm()
-        self._changed()
 
     def _arm(self) -> None:
         """Wake when the first open alert that nobody has seen is due to be told again."""
@@ -361,11 +353,6 @@ class Alerts:
         del self._open[alert.key]
         self._journal("alert.resolved", alert, by=by)
         self._arm()
-        self._changed()
-
-    def _changed(self) -> None:
-        if self.on_change is not None:
-            self.on_change()
 
     def _chosen(self, alert_id: str) -> list[Alert]:
         chosen = [alert for alert in self._open.values() if alert_id in {"all", alert.alert_id}]

@@ -251,7 +251,9 @@ async def test_time_alone_makes_an_alert_graver_and_another_supervisor_goes_on_c
     lab = Lab(tmp_path, idle_s=[0.1, 0.3, 0.5], check_s=100)
     events = read_events(lab.path)[0]
     lab.alerts.restore(events)
-    lab.monitor.restore(events)
+    for one in events:
+        lab.monitor.take(one)
+    lab.monitor.resume()
     await lab.until(lambda: len(lab.alert_events()) == 3)
     assert lab.alert_events()[2] == ("escalated", "idle", "critical")
     identity = lab.alerts.open_alerts[0].alert_id
