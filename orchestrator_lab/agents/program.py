@@ -39,6 +39,8 @@ class ProgramAdapter:
     accept_timeout_s = 3.0
     starts_on_screen = False
     doubt_quiet_s = 2.5
+    animates = False
+    idle_cpu = 0.01
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Find the command on the agent's PATH."""

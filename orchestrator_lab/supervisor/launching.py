@@ -48,6 +48,7 @@ class LaunchFiles:
         environ = {**clean_environment(supervisor.environ), **self._runner.config.env}
         environ.update(
             ORCHESTRATOR_LAB_AGENT=self._runner.name,
+            ORCHESTRATOR_LAB_AGENT_ID=self._runner.agent_id,
             ORCHESTRATOR_LAB_AGENT_TOKEN=self._runner.token,
             ORCHESTRATOR_LAB_AGENT_URL=supervisor.url,
             TERM="tmux-256color",
@@ -82,6 +83,8 @@ class LaunchFiles:
         self._runner.context = self.launch_context()
         self.open_fifo()
         self._runner.launching = True
+        # What an earlier process said of its session says nothing of the next one.
+        (self._runner.folder / "session.json").unlink(missing_ok=True)
         self._runner.ready, self._runner.session_ready, self._runner.tools_listed, self._runner.bracketed_paste = (
             None,
             None,
@@ -115,7 +118,6 @@ class LaunchFiles:
                     "session_id": self._runner.session_id,
                     "session_used": self._runner.session_used,
                     "transcript": str(self._runner.transcript) if self._runner.transcript else None,
-                    "restarts": self._runner.restarts,
                     "config": json.loads(self._runner.config.model_dump_json(by_alias=True)),
                 }
             ),
