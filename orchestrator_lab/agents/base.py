@@ -371,6 +371,10 @@ class Adapter(Protocol):
         """Return the tokens of the turn that answered a prompt, None when the record does not say."""
         ...
 
+    def resumable(self, path: Path) -> bool:
+        """Tell whether the program can go on with a session of which it keeps this record."""
+        ...
+
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:
         """Tell whether a turn whose end was reported is closed: before that a text would still go into it."""
         ...

@@ -239,6 +239,10 @@ class ChatAdapter:
         """Return None: the Stop hook carries the tokens."""
         return None
 
+    def resumable(self, path: Path) -> bool:
+        """Return True for any record: what it does not hold was never said."""
+        return path.exists()
+
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return True: a turn whose end was reported takes no more text."""
         return True

@@ -391,6 +391,10 @@ class CodexAdapter:
         turn = self._tail(path).find(turn_id=prompt_id, prompt=prompt, since=time.time() - 86400)
         return None if turn is None else turn.total()
 
+    def resumable(self, path: Path) -> bool:
+        """Return True for any rollout, also one that was cut off in the middle (0.169)."""
+        return path.exists()
+
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:
         """Tell whether a turn is closed in the rollout, which it is a moment after its Stop hook.
 

@@ -87,6 +87,10 @@ class ProgramAdapter:
         """Return None: it knows no tokens."""
         return None
 
+    def resumable(self, path: Path) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False: nobody knows how."""
+        return False
+
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return True: a turn whose end was reported takes no more text."""
         return True

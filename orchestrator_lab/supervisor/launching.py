@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+import uuid
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.agents.base import (
@@ -71,15 +72,21 @@ class LaunchFiles:
             instructions=supervisor.instructions(self._runner.config),
             roster=supervisor.roster(self._runner.name),
             session_id=self._runner.session_id,
-            # A session that never took a prompt has no record yet, and nothing to resume.
-            resume=self._runner.session_used
-            and self._runner.transcript is not None
-            and self._runner.transcript.exists(),
+            resume=self._can_resume(),
         )
+
+    def _can_resume(self) -> bool:
+        """Tell whether there is a session to go on with: one that never took a prompt has no record yet."""
+        record = self._runner.transcript
+        return self._runner.session_used and record is not None and self._runner.adapter.resumable(record)
 
     def write(self) -> list[str]:
         """Write the launch files; return the command that a pane runs (it holds no secret)."""
         program = self._runner.program or self._runner.locate()
+        record = self._runner.transcript
+        if record is not None and record.exists() and not self._can_resume():
+            # A record without anything to go on with, from a program that was killed over it: its id is taken.
+            self._runner.session_id, self._runner.session_used = str(uuid.uuid4()), False
         self._runner.context = self.launch_context()
         self.open_fifo()
         self._runner.launching = True

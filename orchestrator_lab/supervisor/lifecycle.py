@@ -453,3 +453,5 @@ def _signal_group(runner: AgentRunner, number: int) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(runner.pid, number)
+        if number == signal.SIGTERM:  # one that is stopped takes it only when it goes on
+            os.killpg(runner.pid, signal.SIGCONT)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -18,6 +19,8 @@ from orchestrator_lab.runtime import process_start_time, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from orchestrator_lab import Agent
 
 FAKE = Path(__file__).resolve().parents[1] / "fake_agent" / "fake_agent.py"
 
@@ -32,14 +35,12 @@ def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
 
 
 class Fakes:
-    """A running cluster of fake agents that report as the chat program does."""
+    """A running cluster of fake agents that report as the chat program does; each test adds agents of its own."""
 
-    def __init__(self, place: Path, *names: str, options: dict[str, Any] | None = None, **cluster: Any) -> None:
+    def __init__(self, place: Path, **cluster: Any) -> None:
         self.place = place
         for folder in ("work", "runs"):
             (place / folder).mkdir(exist_ok=True)
-        (place / "script.json").write_text(json.dumps(options or {}))
-        listed = [{"name": name, "kind": "chat", "command": self._command(name)} for name in names]
         self.cluster = Cluster.start(
             {
                 "cluster": {
@@ -50,20 +51,28 @@ class Fakes:
                     "gateway": {"mode": "script", "script": [{"reply": "unused"}]},
                     **cluster,
                 },
-                "agents": listed,
+                "agents": [self.config("first")],
             }
         )
 
-    def _command(self, name: str) -> list[str]:
-        options = ["--log", str(self.log(name)), "--script", str(self.place / "script.json")]
-        return [sys.executable, "-S", "-E", str(FAKE), *options]
+    def config(self, name: str, **keys: Any) -> dict[str, Any]:
+        self.options(name)
+        options = ["--log", str(self.log(name)), "--script", str(self.place / f"{name}.json")]
+        command = [sys.executable, "-S", "-E", str(FAKE), *options]
+        return {"name": name, "kind": "chat", "command": command, **keys}
+
+    def add(self, *names: str, **keys: Any) -> list[Agent]:
+        """Add agents with names that nobody had before."""
+        given = [f"{name}-{uuid.uuid4().hex[:6]}" for name in names]
+        self.cluster.add(*[self.config(name, **keys) for name in given])
+        return [self.cluster[name] for name in given]
 
     def log(self, name: str) -> Path:
         return self.place / f"{name}.log"
 
-    def options(self, **options: Any) -> None:
-        """Say how the fakes behave from their next start on."""
-        (self.place / "script.json").write_text(json.dumps(options))
+    def options(self, name: str, **options: Any) -> None:
+        """Say how a fake behaves from its next start on."""
+        (self.place / f"{name}.json").write_text(json.dumps(options))
 
     def control(self, name: str, **action: Any) -> None:
         with Path(f"{self.log(name)}.ctl").open("w") as pipe:
@@ -84,15 +93,36 @@ class Fakes:
         for who in ("supervisor", *others):
             os.kill(int(getattr(record, f"{who}_pid")), signal.SIGKILL)
 
-    def events(self, *names: str, agent: str | None = None) -> list[Any]:
+    def events(self, agent: str | None, *names: str) -> list[Any]:
         return [one for one in self.cluster.events() if one.event in names and agent in {None, one.agent}]
 
     def starts(self, name: str) -> list[Any]:
-        return self.events("agent.started", agent=name)
+        return self.events(name, "agent.started")
 
     def restarted(self, name: str, times: int) -> None:
         """Wait until an agent has been started again, and takes messages."""
         until(lambda: len(self.starts(name)) == times + 1 and self.cluster[name].facts["ready"])
+
+
+def kill_at(lab: Fakes, event: str, *others: str, after_s: float = 0.0) -> threading.Thread:
+    """Kill the supervisor as soon as an event is in the journal."""
+    journal, armed = lab.cluster.run_dir / "journal.jsonl", threading.Event()
+
+    def watch() -> None:
+        needle, seen = f'"event":"{event}"'.encode(), b""
+        with journal.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            armed.set()
+            while needle not in seen:
+                seen += file.read()
+                time.sleep(0.0005)
+        time.sleep(after_s)
+        lab.kill_supervisor(*others)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    armed.wait()
+    return thread
 
 
 def lives(pid: int) -> bool:

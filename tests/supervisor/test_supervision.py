@@ -3,15 +3,11 @@ to end."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from care_helpers import Fakes, until
+from care_helpers import Fakes, kill_at, until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,23 +89,25 @@ def test_pauses_grow_until_it_is_given_up(policy: RestartPolicy, ends: int) -> N
 # real programs ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def lab(runtime: Path, tmp_path: Path) -> Iterator[Fakes]:
-    del runtime
-    fakes = Fakes(tmp_path, "ada", "bob", restart=FAST)
-    yield fakes
-    with contextlib.suppress(ClusterStopped):
-        fakes.cluster.shutdown()
+@pytest.fixture(scope="module")
+def lab(module_runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fakes]:
+    del module_runtime
+    fakes = Fakes(tmp_path_factory.mktemp("care"), restart=FAST)
+    with fakes.cluster:
+        yield fakes
+
+
+def row(lab: Fakes, name: str) -> dict[str, Any]:
+    return dict(agents_df(lab.cluster.run).set_index("name").loc[name])
 
 
 def test_a_crash_is_made_good_and_messages_wait_for_it(lab: Fakes) -> None:
-    ada, bob = lab.cluster["ada"], lab.cluster["bob"].facts["pid"]
-    session = ada.facts["session_id"]
-    lab.control("ada", set={"turn_ms": 60_000})
+    ada, bob = lab.add("ada", "bob")
+    session, healthy = ada.facts["session_id"], bob.facts["pid"]
+    lab.control(ada.name, set={"turn_ms": 60_000})
     cut_off = ada.send("unfinished").accepted(10)
     behind = ada.send("behind it")
-    lab.options(turn_ms=0)
-    lab.kill("ada")
+    lab.kill(ada.name)
     with pytest.raises(TurnFailed, match="ended during the turn"):
         cut_off.result(10)
     assert ada.state == "exited"
@@ -121,186 +119,168 @@ def test_a_crash_is_made_good_and_messages_wait_for_it(lab: Fakes) -> None:
     assert later.result(10) == "took 17 characters"
     assert ada.facts["restarting"] is False
     assert ada.facts["session_id"] == session
-    (exited,) = lab.events("agent.exited")
-    (planned,) = lab.events("agent.restarting")
+    (exited,) = lab.events(ada.name, "agent.exited")
+    (planned,) = lab.events(ada.name, "agent.restarting")
     assert (planned.attributes["attempt"], planned.attributes["reason"]) == (1, "signal 9")
     assert 0.27 <= planned.attributes["delay_s"] <= 0.3
-    started = lab.starts("ada")[-1]
+    started = lab.starts(ada.name)[-1]
     assert exited.seq < planned.seq < started.seq
     assert started.monotonic_s - planned.monotonic_s >= planned.attributes["delay_s"] - 0.01
-    turns, agents = turns_df(lab.cluster.run), agents_df(lab.cluster.run).set_index("name")
-    assert turns["end_reason"].tolist() == ["exited", "completed", "completed"]
-    assert agents.loc[["ada", "bob"], "restarts"].tolist() == [1, 0]
+    turns = turns_df(lab.cluster.run)
+    assert turns[turns["agent"] == ada.name]["end_reason"].tolist() == ["exited", "completed", "completed"]
+    assert (row(lab, ada.name)["restarts"], row(lab, bob.name)["restarts"]) == (1, 0)
     # What is healthy is left alone.
-    assert lab.cluster["bob"].facts["pid"] == bob
-    assert [one["prompt"] for one in lab.records("ada", "submitted")] == [
-        "unfinished",
-        "behind it",
-        "sent in the pause",
-    ]
+    assert bob.facts["pid"] == healthy
+    prompts = [one["prompt"] for one in lab.records(ada.name, "submitted")]
+    assert prompts == ["unfinished", "behind it", "sent in the pause"]
 
 
 def test_an_orderly_end_is_no_failure_and_what_is_stopped_stays_stopped(lab: Fakes) -> None:
-    lab.control("ada", do="exit", status=0)
-    until(lambda: lab.cluster["ada"].state == "exited")
-    lab.cluster["bob"].stop()
-    assert lab.cluster["bob"].state == "exited"
-    assert [one.attributes["reason"] for one in lab.events("agent.stopping")] == ["stop"]
-    for name in ("ada", "bob"):
-        assert lab.cluster[name].facts["restarting"] is False
+    left, stopped = lab.add("ada", "bob")
+    lab.control(left.name, do="exit", status=0)
+    until(lambda: left.state == "exited")
+    stopped.stop()
+    assert stopped.state == "exited"
+    (asked,) = lab.events(stopped.name, "agent.stopping")
+    assert asked.attributes["reason"] == "stop"
+    for one in (left, stopped):
+        assert one.facts["restarting"] is False
         with pytest.raises(ClusterStopped, match="restart it first"):
-            lab.cluster[name].send("to nobody")
-    assert lab.events("agent.restarting") == []
+            one.send("to nobody")
+        assert lab.events(one.name, "agent.restarting") == []
+
+
+def test_always_means_after_an_orderly_end_too(lab: Fakes) -> None:
+    (ada,) = lab.add("ada", restart={"policy": "always", "backoff_s": 0.1})
+    lab.control(ada.name, do="exit", status=0)
+    lab.restarted(ada.name, 1)
+    assert lab.events(ada.name, "agent.restarting")[0].attributes["reason"] == "exit status 0"
 
 
 def test_one_that_fails_again_and_again_is_given_up_with_an_alert_until_somebody_restarts_it(lab: Fakes) -> None:
-    lab.options(crash_at="start", crash_status=3)
-    lab.kill("ada")
-    until(lambda: lab.events("alert.opened"))
-    attempts = lab.events("agent.restarting")
+    (ada,) = lab.add("ada")
+    lab.options(ada.name, crash_at="start", crash_status=3)
+    lab.kill(ada.name)
+    until(lambda: lab.events(ada.name, "alert.opened"))
+    attempts = lab.events(ada.name, "agent.restarting")
     assert [one.attributes["attempt"] for one in attempts] == [1, 2, 3]
     assert [one.attributes["reason"] for one in attempts] == ["signal 9", "exit status 3", "exit status 3"]
     assert attempts[1].attributes["delay_s"] > 1.5 * attempts[0].attributes["delay_s"]
-    ada = lab.cluster["ada"]
     assert ada.state == "failed"
     assert "restarted 3 times" in ada.facts["error"]
-    (alert,) = lab.events("alert.opened")
-    assert (alert.level, alert.agent, alert.attributes["rule"]) == ("error", "ada", "restarts_exhausted")
+    (alert,) = lab.events(ada.name, "alert.opened")
+    assert (alert.level, alert.attributes["rule"]) == ("error", "restarts_exhausted")
     with pytest.raises(ClusterStopped):
         ada.send("to nobody")
+    # The next supervisor knows it, too.
+    lab.kill_supervisor()
+    until(lambda: lab.events(None, "supervisor.gap"))
+    assert ada.state == "failed"
+    assert "restarted 3 times" in ada.facts["error"]
     # The cause is gone, and a person starts it: the count begins anew.
-    lab.options()
+    lab.options(ada.name)
     ada.restart()
     assert ada.ask("hello", timeout=10).reply == "took 5 characters"
-    assert len(lab.events("alert.resolved")) == 1
-    lab.kill("ada")
-    lab.restarted("ada", 5)
-    assert lab.events("agent.restarting")[-1].attributes["attempt"] == 1
-    assert agents_df(lab.cluster.run).set_index("name").loc["ada", "restarts"] == 5
+    lab.kill(ada.name)
+    lab.restarted(ada.name, 5)
+    assert lab.events(ada.name, "agent.restarting")[-1].attributes["attempt"] == 1
+    assert row(lab, ada.name)["restarts"] == 5
 
 
 @pytest.mark.parametrize("what", ["stop", "restart", "remove"])
 def test_a_person_is_faster_than_the_pause(lab: Fakes, what: str) -> None:
-    lab.kill("ada")
-    until(lambda: lab.cluster["ada"].facts["restarting"])
+    (ada,) = lab.add("ada", restart={**FAST, "backoff_s": 0.8})
+    lab.kill(ada.name)
+    until(lambda: ada.facts["restarting"])
     if what == "remove":
-        lab.cluster.remove("ada")
+        lab.cluster.remove(ada.name)
     else:
-        getattr(lab.cluster["ada"], what)()
-    time.sleep(0.5)  # nothing may happen in it
-    assert len(lab.starts("ada")) == (2 if what == "restart" else 1)
-    assert len(lab.events("agent.restarting")) == 1
+        getattr(ada, what)()
+    time.sleep(1.0)  # nothing may happen in it
+    assert len(lab.starts(ada.name)) == (2 if what == "restart" else 1)
+    assert len(lab.events(ada.name, "agent.restarting")) == 1
     if what == "stop":
-        assert lab.cluster["ada"].facts["restarting"] is False
-
-
-def test_a_shutdown_in_the_pause_ends_everything(lab: Fakes) -> None:
-    lab.kill("ada")
-    until(lambda: lab.cluster["ada"].facts["restarting"])
-    run = lab.cluster.run
-    lab.cluster.shutdown()
-    assert [one.event for one in run.events()][-1] == "run.ended"
-    assert len([one for one in run.events() if one.event == "agent.started"]) == 2
+        assert ada.facts["restarting"] is False
 
 
 def test_the_first_start_is_not_tried_again(lab: Fakes) -> None:
-    lab.options(crash_at="start", crash_status=3)
-    config = {"name": "eve", "kind": "chat", "command": lab._command("eve")}
+    config = lab.config("eve")
+    lab.options("eve", crash_at="start", crash_status=3)
     with pytest.raises(AgentFailed, match="exit status 3 before it was ready"):
         lab.cluster.add(config)
     assert "eve" not in [agent.name for agent in lab.cluster]
-    assert lab.events("agent.restarting") == []
+    assert lab.events("eve", "agent.restarting") == []
+
+
+def test_a_pane_that_somebody_closed_is_made_anew(lab: Fakes) -> None:
+    (ada,) = lab.add("ada")
+    ada.pane.kill()
+    lab.restarted(ada.name, 1)
+    assert lab.events(ada.name, "agent.restarting")[0].attributes["reason"] == "unknown end"
+    assert ada.ask("hello", timeout=10).reply == "took 5 characters"
+
+
+def test_conversations_wait_for_a_restart(lab: Fakes) -> None:
+    ada, bob = lab.add("ada", "bob")
+    lab.control(ada.name, set={"turn_ms": 500, "reply": "from ada"})
+    conversation = lab.cluster.converse([ada.name, bob.name], "go", rounds=1)
+    until(lambda: lab.events(ada.name, "turn.started"))
+    lab.kill(bob.name)  # while ada has the word
+    conversation.wait(30)
+    assert lab.events(None, "conversation.ended")[-1].attributes["reason"] == "completed"
+    assert len(lab.starts(bob.name)) == 2
 
 
 # a supervisor that is killed over it --------------------------------------------------------------
 
 
-def kill_at(lab: Fakes, event: str, *others: str, nth: int = 1, after_s: float = 0.0) -> threading.Thread:
-    """Kill the supervisor as soon as an event is in the journal."""
-    journal, armed = lab.cluster.run_dir / "journal.jsonl", threading.Event()
-
-    def watch() -> None:
-        needle, seen = f'"event":"{event}"'.encode(), 0
-        with journal.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            armed.set()
-            while seen < nth:
-                seen += file.read().count(needle)
-                time.sleep(0.0005)
-        time.sleep(after_s)
-        lab.kill_supervisor(*others)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    armed.wait()
-    return thread
-
-
 @pytest.mark.parametrize(
-    ("event", "after_s"),
+    ("event", "others", "after_s"),
     [
-        ("agent.exited", 0.0),
-        ("agent.restarting", 0.0),
-        ("agent.restarting", 0.31),
-        ("agent.restarting", 0.36),
-        ("agent.started", 0.0),
+        ("agent.exited", (), 0.0),
+        ("agent.restarting", (), 0.0),
+        ("agent.restarting", (), 0.31),
+        ("agent.restarting", (), 0.34),
+        ("agent.started", (), 0.0),
+        ("agent.restarting", ("keeper",), 0.0),
     ],
 )
 def test_a_supervisor_that_dies_over_a_restart_has_a_successor_that_makes_it_once(
-    lab: Fakes, event: str, after_s: float
+    lab: Fakes, event: str, others: tuple[str, ...], after_s: float
 ) -> None:
-    ada = lab.cluster["ada"]
-    killer = kill_at(lab, event, after_s=after_s)
-    lab.kill("ada")
+    (ada,) = lab.add("ada")
+    gaps = len(lab.events(None, "supervisor.gap"))
+    killer = kill_at(lab, event, *others, after_s=after_s)
+    lab.kill(ada.name)
     killer.join()
-    until(lambda: lab.events("supervisor.gap"))
-    lab.restarted("ada", 1)
+    until(lambda: lab.cluster.status() and len(lab.events(None, "supervisor.gap")) > gaps)
+    lab.restarted(ada.name, 1)
     assert ada.ask("hello", timeout=20).reply == "took 5 characters"
-    assert len(lab.events("agent.restarting")) == 1
-    assert len(lab.records("ada", "started")) == 2, "the program itself was started once more, no less"
-    assert agents_df(lab.cluster.run).set_index("name").loc["ada", "restarts"] == 1
-    assert ada.facts["restarts"] == 1
-    assert len(lab.records("bob", "started")) == 1
+    assert len(lab.events(ada.name, "agent.restarting")) == 1
+    assert len(lab.records(ada.name, "started")) == 2, "the program itself was started once more, no less"
+    assert row(lab, ada.name)["restarts"] == ada.facts["restarts"] == 1
+    assert len(lab.records("first", "started")) == 1, "one that was healthy was started anew"
 
 
 def test_a_supervisor_killed_while_it_stops_an_agent_does_not_bring_it_back(lab: Fakes) -> None:
+    (ada,) = lab.add("ada")
+    gaps = len(lab.events(None, "supervisor.gap"))
     killer = kill_at(lab, "agent.stopping")
-    lab.cluster["ada"].stop()
+    ada.stop()
     killer.join()
-    until(lambda: lab.events("supervisor.gap") and lab.cluster["ada"].state == "exited")
+    until(lambda: len(lab.events(None, "supervisor.gap")) > gaps and ada.state == "exited")
     time.sleep(0.5)  # nothing may happen in it
-    assert len(lab.starts("ada")) == 1
-    assert lab.events("agent.restarting") == []
+    assert len(lab.starts(ada.name)) == 1
+    assert lab.events(ada.name, "agent.restarting") == []
 
 
-def test_a_given_up_agent_stays_so_for_the_next_supervisor(lab: Fakes) -> None:
-    lab.options(crash_at="start", crash_status=3)
-    lab.kill("ada")
-    until(lambda: lab.events("alert.opened"))
-    lab.kill_supervisor()
-    until(lambda: lab.events("supervisor.gap"))
-    assert lab.cluster["ada"].state == "failed"
-    assert "restarted 3 times" in lab.cluster["ada"].facts["error"]
-    assert len(lab.starts("ada")) == 4
-
-
-def test_both_processes_killed_in_the_pause(lab: Fakes) -> None:
-    killer = kill_at(lab, "agent.restarting", "keeper")
-    lab.kill("ada")
-    killer.join()
-    assert lab.cluster["ada"].ask("hello", timeout=30).reply == "took 5 characters"
-    assert len(lab.records("ada", "started")) == 2
-    assert len(lab.events("agent.restarting")) == 1
-
-
-def test_conversations_go_on_over_a_restart(lab: Fakes) -> None:
-    lab.control("ada", set={"reply": "ada {turn}"})
-    lab.control("bob", set={"reply": "bob {turn}"})
-    conversation = lab.cluster.converse(["ada", "bob"], "go", rounds=4)
-    until(lambda: len(lab.events("turn.ended")) >= 2)
-    lab.control("bob", do="crash", signal=signal.SIGKILL)
-    conversation.wait(30)
-    ended = lab.events("conversation.ended")[-1].attributes["reason"]
-    # Killed between two turns it goes on; in the middle of one, that turn's message has failed.
-    assert ended == "completed" or "ended during the turn" in ended or "ended while" in ended
-    lab.restarted("bob", 1)
+def test_a_shutdown_in_the_pause_ends_everything(runtime: Path, tmp_path: Path) -> None:
+    del runtime
+    lab = Fakes(tmp_path, restart={**FAST, "backoff_s": 5.0})
+    lab.kill("first")
+    until(lambda: lab.cluster["first"].facts["restarting"])
+    run, begun = lab.cluster.run, time.monotonic()
+    lab.cluster.shutdown()
+    assert time.monotonic() - begun < 4.5
+    assert list(run.events())[-1].event == "run.ended"
+    assert len([one for one in run.events() if one.event == "agent.started"]) == 1
