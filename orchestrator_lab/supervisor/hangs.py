@@ -11,14 +11,13 @@ Each busy agent is looked at once a check; when none is busy nothing is looked a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator_lab.errors import JournalError, OrchestratorLabError
+from orchestrator_lab.errors import OrchestratorLabError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -165,6 +164,15 @@ def still_words(screen: str) -> str:
     return " ".join(_WORDS.findall(_DURATION.sub(" ", _TIP.sub("", screen))))
 
 
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """The processes of one agent at one moment, and the processor time that they and their reaped children took."""
+
+    at: float
+    cpu_s: float
+    processes: frozenset[int]
+
+
 @dataclass(slots=True)
 class _Watched:
     """One busy agent: its turn, the last look, when it last made progress, and what was done about it."""
@@ -211,13 +219,15 @@ class HangWatch:
             await asyncio.sleep(min((self._every_s(one) for one in busy), default=0.0))
             for name in [name for name in self._watched if name not in {one.name for one in self._busy()}]:
                 self._over(name)
-            for runner in self._busy():
-                try:
-                    await self._look(runner)
-                except JournalError as error:
-                    logger.warning("%s: not looked after: %s", runner.name, error)
-                except OrchestratorLabError as error:
-                    logger.info("%s: could not be looked at: %s", runner.name, error)
+            try:
+                busy = self._busy()
+                trees = await asyncio.to_thread(_trees, [one.pid for one in busy])
+                for runner, tree in zip(busy, trees, strict=True):
+                    await self._look(runner, tree)
+            except OrchestratorLabError as error:
+                logger.warning("busy agents were not looked at: %s", error)
+            except Exception:
+                logger.exception("busy agents were not looked at")
 
     def _busy(self) -> list[AgentRunner]:
         """Return the agents that work, and should show it."""
@@ -241,7 +251,7 @@ class HangWatch:
         check_s = self._cluster.config.alerts.check_s
         return check_s if first_s is None else max(_SHORTEST_S, min(check_s, first_s / _LOOKS))
 
-    async def _look(self, runner: AgentRunner) -> None:
+    async def _look(self, runner: AgentRunner, tree: _Tree) -> None:
         turn = runner.turn
         known = self._watched.get(runner.name)
         if turn is None:
@@ -250,11 +260,11 @@ class HangWatch:
             self._over(runner.name)
             now = time.monotonic()
             known = self._watched[runner.name] = _Watched(turn, Sample(now), now)
-            known.last = await self._sample(runner, known)
+            known.last = await self._sample(runner, known, tree)
             return
         if time.monotonic() < known.blind_until:
             return
-        sample = await self._sample(runner, known)
+        sample = await self._sample(runner, known, tree)
         if runner.turn is not turn or runner.dialog is not None:
             return
         before, known.last = known.last, sample
@@ -305,8 +315,7 @@ class HangWatch:
         if self._watched.pop(name, None) is not None:
             self._cluster.alerts.resolve("hung", agent=name)
 
-    async def _sample(self, runner: AgentRunner, known: _Watched) -> Sample:
-        cpu_s, processes = await asyncio.to_thread(_tree, runner.pid)
+    async def _sample(self, runner: AgentRunner, known: _Watched, tree: _Tree) -> Sample:
         drawn = runner.last_activity
         if drawn != known.drawn:
             known.drawn = drawn
@@ -316,21 +325,29 @@ class HangWatch:
                 known.words = words
             else:
                 known.outputs += 1
-        return Sample(time.monotonic(), cpu_s, processes, known.outputs, _size(runner.transcript), runner.last_report)
+        record = _size(runner.transcript)
+        return Sample(tree.at, tree.cpu_s, tree.processes, known.outputs, record, runner.last_report)
 
 
-def _tree(pid: int | None) -> tuple[float, frozenset[int]]:
-    """Return the processor time of a process tree, reaped children included, and its processes."""
+def _trees(roots: list[int | None]) -> list[_Tree]:
+    """Look at all processes once; return the tree below each of some."""
     import psutil
 
-    spent, found = 0.0, set()
-    with contextlib.suppress(psutil.Error):
-        first = psutil.Process(pid)
-        for process in (first, *first.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                spent += sum(process.cpu_times()[:4])
-                found.add(process.pid)
-    return spent, frozenset(found)
+    at = time.monotonic()
+    children: dict[int, list[int]] = {}
+    spent: dict[int, float] = {}
+    for process in psutil.process_iter(["ppid", "cpu_times"]):
+        facts = process.info
+        if facts["ppid"] is not None and facts["cpu_times"] is not None:
+            children.setdefault(facts["ppid"], []).append(process.pid)
+            spent[process.pid] = sum(facts["cpu_times"][:4])
+    found = []
+    for root in roots:
+        below = [] if root is None else [root]
+        for pid in below:
+            below += children.get(pid, ())
+        found.append(_Tree(at, sum(spent.get(pid, 0.0) for pid in below), frozenset(below)))
+    return found
 
 
 def _size(path: Path | None) -> tuple[int, int] | None:

@@ -214,12 +214,18 @@ class Lifecycle:
                 for outcome in begun:
                     if isinstance(outcome, BaseException):
                         raise outcome
-                await self.wait_ready(runners)
             except OrchestratorLabError:
                 for runner in runners:
                     await self._forget(runner)
                 raise
-            return runners
+        try:
+            await self.wait_ready(runners)
+        except OrchestratorLabError:
+            async with self._lock:
+                for runner in runners:
+                    await self._forget(runner)
+            raise
+        return runners
 
     async def remove(self, name: str) -> None:
         """End an agent and take it out of the cluster."""
@@ -229,6 +235,8 @@ class Lifecycle:
             await self._forget(runner)
 
     async def _forget(self, runner: AgentRunner) -> None:
+        if self._cluster.runners.get(runner.name) is not runner or self._cluster.ending.is_set():
+            return  # somebody was faster
         if runner.running or runner.supervision.pending:
             await self._end_agents([runner], "remove")
         if runner.pane_id is not None:

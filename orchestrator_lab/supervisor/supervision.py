@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
+from orchestrator_lab.errors import AgentFailed, JournalError, OrchestratorLabError
 from orchestrator_lab.tmux import PaneExit
 
 if TYPE_CHECKING:
@@ -282,10 +282,14 @@ class Supervision:
             await runner.supervisor.lifecycle.start_again(runner)
             if not runner.running and runner.supervisor.tmux_died():
                 self._forget()
-        except OrchestratorLabError as error:
+        except (OrchestratorLabError, OSError) as error:
             logger.warning("%s: could not be started again: %s", runner.name, error)
-            if self.pending:  # else somebody stopped it meanwhile
-                why = error.message.split("\n", 1)[0]
+            runner.launching = False
+            if isinstance(error, JournalError):
+                # Nothing can be said, so nothing is done; what was decided is tried again later.
+                self._arm(time.time() + runner.supervisor.config.restart_of(runner.config).backoff_max_s)
+            elif self.pending:  # else somebody stopped it meanwhile
+                why = str(error).split("\n", 1)[0]
                 runner.error = AgentFailed(f"agent {runner.name!r} could not be started again: {why}")
                 self._decide(End(hung=self.hung, error=f"could not be started: {why}"))
                 if not self.pending:
@@ -359,6 +363,8 @@ class Supervision:
                 runner.stopping = False  # whoever wants it asks again
             elif stopping is not None and not self._cluster_ends():
                 runner.supervisor.background(lifecycle.stop([runner.name]))
+        elif self.pending and self._cluster_ends():
+            self._forget()
         elif self.pending and self._timer is None:
             self._arm(self._due_at)
         elif undecided is not None:
