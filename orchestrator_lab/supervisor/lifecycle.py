@@ -25,7 +25,7 @@ from orchestrator_lab.supervisor.kin import Kin, find_kin, signal_kin, wait_for_
 from orchestrator_lab.supervisor.supervision import HUNG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Mapping
 
     from orchestrator_lab.config import Agent
     from orchestrator_lab.supervisor.core import Supervisor
@@ -279,9 +279,7 @@ class Lifecycle:
         pids = {one.agent_id: one.pid if one.running else None for one in runners}
         known = await asyncio.to_thread(find_kin, pids)
         await self._end_programs([one for one in runners if one.running and one.pid is not None])
-        for runner in runners:
-            if not runner.running:
-                await self._end_left(runner, known[runner.agent_id])
+        await self._end_left([one for one in runners if not one.running], known)
 
     async def _end_programs(self, alive: list[AgentRunner]) -> None:
         """End programs: asked first, hung up on when they stay, killed when they do not go."""
@@ -305,24 +303,35 @@ class Lifecycle:
                         "note", agent=runner.name, level="error", text=f"process {runner.pid} does not end"
                     )
 
-    async def _end_left(self, runner: AgentRunner, known: Iterable[Kin] = ()) -> None:
-        """End what a program has left running: its children, wherever they went."""
-        left = await asyncio.to_thread(wait_for_kin, known, _CHILDREN_END_S)
+    async def _end_left(self, runners: list[AgentRunner], known: Mapping[str, list[Kin]] | None = None) -> None:
+        """End what programs have left running: their children, wherever they went."""
+        agents = {one.agent_id: one for one in runners}
+        left = {kin: identity for identity in agents for kin in (known or {}).get(identity, ())}
         told: set[Kin] = set()
+
+        def tell(kin: Collection[Kin], action: str) -> None:
+            for identity, runner in agents.items():
+                if its := [one for one in kin if left[one] == identity]:
+                    self._tell_left(runner, its, action)
+
+        async def those_after(wait_s: float) -> None:
+            living = set(await asyncio.to_thread(wait_for_kin, left, wait_s))
+            for gone in [one for one in left if one not in living]:
+                del left[gone]
+
+        await those_after(_CHILDREN_END_S)
         for number, wait_s in ((signal.SIGTERM, _CHILD_TERM_S), *[(signal.SIGKILL, _CHILD_KILL_S)] * _CHILD_ROUNDS):
-            found = await asyncio.to_thread(find_kin, {runner.agent_id: None})
-            left = list({*left, *found[runner.agent_id]})
+            found = await asyncio.to_thread(find_kin, dict.fromkeys(agents))
+            left.update({kin: identity for identity, its in found.items() for kin in its})
             if not left:
                 return
-            if not told.issuperset(left):
-                self._tell_left(runner, [one for one in left if one not in told], "ended")
-                told.update(left)
+            tell([one for one in left if one not in told], "ended")
+            told.update(left)
             await asyncio.to_thread(signal_kin, left, number)
             if number == signal.SIGTERM:  # one that is stopped takes it only when it goes on
                 await asyncio.to_thread(signal_kin, left, signal.SIGCONT)
-            left = await asyncio.to_thread(wait_for_kin, left, wait_s)
-        if left:
-            self._tell_left(runner, left, "survived")
+            await those_after(wait_s)
+        tell(left, "survived")
 
     async def tell_left(self, runner: AgentRunner) -> None:
         """Say what still runs of a program that has ended by itself, and that nobody starts again.
@@ -383,7 +392,7 @@ class Lifecycle:
         async with self._lock:
             if runner.running or not runner.supervision.pending or self._cluster.tmux_died():
                 return
-            await self._end_left(runner)
+            await self._end_left([runner])
             await self._start_anew(runner)
 
     async def end_hung(self, runner: AgentRunner) -> None:
