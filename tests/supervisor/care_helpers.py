@@ -96,6 +96,9 @@ class Fakes:
     def events(self, agent: str | None, *names: str) -> list[Any]:
         return [one for one in self.cluster.events() if one.event in names and agent in {None, one.agent}]
 
+    def alerts(self, agent: str, rule: str, what: str = "opened") -> list[Any]:
+        return [one for one in self.events(agent, f"alert.{what}") if one.attributes["rule"] == rule]
+
     def starts(self, name: str) -> list[Any]:
         return self.events(name, "agent.started")
 

@@ -161,15 +161,15 @@ def test_one_that_fails_again_and_again_is_given_up_with_an_alert_until_somebody
     (ada,) = lab.add("ada")
     lab.options(ada.name, crash_at="start", crash_status=3)
     lab.kill(ada.name)
-    until(lambda: lab.events(ada.name, "alert.opened"))
+    until(lambda: lab.alerts(ada.name, "restarts_exhausted"))
     attempts = lab.events(ada.name, "agent.restarting")
     assert [one.attributes["attempt"] for one in attempts] == [1, 2, 3]
     assert [one.attributes["reason"] for one in attempts] == ["signal 9", "exit status 3", "exit status 3"]
     assert attempts[1].attributes["delay_s"] > 1.5 * attempts[0].attributes["delay_s"]
     assert ada.state == "failed"
     assert "restarted 3 times" in ada.facts["error"]
-    (alert,) = lab.events(ada.name, "alert.opened")
-    assert (alert.level, alert.attributes["rule"]) == ("error", "restarts_exhausted")
+    (alert,) = lab.alerts(ada.name, "restarts_exhausted")
+    assert alert.level == "error"
     with pytest.raises(ClusterStopped):
         ada.send("to nobody")
     # The next supervisor knows it, too.
@@ -181,6 +181,7 @@ def test_one_that_fails_again_and_again_is_given_up_with_an_alert_until_somebody
     lab.options(ada.name)
     ada.restart()
     assert ada.ask("hello", timeout=10).reply == "took 5 characters"
+    assert len(lab.alerts(ada.name, "restarts_exhausted", "resolved")) == 1
     lab.kill(ada.name)
     lab.restarted(ada.name, 5)
     assert lab.events(ada.name, "agent.restarting")[-1].attributes["attempt"] == 1
@@ -276,11 +277,10 @@ def test_a_supervisor_killed_while_it_stops_an_agent_does_not_bring_it_back(lab:
 
 def test_a_shutdown_in_the_pause_ends_everything(runtime: Path, tmp_path: Path) -> None:
     del runtime
-    lab = Fakes(tmp_path, restart={**FAST, "backoff_s": 5.0})
+    lab = Fakes(tmp_path, restart={**FAST, "backoff_s": 60.0})
     lab.kill("first")
     until(lambda: lab.cluster["first"].facts["restarting"])
-    run, begun = lab.cluster.run, time.monotonic()
+    run = lab.cluster.run
     lab.cluster.shutdown()
-    assert time.monotonic() - begun < 4.5
     assert list(run.events())[-1].event == "run.ended"
     assert len([one for one in run.events() if one.event == "agent.started"]) == 1
