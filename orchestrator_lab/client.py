@@ -423,6 +423,8 @@ def _spawn_keeper(folder: Path) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
             cwd="/",
+            # A cluster that an agent starts is no child of that agent's: it must not carry its marks.
+            env={key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_LAB_AGENT")},
         )
     _reap()
     _keepers.append(keeper)

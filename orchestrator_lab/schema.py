@@ -410,6 +410,18 @@ EVENTS: dict[str, EventType] = {
         EventType("agent.state", "Its published state changed.", ("state", "previous", "votes")),
         EventType("agent.exited", "Its program ended.", ("exit_code", "signal")),
         EventType("agent.failed", "It could not be started or kept.", (*_FAILURE, "screen")),
+        EventType("agent.stopping", "It is about to be ended on purpose.", ("reason",)),
+        EventType(
+            "agent.restarting",
+            "Its program ended by itself, and will be started again after a pause.",
+            ("delay_s", "attempt", "reason"),
+        ),
+        EventType("agent.hung", "It is busy and made no progress; what is done about it.", ("quiet_s", "step")),
+        EventType(
+            "agent.left",
+            "Processes that its program had started and that outlived it.",
+            ("processes", "action"),
+        ),
         EventType("agent.removed", "It is no longer part of the cluster."),
         EventType("agent.session", "Its program began another session.", ("session_id",)),
         EventType("agent.model", "Its program told its model.", ("model", "program_version")),

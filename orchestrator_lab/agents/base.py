@@ -330,6 +330,10 @@ class Adapter(Protocol):
     starts_on_screen: bool
     #: Quiet after which a busy agent that reports is doubted, and its own record is read, in seconds.
     doubt_quiet_s: float
+    #: True when its screen moves while it waits: its output is progress only when the words on the screen change.
+    animates: bool
+    #: Share of a core, of its whole process tree, up to which processor time is no sign of progress.
+    idle_cpu: float
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Find the program; raise ProgramNotFound with what to install."""
@@ -365,6 +369,10 @@ class Adapter(Protocol):
 
     def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:
         """Return the tokens of the turn that answered a prompt, None when the record does not say."""
+        ...
+
+    def resumable(self, path: Path) -> bool:
+        """Tell whether the program can go on with a session of which it keeps this record."""
         ...
 
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:

@@ -78,6 +78,9 @@ class ChatAdapter:
     accept_timeout_s = 3.0
     starts_on_screen = False
     doubt_quiet_s = 2.5
+    animates = True
+    #: The line of help tells the time; measured below 1 % while an answer is awaited, 2 to 4 % while one comes in.
+    idle_cpu = 0.1
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Return this Python running the chat program, which is part of the package, or find the one configured."""
@@ -235,6 +238,10 @@ class ChatAdapter:
     def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:  # noqa: ARG002
         """Return None: the Stop hook carries the tokens."""
         return None
+
+    def resumable(self, path: Path) -> bool:
+        """Return True for any record: what it does not hold was never said."""
+        return path.exists()
 
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return True: a turn whose end was reported takes no more text."""

@@ -22,7 +22,7 @@ from orchestrator_lab.agents.base import Usage
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["RecordedTurn", "TranscriptTail"]
+__all__ = ["RecordedTurn", "TranscriptTail", "holds_a_prompt"]
 
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _INTERRUPTED = "[Request interrupted by user"
@@ -232,6 +232,39 @@ class TranscriptTail:
             turn.model = model
         if text:
             turn.reply = text.strip()
+
+
+def holds_a_prompt(path: Path) -> bool:
+    """Tell whether a transcript holds a whole record of a prompt, as a rule within its first lines.
+
+    Parameters
+    ----------
+    path : Path
+        The JSON lines file.
+
+    Returns
+    -------
+    bool
+        False when there is no such file.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> holds_a_prompt(Path("/nonexistent"))
+    False
+    """
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue  # cut off by the program's end
+                if isinstance(record, dict) and record.get("type") == "user":
+                    return True
+    except OSError:
+        return False
+    return False
 
 
 def _text_of(content: object) -> tuple[str, bool]:

@@ -125,6 +125,9 @@ class CodexAdapter:
     starts_on_screen = True
     #: Quiet after which a running turn is looked up in the rollout, in seconds: an interrupt fires no hook.
     doubt_quiet_s = 0.4
+    animates = True
+    #: Its spinner takes 2 to 5 % of a core here (0.169, measured over a turn without an answer).
+    idle_cpu = 0.2
     interrupt_key = "Escape"
     clear_key: str | None = None
     echo_timeout_s = 2.0
@@ -387,6 +390,10 @@ class CodexAdapter:
         """Return the tokens of one turn from the rollout."""
         turn = self._tail(path).find(turn_id=prompt_id, prompt=prompt, since=time.time() - 86400)
         return None if turn is None else turn.total()
+
+    def resumable(self, path: Path) -> bool:
+        """Return True for any rollout, also one that was cut off in the middle (0.169)."""
+        return path.exists()
 
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:
         """Tell whether a turn is closed in the rollout, which it is a moment after its Stop hook.

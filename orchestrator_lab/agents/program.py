@@ -39,6 +39,8 @@ class ProgramAdapter:
     accept_timeout_s = 3.0
     starts_on_screen = False
     doubt_quiet_s = 2.5
+    animates = False
+    idle_cpu = 0.01
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Find the command on the agent's PATH."""
@@ -84,6 +86,10 @@ class ProgramAdapter:
     def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:  # noqa: ARG002
         """Return None: it knows no tokens."""
         return None
+
+    def resumable(self, path: Path) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False: nobody knows how."""
+        return False
 
     def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return True: a turn whose end was reported takes no more text."""

@@ -230,6 +230,8 @@ def _show_status(facts: dict[str, Any]) -> None:
     for agent in facts["agents"]:
         if agent["error"]:
             common.say_error(f"{agent['name']}: {agent['error']}")
+        if agent["restarting"]:
+            common.say_note(f"{agent['name']} ended and is about to be started again; messages to it wait")
     if facts["problem"]:
         common.say_error(facts["problem"])
     if facts["alerts"]:

@@ -42,6 +42,7 @@ from orchestrator_lab.supervisor.looking import Looking
 from orchestrator_lab.supervisor.remembered import Remembered
 from orchestrator_lab.supervisor.screenwatch import ScreenWatch
 from orchestrator_lab.supervisor.states import Facts, decide
+from orchestrator_lab.supervisor.supervision import Supervision
 from orchestrator_lab.supervisor.turnbook import TurnBook
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ class AgentRunner:
         self.amending = 0
         self.activity = asyncio.Event()
         self.last_activity = 0.0
+        #: When the program last reported anything, on the monotonic clock.
+        self.last_report = 0.0
         #: True from adoption until what the last supervisor knew is restored.
         self.recovering = False
         self._exiting = False
@@ -147,6 +150,7 @@ class AgentRunner:
         self.looks = Looking(self)
         self.turns = TurnBook(self)
         self.dialogs = Dialogs(self)
+        self.supervision = Supervision(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # start and end ------------------------------------------------------------------------------
@@ -185,6 +189,7 @@ class AgentRunner:
         self.launching = self.was_adopted = False
         self.running, self.stopping, self.doubt, self.error = True, False, None, None
         self.started_at = time.monotonic()
+        self.supervision.began()
         self.supervisor.journal.append(
             "agent.started", agent=self.name, pid=pid, pane_id=pane_id, session_id=self.session_id, restart=restart
         )
@@ -199,7 +204,6 @@ class AgentRunner:
         self.gateway_secret = kept.get("gateway_secret", self.gateway_secret)
         self.session_id = kept.get("session_id", self.session_id)
         self.session_used = bool(kept.get("session_used", False))
-        self.restarts = int(kept.get("restarts", 0))
         self.transcript = Path(kept["transcript"]) if kept.get("transcript") else None
 
     def adopted(
@@ -301,10 +305,24 @@ class AgentRunner:
             signal=exit.signal,
         )
         self.dialogs.close("program", "gone with the program", "process")
+        self.supervision.ended(exit)
         self.turns.ended_in_turn()
-        self.supervisor.conversations.agent_ended(self.name)
+        if not self.supervision.pending:
+            self.supervisor.conversations.agent_ended(self.name)
         self.publish()
         await self.files.keep_transcript()
+        if not self.stopping:
+            self.supervisor.background(self.supervisor.lifecycle.tell_left(self))
+
+    @property
+    def gone(self) -> bool:
+        """Whether its program ended, and nothing but a person will start it again."""
+        return not self.running and self.state in {"exited", "failed"} and not self.supervision.pending
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody ended its program."""
+        return self.stopping and not self.running
 
     def lives(self) -> bool:
         """Tell whether its process lives at this moment, sooner than its end is told."""
@@ -329,6 +347,7 @@ class AgentRunner:
 
     def close(self) -> None:
         """Let go of timers, pipes and tasks."""
+        self.supervision.close()
         self.looks.stop()
         self.dialogs.stop()
         self.files.close()
@@ -339,6 +358,7 @@ class AgentRunner:
 
     def hook(self, payload: Mapping[str, Any]) -> None:
         """Take in one hook of the program."""
+        self.last_report = time.monotonic()
         self.apply(self.adapter.hook(payload))
 
     def tools_were_listed(self) -> None:
@@ -411,6 +431,7 @@ class AgentRunner:
 
     def _now_ready(self, source: str) -> None:
         self.ready = source
+        self.supervision.served = True
         self._hold_for_tools()
         self.supervisor.journal.append("agent.ready", agent=self.name, source=source)
         self.publish()
@@ -471,6 +492,7 @@ class AgentRunner:
             "pid": self.pid if self.running else None,
             "session_id": self.session_id,
             "restarts": self.restarts,
+            "restarting": self.supervision.pending,
             "cwd": str(self.supervisor.config.work_dir_of(self.config)),
             "queued": self.supervisor.mailboxes[self.name].waiting if self.name in self.supervisor.mailboxes else 0,
             "dialog": None

@@ -24,9 +24,10 @@ from orchestrator_lab.errors import (
 )
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import JournalWriter, SecretMask
-from orchestrator_lab.runtime import private_dir, read_record, update_record, write_private
+from orchestrator_lab.runtime import private_dir, process_start_time, read_record, update_record, write_private
 from orchestrator_lab.supervisor.alerts import Alerts
 from orchestrator_lab.supervisor.conversations import Conversations
+from orchestrator_lab.supervisor.hangs import HangWatch
 from orchestrator_lab.supervisor.keeperlink import KeeperLink
 from orchestrator_lab.supervisor.lifecycle import Lifecycle
 from orchestrator_lab.supervisor.messages import Ledger
@@ -112,6 +113,7 @@ class Supervisor:
         self.status_text = "starting"
         self._states: set[str] = set()
         self.lifecycle = Lifecycle(self)
+        self.hangs = HangWatch(self)
         self.routing = Routing(self)
         self.end_status = "completed"
         self._run_ended = False
@@ -163,6 +165,7 @@ class Supervisor:
             self.status_text = "ending"
             self.background(self.lifecycle.shutdown(left))
         self.monitor.start()
+        self.hangs.open()
         self._watch_owner()
 
     def _left_to_end(self) -> str | None:
@@ -192,6 +195,7 @@ class Supervisor:
 
     async def close(self, *, error: OrchestratorLabError | None = None) -> None:
         """Close what is open, the journal last."""
+        self.hangs.close()
         await self.notifier.close()
         if self.gateway is not None:
             await self.gateway.aclose()
@@ -230,7 +234,10 @@ class Supervisor:
             if self.conversations.going_on:
                 return False
             return all(
-                not self.mailboxes[one.name].busy and not one.amending and one.state in {"idle", "exited", "failed"}
+                not self.mailboxes[one.name].busy
+                and not one.amending
+                and not one.supervision.pending
+                and one.state in {"idle", "exited", "failed"}
                 for one in runners
             )
 
@@ -394,6 +401,10 @@ class Supervisor:
                 return
         # A program may end before the news of its start is here.
         self._early_exits[exit_.pane_id] = exit_
+
+    def tmux_died(self) -> bool:
+        """Tell whether the tmux server is gone, and all panes with it."""
+        return process_start_time(self.driver.pid) is None
 
     def tell_early_exit(self, pane_id: str, pid: int) -> None:
         """Tell an agent that has just been started of its end, when that was seen already."""

@@ -167,6 +167,9 @@ class Mailbox:
         """Say what is known of a message whose pane failed: most often its program has just ended."""
         runner, ledger = self._runner, self._runner.supervisor.ledger
         await ledger.until(lambda: not runner.running, _END_TOLD_S)
+        if message.status == "queued" and runner.supervision.pending:
+            self._queue.appendleft(message)
+            return
         if runner.running:
             logger.warning("delivery of %s: %s", message.message_id, error)
         ledger.advance(
@@ -176,6 +179,23 @@ class Mailbox:
             error_type="tmux" if runner.running else "exited",
             error_message=(error.message if runner.running else f"{runner.name} ended while the message was delivered"),
         )
+
+    async def _waits_for_restart(self, message: Message) -> bool:
+        """Queue a message again of which nothing was typed, because its program ended and is about to come back."""
+        runner, supervisor = self._runner, self._runner.supervisor
+        await supervisor.ledger.until(lambda: not runner.running, _END_TOLD_S)
+        if not runner.supervision.pending:
+            return False
+        supervisor.journal.append(
+            "note",
+            agent=runner.name,
+            message_id=message.message_id,
+            source="terminal",
+            text=f"{runner.name} ended before anything of this message was typed; it is queued again",
+        )
+        message.status = "queued"
+        self._queue.appendleft(message)
+        return True
 
     async def _next(self) -> Message:
         """Wait for a message that may be written now, in order."""
@@ -268,6 +288,8 @@ class Mailbox:
             await typing
         except TmuxError as error:
             nothing = typed_parts == 0 and error.details.get("executed") == "no"
+            if nothing and await self._waits_for_restart(message):
+                return
             status = "failed" if nothing else "uncertain"
             ledger.advance(message, status, error_type="tmux", error_message=error.message)
             return

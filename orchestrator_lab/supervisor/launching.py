@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+import uuid
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.agents.base import (
@@ -48,6 +49,7 @@ class LaunchFiles:
         environ = {**clean_environment(supervisor.environ), **self._runner.config.env}
         environ.update(
             ORCHESTRATOR_LAB_AGENT=self._runner.name,
+            ORCHESTRATOR_LAB_AGENT_ID=self._runner.agent_id,
             ORCHESTRATOR_LAB_AGENT_TOKEN=self._runner.token,
             ORCHESTRATOR_LAB_AGENT_URL=supervisor.url,
             TERM="tmux-256color",
@@ -70,18 +72,26 @@ class LaunchFiles:
             instructions=supervisor.instructions(self._runner.config),
             roster=supervisor.roster(self._runner.name),
             session_id=self._runner.session_id,
-            # A session that never took a prompt has no record yet, and nothing to resume.
-            resume=self._runner.session_used
-            and self._runner.transcript is not None
-            and self._runner.transcript.exists(),
+            resume=self._can_resume(),
         )
+
+    def _can_resume(self) -> bool:
+        """Tell whether there is a session to go on with: one that never took a prompt has no record yet."""
+        record = self._runner.transcript
+        return self._runner.session_used and record is not None and self._runner.adapter.resumable(record)
 
     def write(self) -> list[str]:
         """Write the launch files; return the command that a pane runs (it holds no secret)."""
         program = self._runner.program or self._runner.locate()
+        record = self._runner.transcript
+        if record is not None and record.exists() and not self._can_resume():
+            # A record without anything to go on with, from a program that was killed over it: its id is taken.
+            self._runner.session_id, self._runner.session_used = str(uuid.uuid4()), False
         self._runner.context = self.launch_context()
         self.open_fifo()
         self._runner.launching = True
+        # What an earlier process said of its session says nothing of the next one.
+        (self._runner.folder / "session.json").unlink(missing_ok=True)
         self._runner.ready, self._runner.session_ready, self._runner.tools_listed, self._runner.bracketed_paste = (
             None,
             None,
@@ -115,7 +125,6 @@ class LaunchFiles:
                     "session_id": self._runner.session_id,
                     "session_used": self._runner.session_used,
                     "transcript": str(self._runner.transcript) if self._runner.transcript else None,
-                    "restarts": self._runner.restarts,
                     "config": json.loads(self._runner.config.model_dump_json(by_alias=True)),
                 }
             ),

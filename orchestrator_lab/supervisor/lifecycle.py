@@ -21,8 +21,12 @@ from orchestrator_lab.runtime import handoff_argv, private_dir, write_private
 from orchestrator_lab.supervisor.agent import AgentRunner
 from orchestrator_lab.supervisor.delivery import Mailbox
 from orchestrator_lab.supervisor.header import split_header
+from orchestrator_lab.supervisor.kin import Kin, find_kin, signal_kin, wait_for_kin
+from orchestrator_lab.supervisor.supervision import HUNG
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from orchestrator_lab.config import Agent
     from orchestrator_lab.supervisor.core import Supervisor
 
@@ -32,6 +36,12 @@ __all__ = ["Lifecycle"]
 _TERM_GRACE_S = 4.0
 #: Seconds after which a program that was asked to end by a key is hung up on, as by a closed terminal.
 _HANGUP_AFTER_S = 0.5
+#: Seconds in which the children of a program that has ended may end by themselves.
+_CHILDREN_END_S = 0.3
+#: Seconds that they have after SIGTERM, and after SIGKILL.
+_CHILD_TERM_S, _CHILD_KILL_S = 2.0, 2.0
+#: Rounds of looking for them: what is being ended may start more.
+_CHILD_ROUNDS = 3
 
 
 class Lifecycle:
@@ -67,7 +77,10 @@ class Lifecycle:
         done = await self._cluster.ledger.until(
             lambda: (
                 self._cluster.status_text == "ending"
-                or all(one.ready is not None or one.error is not None or one.asks_a_person for one in runners)
+                or all(
+                    one.ready is not None or one.error is not None or one.asks_a_person or one.was_stopped
+                    for one in runners
+                )
             ),
             self._cluster.config.start_timeout_s,
         )
@@ -76,6 +89,8 @@ class Lifecycle:
         for runner in runners:
             if runner.error is not None:
                 raise runner.error
+            if runner.was_stopped:
+                raise ClusterStopped(f"agent {runner.name!r} was stopped while it started")
         if not done:
             late = [one for one in runners if one.ready is None and one.dialog is None]
             screen = (await self._cluster.screen(late[0])).strip()
@@ -150,7 +165,7 @@ class Lifecycle:
         )
         runner.looks.follow_again()
 
-    async def start_pane(self, runner: AgentRunner) -> None:
+    async def start_pane(self, runner: AgentRunner, *, restart: int | None = None) -> None:
         """Start an agent's program in a pane of its own."""
         argv = runner.files.write()
         cols, rows = self._cluster.config.size_of(runner.config)
@@ -167,7 +182,7 @@ class Lifecycle:
             pipe=handoff_argv(self._cluster.folder, runner.name),
         )
         self._cluster.keeper.tell(op="pane", agent=runner.name, pane=pane.pane_id)
-        runner.started(pane.pane_id, pane.pid)
+        runner.started(pane.pane_id, pane.pid, restart=restart)
 
     async def record_pane(self, runner: AgentRunner, pane_id: str) -> None:
         """Have the pane's bytes sent to the keeper, and kept."""
@@ -218,23 +233,31 @@ class Lifecycle:
                 for outcome in begun:
                     if isinstance(outcome, BaseException):
                         raise outcome
-                await self.wait_ready(runners)
             except OrchestratorLabError:
                 for runner in runners:
                     await self._forget(runner)
                 raise
-            return runners
+        try:
+            await self.wait_ready(runners)
+        except OrchestratorLabError:
+            async with self._lock:
+                for runner in runners:
+                    await self._forget(runner)
+            raise
+        return runners
 
     async def remove(self, name: str) -> None:
         """End an agent and take it out of the cluster."""
         async with self._lock:
             runner = self._cluster.runner(name)
-            await self._end_agents([runner])
+            await self._end_agents([runner], "remove")
             await self._forget(runner)
 
     async def _forget(self, runner: AgentRunner) -> None:
-        if runner.running:
-            await self._end_agents([runner])
+        if self._cluster.runners.get(runner.name) is not runner or self._cluster.ending.is_set():
+            return  # somebody was faster
+        if runner.running or runner.supervision.pending:
+            await self._end_agents([runner], "remove")
         if runner.pane_id is not None:
             with contextlib.suppress(TmuxError):
                 await self._cluster.tmux.run(self._cluster.driver.kill_pane, runner.pane_id)
@@ -261,17 +284,26 @@ class Lifecycle:
         """End the agents; the tmux session, the journal and the supervisor stay."""
         async with self._lock:
             runners = [self._cluster.runner(name) for name in names] if names else list(self._cluster.runners.values())
-            await self._end_agents(runners)
+            await self._end_agents(runners, "stop")
             if names is None:
                 self._cluster.stopped = True
                 self._cluster.status_text = "stopped"
                 self._cluster.journal.append("cluster.stopped")
 
-    async def _end_agents(self, runners: list[AgentRunner]) -> None:
+    async def _end_agents(self, runners: list[AgentRunner], why: str) -> None:
+        """End programs, and all that they have started; a restart that is pending is given up."""
+        for runner in runners:
+            runner.supervision.asked(why)
+        # While the programs live their children are known by descent, too.
+        pids = {one.agent_id: one.pid if one.running else None for one in runners}
+        known = await asyncio.to_thread(find_kin, pids)
+        await self._end_programs([one for one in runners if one.running and one.pid is not None])
+        await self._end_left([one for one in runners if not one.running], known)
+
+    async def _end_programs(self, alive: list[AgentRunner]) -> None:
         """End programs: asked first, hung up on when they stay, killed when they do not go."""
-        alive = [one for one in runners if one.running and one.pid is not None]
-        for runner in alive:
-            runner.stopping = True
+        if not alive:
+            return
         patience = max([_HANGUP_AFTER_S, *await asyncio.gather(*(self._ask_to_end(one) for one in alive))])
 
         def gone() -> bool:
@@ -282,14 +314,74 @@ class Lifecycle:
                 return
             for runner in alive:
                 if runner.running:
-                    _signal_group(runner.pid, number)
-        await self._cluster.ledger.until(gone, 5.0)
+                    _signal_group(runner, number)
+        if not await self._cluster.ledger.until(gone, 5.0):
+            for runner in alive:
+                if runner.running:
+                    self._cluster.journal.append(
+                        "note", agent=runner.name, level="error", text=f"process {runner.pid} does not end"
+                    )
+
+    async def _end_left(self, runners: list[AgentRunner], known: Mapping[str, list[Kin]] | None = None) -> None:
+        """End what programs have left running: their children, wherever they went."""
+        agents = {one.agent_id: one for one in runners}
+        left = {kin: identity for identity in agents for kin in (known or {}).get(identity, ())}
+        told: set[Kin] = set()
+
+        def tell(kin: Collection[Kin], action: str) -> None:
+            for identity, runner in agents.items():
+                if its := [one for one in kin if left[one] == identity]:
+                    self._tell_left(runner, its, action)
+
+        async def those_after(wait_s: float) -> None:
+            living = set(await asyncio.to_thread(wait_for_kin, left, wait_s))
+            for gone in [one for one in left if one not in living]:
+                del left[gone]
+
+        await those_after(_CHILDREN_END_S)
+        for number, wait_s in ((signal.SIGTERM, _CHILD_TERM_S), *[(signal.SIGKILL, _CHILD_KILL_S)] * _CHILD_ROUNDS):
+            found = await asyncio.to_thread(find_kin, dict.fromkeys(agents))
+            left.update({kin: identity for identity, its in found.items() for kin in its})
+            if not left:
+                return
+            tell([one for one in left if one not in told], "ended")
+            told.update(left)
+            await asyncio.to_thread(signal_kin, left, number)
+            if number == signal.SIGTERM:  # one that is stopped takes it only when it goes on
+                await asyncio.to_thread(signal_kin, left, signal.SIGCONT)
+            await those_after(wait_s)
+        tell(left, "survived")
+
+    async def tell_left(self, runner: AgentRunner) -> None:
+        """Say what still runs of a program that has ended by itself, and that nobody starts again.
+
+        It may be at work that somebody waits for: it is ended with the agent, or before its next start.
+        """
+        await asyncio.sleep(_CHILDREN_END_S)
+        async with self._lock:
+            if runner.running or runner.supervision.pending or self._cluster.status_text == "ending":
+                return
+            if runner.stopping or self._cluster.runners.get(runner.name) is not runner:
+                return
+            found = await asyncio.to_thread(find_kin, {runner.agent_id: None})
+            if found[runner.agent_id]:
+                self._tell_left(runner, found[runner.agent_id], "kept")
+
+    def _tell_left(self, runner: AgentRunner, kin: list[Kin], action: str) -> None:
+        self._cluster.journal.append(
+            "agent.left",
+            agent=runner.name,
+            level="error" if action == "survived" else "warning",
+            source="process",
+            processes=[one.to_dict() for one in sorted(kin, key=lambda one: one.pid)],
+            action=action,
+        )
 
     async def _ask_to_end(self, runner: AgentRunner) -> float:
         """Ask a program to end in its own way; return the seconds that it should be given."""
         stop = getattr(runner.config, "stop", None)
         if stop is None or runner.pane_id is None or runner.ready is None:
-            _signal_group(runner.pid, signal.SIGTERM)
+            _signal_group(runner, signal.SIGTERM)
             return _TERM_GRACE_S
         try:
             if stop.text is not None:
@@ -305,29 +397,53 @@ class Lifecycle:
         """Start ended agents again, end and start living ones; their sessions and the run go on."""
         async with self._lock:
             runners = [self._cluster.runner(name) for name in names] if names else list(self._cluster.runners.values())
-            await self._end_agents(runners)
+            await self._end_agents(runners, "restart")
             self._cluster.stopped = False
             if names is None:
                 self._cluster.journal.append("cluster.restarted")
             for runner in runners:
-                runner.restarts += 1
-                if runner.pane_id is None:  # its pane was lost with a tmux server
-                    await self.start_pane(runner)
-                    continue
-                argv = runner.files.write()
-                self.record_again(runner)
-                pane = await self._cluster.tmux.run(
-                    self._cluster.driver.respawn,
-                    runner.pane_id,
-                    argv,
-                    cwd=self._cluster.config.work_dir_of(runner.config),
-                    pipe=handoff_argv(self._cluster.folder, runner.name),
-                )
-                runner.started(pane.pane_id, pane.pid, restart=runner.restarts)
-            await self.wait_ready(runners)
+                await self._start_anew(runner)
+        # Nobody else has to wait for that, least of all whoever wants to stop one of them.
+        await self.wait_ready(runners)
 
-    async def interrupt(self, name: str) -> None:
-        """Interrupt an agent's turn, as a person would."""
+    async def start_again(self, runner: AgentRunner) -> None:
+        """Start an agent's program that ended by itself, unless somebody was faster."""
+        async with self._lock:
+            if runner.running or not runner.supervision.pending or self._cluster.tmux_died():
+                return
+            await self._end_left([runner])
+            await self._start_anew(runner)
+
+    async def end_hung(self, runner: AgentRunner) -> None:
+        """End a program that makes no progress; its supervision starts it again."""
+        async with self._lock:
+            if runner.running:
+                await self._end_agents([runner], HUNG)
+
+    async def _start_anew(self, runner: AgentRunner) -> None:
+        runner.restarts += 1
+        try:
+            panes = await self._cluster.tmux.run(self._cluster.driver.panes)
+            if runner.pane_id not in {pane.pane_id for pane in panes}:  # lost with a tmux server, or closed by hand
+                await self.start_pane(runner, restart=runner.restarts)
+                return
+            argv = runner.files.write()
+            self.record_again(runner)
+            pane = await self._cluster.tmux.run(
+                self._cluster.driver.respawn,
+                runner.pane_id,
+                argv,
+                cwd=self._cluster.config.work_dir_of(runner.config),
+                pipe=handoff_argv(self._cluster.folder, runner.name),
+            )
+        except BaseException:
+            runner.restarts -= 1
+            runner.launching = False
+            raise
+        runner.started(pane.pane_id, pane.pid, restart=runner.restarts)
+
+    async def interrupt(self, name: str, *, source: str = "human") -> None:
+        """Interrupt an agent's turn, as a person would; `source` says who wants it."""
         runner = self._cluster.runner(name)
         if not runner.running or runner.pane_id is None:
             raise ClusterStopped(f"agent {name!r} is {runner.state}; there is nothing to interrupt")
@@ -335,7 +451,7 @@ class Lifecycle:
         if turn is not None:
             turn.interrupted = True
         await self._cluster.tmux.run(self._cluster.driver.press, runner.pane_id, runner.adapter.interrupt_key)
-        self._cluster.journal.append("note", agent=name, text="interrupted", source="human")
+        self._cluster.journal.append("note", agent=name, text="interrupted", source=source)
         if turn is None:
             return
         for _ in range(20):
@@ -354,7 +470,7 @@ class Lifecycle:
             self._cluster.end_status = status
             # Whoever comes after this supervisor, if it is killed now, goes on with the end.
             write_private(self._cluster.folder / "ending", status)
-            await self._end_agents(list(self._cluster.runners.values()))
+            await self._end_agents(list(self._cluster.runners.values()), "shutdown")
             for mailbox in self._cluster.mailboxes.values():
                 mailbox.close()
             await asyncio.gather(*(one.files.keep_transcript() for one in self._cluster.runners.values()))
@@ -368,9 +484,11 @@ class Lifecycle:
                 raise ConfigError(f"agent {runner.name!r}: its work folder {folder} does not exist")
 
 
-def _signal_group(pid: int | None, number: int) -> None:
+def _signal_group(runner: AgentRunner, number: int) -> None:
     """Signal a pane's process and its group (tmux makes each pane's process a session leader)."""
-    if pid is None:
+    if runner.pid is None or not runner.lives():
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
+        os.killpg(runner.pid, number)
+        if number == signal.SIGTERM:  # one that is stopped takes it only when it goes on
+            os.killpg(runner.pid, signal.SIGCONT)

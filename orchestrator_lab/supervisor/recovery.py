@@ -99,6 +99,9 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
         runner.files.catch_up()
     for runner, pane in exits:
         await runner.exited(PaneExit(pane.pane_id, pane.pid, pane.exit_status, pane.exit_signal))
+    supervisor.stopped = _was_stopped(events)
+    for runner in supervisor.runners.values():
+        runner.supervision.resume()
     for runner in supervisor.runners.values():
         await _settle(supervisor, runner)
     for message in list(supervisor.ledger.messages.values()):
@@ -107,7 +110,6 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
         else:
             supervisor.conversations.follow_up(message)
     supervisor.conversations.end_stranded()
-    supervisor.stopped = _was_stopped(events)
     supervisor.status_text = "stopped" if supervisor.stopped else "running"
     supervisor.monitor.resume()
     for runner in unfinished:
@@ -178,6 +180,17 @@ def _runs(events: list[Event], name: str) -> bool:
         if event.agent == name and event.event in {"agent.started", "agent.exited"}:
             return event.event == "agent.started"
     return True
+
+
+def _pid(events: list[Event], name: str) -> int | None:
+    """Return the process that an agent was last known to have."""
+    for event in reversed(events):
+        if event.agent == name and event.event == "agent.started":
+            pid = event.attributes.get("pid")
+            return pid if isinstance(pid, int) else None
+        if event.agent == name and event.event == "agent.added":
+            return None
+    return None
 
 
 def _close_what_ended(supervisor: Supervisor, turns: dict[str, Turn]) -> None:
@@ -288,6 +301,21 @@ def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: lis
     supervisor.config = supervisor.config.model_copy(update={"agents": [*known, agent]})
     runner = supervisor.lifecycle.adopt_runner(agent, kept)
     runner.locate()
+    runner.pane_id, runner.pid = (None, None) if pane is None else (pane.pane_id, pane.pid)
+    if pane is not None and _pid(events, name) not in {None, pane.pid}:
+        # It was started anew, and whoever did that had no time to say so.
+        starts = sum(one.agent == name and one.event == "agent.started" for one in events)
+        events.append(
+            supervisor.journal.append(
+                "agent.started",
+                agent=name,
+                pid=pane.pid,
+                pane_id=pane.pane_id,
+                session_id=runner.session_id,
+                restart=starts,
+            )
+        )
+    runner.supervision.restore(events)
     if pane is None:
         if _runs(events, name) and _has(events, name, "agent.started"):
             supervisor.journal.append(

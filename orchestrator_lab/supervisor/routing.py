@@ -86,7 +86,7 @@ class Routing:
         clean, _ = sanitize(text)
         if not clean.strip():
             raise MessageRefused("an empty message cannot be typed; send some text", recipient=recipient)
-        if self._cluster.stopped or (not runner.running and runner.state in {"exited", "failed"}):
+        if self._cluster.stopped or runner.gone:
             raise ClusterStopped(
                 f"agent {recipient!r} of cluster {self._cluster.config.name!r} is {runner.state} and takes no "
                 "messages; restart it first"
@@ -218,7 +218,7 @@ class Routing:
         ]
         if not names:
             raise MessageRefused(f"the topology does not let {sender.name} write to anybody", sender=sender.name)
-        takes = [name for name in names if self._cluster.runners[name].state not in {"exited", "failed"}]
+        takes = [name for name in names if not self._cluster.runners[name].gone]
         if not takes:
             raise ClusterStopped(f"none of {', '.join(names)} takes messages now; they have ended")
         sent: list[Message] = []

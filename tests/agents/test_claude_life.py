@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.claude, pytest.mark.timeout(240)]
 
 SCRIPT: list[dict[str, Any]] = [
     {"when": {"text": "think slowly"}, "reply": "thought", "delay_s": 20},
+    {"when": {"text": "never answer"}, "reply": "too late", "delay_s": 120},
     {"reply": "answer {turn}"},
 ]
 #: The key that the lab gives to agents of a keyless gateway; a test user has approved it.
@@ -183,3 +184,42 @@ def test_sessions_go_on_through_restarts_and_kills(start_lab: Any) -> None:
     # Both sessions' records are in the run.
     kept = {path.name for path in (run.path / "transcripts").glob("*.jsonl")}
     assert kept == {"ada.jsonl", f"ada.{session}.jsonl"}
+
+
+def test_a_killed_one_comes_back_by_itself_and_knows_what_was_said(start_lab: Any) -> None:
+    care = {"restart": {"policy": "on-failure", "backoff_s": 0.5}, "hang": {"alert_s": 4}}
+    lab: Lab = start_lab("ada", script=SCRIPT, name="care", **care)
+    ada = lab.cluster["ada"]
+    session, pid = ada.facts["session_id"], ada.facts["pid"]
+    exchange = ada.send("never answer").accepted(60)
+    lab.until(lambda: lab.prompts("ada") == ["never answer"])
+
+    # Its spinner turns, draws and costs processor time, and is no progress.
+    def alerts(what: str) -> list[Any]:
+        return [event for event in lab.events(f"alert.{what}") if event.attributes["rule"] == "hung"]
+
+    lab.until(lambda: alerts("opened"), 60)
+    assert [event.attributes["step"] for event in lab.events("agent.hung")] == ["alert"]
+    before = len(alerts("resolved"))
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(TurnFailed, match="ended during the turn"):
+        exchange.result(30)
+    # The model is given the history: the prompt that was cut off (and a word on that), and this one.
+    assert ada.ask("what now", timeout=120).reply in {"answer 2", "answer 3"}
+    assert ada.facts["session_id"] == session
+    assert ada.facts["pid"] != pid
+    lab.took("ada", "never answer", "what now")
+    (planned,) = lab.events("agent.restarting")
+    assert planned.attributes["reason"] == "signal 9"
+    assert len(alerts("resolved")) == before + 1
+    assert agents_df(lab.cluster.run).iloc[0]["restarts"] == 1
+    assert turns_df(lab.cluster.run)["end_reason"].tolist() == ["exited", "completed"]
+
+    # A record that was cut off before its first prompt cannot be gone on with: a new session begins.
+    ada.stop()
+    [record] = (lab.runtime / "care" / "agents" / "ada" / "claude" / "projects").glob("*/*.jsonl")
+    record.write_bytes(record.read_bytes().split(b"\n")[0] + b'\n{"parentUuid":null,"type":"us')
+    ada.restart()
+    assert ada.facts["session_id"] != session
+    assert ada.ask("from the start", timeout=60).reply == "answer 1"
+    lab.cluster.shutdown()

@@ -265,3 +265,22 @@ def test_a_restart_goes_on_with_the_conversation(lab: CodexLab) -> None:
     assert ada.ask("count on", timeout=60).reply == f"text number {turn + 1}"
     assert ada.facts["session_id"] == session
     assert len(lab.rollouts()) == 1
+
+
+def test_a_killed_one_comes_back_by_itself_and_knows_what_was_said(lab: CodexLab, codex_command: str) -> None:
+    keys = {"restart": {"policy": "on-failure", "backoff_s": 0.3}}
+    lab.cluster.add(*config(codex_command, lab.work.parent, "eve", **keys)["agents"])
+    eve = lab.cluster["eve"]
+    exchange = eve.send("take your time").accepted(timeout=30)
+    lab.until(lambda: lab.rollouts("eve") and [turn.prompts for turn in lab.rollout("eve").turns])
+    pid, session = eve.facts["pid"], eve.facts["session_id"]
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(TurnFailed, match="ended during the turn"):
+        exchange.result(timeout=30)
+    # The model is given the history: the prompt that was cut off, and this one.
+    assert eve.ask("count", timeout=60).reply == "text number 2"
+    assert eve.facts["session_id"] == session
+    assert eve.facts["pid"] != pid
+    prompts = [turn.prompts for turn in lab.rollout("eve").turns]
+    assert prompts == [["take your time"], ["count"]]
+    assert agents_df(lab.cluster.run).set_index("name").loc["eve", "restarts"] == 1

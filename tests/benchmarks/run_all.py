@@ -35,6 +35,11 @@ model is inside the same loop.""",
         "End of a turn to the reply in the caller",
         "The baseline asks the pane every 0.5 s for a watchword, as orchestrator-cc does.",
     ),
+    "bench_exit": (
+        "End of an agent",
+        """The baseline asks tmux once a second whether the pane is dead and how. The lab's time is that of the event
+`agent.exited`, with the signal, in the journal.""",
+    ),
     "bench_start": (
         "Start of Claude agents",
         """The baseline is a shell script that starts the same number of bare `claude` processes side by side, with the

@@ -37,6 +37,13 @@ def test_a_reply_comes_at_once_when_its_turn_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.benchmark
+@pytest.mark.slow
+def test_the_end_of_an_agent_is_told_at_once(tmp_path: Path) -> None:
+    found = figures(tmp_path, "bench_exit.py")
+    assert found["kill -9 to the event with its signal, median"]["ratio"] < 1 / 5, found
+
+
+@pytest.mark.benchmark
 def test_importing_the_package_is_nearly_free(tmp_path: Path) -> None:
     found = figures(tmp_path, "bench_import.py")
     assert found["import orchestrator_lab"]["ratio"] < 5, found

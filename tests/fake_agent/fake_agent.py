@@ -256,7 +256,7 @@ class Fake:
             self._draw()
             self.become("hung")
             self.note("control", id=action.get("id"), action=action)
-            while True:
+            while self.leaving is None:  # nothing but SIGTERM gets through, and not even that when it is ignored
                 signal.pause()
         elif what == "crash":
             self.options["crash_signal"] = action.get("signal", 9)
