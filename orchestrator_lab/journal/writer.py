@@ -257,6 +257,11 @@ class JournalWriter:
                 path=str(self.path),
             ) from error
 
+    @property
+    def now_s(self) -> float:
+        """Seconds since the start of the run, by the clock of ``monotonic_s``."""
+        return max(time.monotonic() - self._origin_s, self._last_s)
+
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call back with each event that is written from now on.
 

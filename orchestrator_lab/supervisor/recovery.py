@@ -61,7 +61,9 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     list of AgentRunner
         Those whose first start is not over.
     """
-    known = await asyncio.to_thread(read_journal, supervisor)
+    supervisor.guards.begin()
+    known = await asyncio.to_thread(read_journal, supervisor, supervisor.guards.restore)
+    supervisor.guards.catch_up()
     events, turns = known.events, known.turns
     hello = await supervisor.keeper.hello(_HELLO_S)
     drained = {str(pane["agent"]): pane for pane in hello.get("panes", ()) if pane.get("open")}
