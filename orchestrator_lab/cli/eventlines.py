@@ -81,6 +81,12 @@ _WHAT: dict[str, Callable[[Mapping[str, Any]], str]] = {
     ),
     "conversation.started": lambda f: f"{' → '.join(f.get('agents') or ())}, {f.get('rounds')} rounds",
     "conversation.ended": lambda f: _join(f.get("reason")),
+    "guard.tripped": lambda f: str(f.get("message", "")),
+    "guard.lifted": lambda f: _join(f.get("rule"), f"by {f.get('by')}"),
+    "agent.limited": lambda f: _join(f.get("kind"), f.get("reason")),
+    "agent.limit_lifted": lambda f: _join(f.get("kind"), f"by {f.get('by')}"),
+    "alert.opened": lambda f: _join(f.get("rule"), f.get("message")),
+    "alert.resolved": lambda f: _join(f.get("rule")),
     "note": lambda f: str(f.get("text", "")),
 }
 

@@ -143,15 +143,15 @@ class Guards:
 
     def _given(self) -> dict[str | None, Limits]:
         if self._limits is None:
-            agents = {name: runner.config.limits for name, runner in self._cluster.runners.items()}
-            every: dict[str | None, Limits] = {None: self._cluster.config.limits, **agents}
+            every: dict[str | None, Limits] = {None: self._cluster.config.limits}
+            every.update((name, runner.config.limits) for name, runner in self._cluster.runners.items())
             self._limits = {name: limits for name, limits in every.items() if limits.model_dump(exclude_none=True)}
         return self._limits
 
     # what happens -------------------------------------------------------------------------------
 
     @property
-    def any(self) -> bool:
+    def active(self) -> bool:
         """Whether anything is held at all."""
         return self._unsettled or not self._live or bool(self._tally.guards) or bool(self.breakers.open)
 

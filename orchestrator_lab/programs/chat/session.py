@@ -266,6 +266,8 @@ class Session:
                 promptId=turn.prompt_id,
                 outcome=outcome,
                 error=turn.error,
+                error_type=turn.error_kind,
+                resets_at=turn.resets_at,
                 durationMs=round(turn.duration_s * 1000),
             )
         else:
@@ -273,6 +275,8 @@ class Session:
                 "error",
                 promptId=turn.prompt_id,
                 error=turn.error,
+                error_type=turn.error_kind,
+                resets_at=turn.resets_at,
                 durationMs=round(turn.duration_s * 1000),
             )
         turn.recorded.set()
