@@ -80,7 +80,10 @@ def stated_reset(text: str, now: float) -> float | None:
     try:
         zone: tzinfo | None = ZoneInfo(found["zone"]) if found["zone"] else None
         here = datetime.fromtimestamp(now, UTC).astimezone(zone)
-        hour = int(found["hour"]) % 12 + (12 if found["half"].lower().startswith("p") else 0)
+        hour = int(found["hour"])
+        if not 1 <= hour <= 12:
+            return None
+        hour = hour % 12 + (12 if found["half"].lower().startswith("p") else 0)
         instant = here.replace(hour=hour, minute=int(found["minute"] or 0), second=0, microsecond=0)
         if found["month"]:
             month = _MONTHS.index(found["month"].lower()) + 1

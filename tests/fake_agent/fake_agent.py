@@ -470,9 +470,7 @@ class Fake:
                 kind = "usage_limit" if limited and not interrupted else None
                 after = self.options["limit_resets_s"]
                 resets = time.time() + float(after) if kind and after is not None else None
-                self.hooks.send(
-                    "StopFailure", error=outcome, error_type=kind, resets_at=resets, prompt_id=self.turn_id
-                )
+                self.hooks.send("StopFailure", error=outcome, error_type=kind, resets_at=resets, prompt_id=self.turn_id)
             else:
                 self.hooks.send("MessageDisplay", delta=reply, prompt_id=self.turn_id)
                 self.hooks.record("assistant", message=message, promptId=self.turn_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import threading
@@ -18,7 +19,6 @@ from orchestrator_lab import Cluster
 from orchestrator_lab.cli.app import app
 from orchestrator_lab.config import AlertsConfig, Limits, load_config
 from orchestrator_lab.errors import ConfigError, DeliveryPaused, ExchangeTimeout, GuardNotFound
-from orchestrator_lab.journal.event import Event
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import JournalWriter
 from orchestrator_lab.runtime import read_record
@@ -28,6 +28,8 @@ from orchestrator_lab.supervisor.guards import Guards
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from orchestrator_lab.journal.event import Event
 
 NAMES = ("ada", "bob", "cyd", "dot", "eve", "fay")
 LIMITS = {"loops": 2, "hops": 7, "messages": 60}
@@ -64,7 +66,7 @@ def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
 def passes_on(cluster: Cluster, *path: str) -> list[str]:
     """Have each agent write to the next one, in reply to what it got; return the ids."""
     sent: list[str] = []
-    for sender, recipient in zip(path, path[1:], strict=False):
+    for sender, recipient in itertools.pairwise(path):
         sent.append(write(cluster, sender, recipient, f"step {len(sent)}", sent[-1] if sent else None)["message_id"])
         until(
             lambda: status(cluster, sent[-1]) == "answered" or any(one["scope"] == "cluster" for one in cluster.guards)
@@ -197,7 +199,7 @@ def test_tokens_count_as_they_are_reported(cluster: Cluster) -> None:
 
 
 def test_time_is_up_by_itself_at_the_moment(cluster: Cluster) -> None:
-    tripped = [event for event in events(cluster, "guard.tripped") if event.attributes["rule"] == "wall_s"][0]
+    tripped = next(event for event in events(cluster, "guard.tripped") if event.attributes["rule"] == "wall_s")
     began = next(event for event in events(cluster, "agent.started") if event.agent == "fay")
     assert tripped.agent == "fay"
     assert 0.5 <= tripped.monotonic_s - began.monotonic_s < 1.5
@@ -260,7 +262,10 @@ def kill_at(cluster: Cluster, event: str) -> Callable[[], None]:
     return kill
 
 
-def test_tripped_stays_tripped_and_lifted_stays_lifted_over_kills(runtime: Path, script_config: Any) -> None:
+def test_tripped_stays_tripped_and_lifted_stays_lifted_over_kills(
+    runtime: Path,  # noqa: ARG001 - where the cluster lives
+    script_config: Any,
+) -> None:
     config = script_config("ada", "bob", name="killed", limits={"turns": 2}, lifetime="owner")
     with Cluster.start(config) as cluster:
         cluster["ada"].ask("one", timeout=20)

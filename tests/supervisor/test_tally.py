@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ class Story:
     def walk(self, *names: str, prefix: str = "m") -> list[str]:
         """A chain through these agents, each message answering the one before."""
         ids = []
-        for number, (sender, recipient) in enumerate(zip(names, names[1:], strict=False)):
+        for number, (sender, recipient) in enumerate(itertools.pairwise(names)):
             self.sends(f"{prefix}{number}", sender, recipient, ids[-1] if ids else None)
             ids.append(f"{prefix}{number}")
         return ids
@@ -153,7 +154,7 @@ def test_rounds_are_those_of_a_plain_count(names: list[str]) -> None:
     names = [name for at, name in enumerate(names) if at == 0 or names[at - 1] != name]
     links = chain(*names)
     most, edges, seen = 0, Counter[tuple[str, str]](), {names[0]}
-    for link, edge in zip(links, zip(names, names[1:], strict=False), strict=True):
+    for link, edge in zip(links, itertools.pairwise(names), strict=True):
         if edge[1] in seen:
             edges[edge] += 1
             most = max(most, edges[edge])
