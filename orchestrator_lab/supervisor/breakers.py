@@ -22,8 +22,6 @@ from orchestrator_lab.errors import JournalError
 from orchestrator_lab.schema import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.core import Supervisor
@@ -160,12 +158,6 @@ class Breakers:
             breaker = self.open.pop((str(facts["kind"]), facts.get("provider")), None)
             self._over.update(breaker.agents if breaker is not None else ())
 
-    def restore(self, events: Iterable[Event]) -> None:
-        """Come to where the journal says that an earlier supervisor was."""
-        self.open.clear()
-        for event in events:
-            self.take(event)
-
     def resume(self) -> None:
         """Bring about what follows from the journal, once the agents are there."""
         for name in self._over:
@@ -175,7 +167,8 @@ class Breakers:
             for name in breaker.agents:
                 runner = self._cluster.runners.get(name)
                 if runner is not None:
-                    self._alert(breaker, name)
+                    if self._cluster.alerts.cleared("limited", name) is None:
+                        self._alert(breaker, name)
                     runner.limited = Limited("transcript", breaker.resets_at, breaker.reason)
                     runner.publish()
                     runner.spawn(self._close_question(runner))

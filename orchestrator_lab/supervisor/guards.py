@@ -17,8 +17,6 @@ from orchestrator_lab.supervisor.chains import path_of
 from orchestrator_lab.supervisor.tally import Guard, Tally, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from orchestrator_lab.config import Limits
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.supervisor.agent import AgentRunner
@@ -89,6 +87,9 @@ class Guards:
         self._limits: dict[str | None, Limits] | None = None
         #: Guards that were lifted, by their id: a request that is repeated finds them.
         self._lifted: dict[str, tuple[str, str | None]] = {}
+        #: What is written while an earlier supervisor's journal is read, and the last event that was read.
+        self._behind: list[Event] | None = None
+        self._seq = 0
         self._live = False
         self._unsettled = False
         self._soon: asyncio.Handle | None = None
@@ -97,15 +98,23 @@ class Guards:
 
     # the fold -----------------------------------------------------------------------------------
 
-    def restore(self, events: Iterable[Event]) -> None:
-        """Count an earlier supervisor's journal; nothing is delivered until :meth:`resume`."""
-        self._live = False
-        self._tally = Tally(self._cluster.config.limits)
+    def begin(self) -> None:
+        """Count anew: :meth:`restore` is told an earlier supervisor's journal, beside the loop."""
+        self._tally, self.breakers = Tally(self._cluster.config.limits), Breakers(self._cluster)
         self._lifted.clear()
-        events = list(events)
-        for event in events:
-            self._take(event)
-        self.breakers.restore(events)
+        self._behind, self._seq = [], 0
+
+    def restore(self, event: Event) -> None:
+        """Count one event of the journal; nothing is delivered until :meth:`resume`."""
+        self._take(event)
+        self._seq = event.seq
+
+    def catch_up(self) -> None:
+        """Count what was written while the journal was read."""
+        behind, self._behind = self._behind, None
+        for event in behind or ():
+            if event.seq > self._seq:
+                self._take(event)
 
     def resume(self) -> None:
         """Act from now on, and bring to its end what an earlier supervisor had only journalled."""
@@ -114,14 +123,18 @@ class Guards:
             if not self._tally.is_open(agent, rule):
                 self._cluster.alerts.resolve(f"guard_{rule}", agent)
         for guard in self._tally.guards.values():
-            self._alert(guard)
+            if self._cluster.alerts.cleared(f"guard_{guard.rule}", guard.agent) is None:
+                self._alert(guard)
         self.breakers.resume()
         self._look()
         self._cluster.ledger.poke()
 
     def _journalled(self, event: Event) -> None:
+        if self._behind is not None:
+            self._behind.append(event)
+            return
         if event.event in _BREAKERS:
-            self.breakers.take(event)
+            self._take(event)
             return
         if event.event not in _COUNTED:
             return
@@ -137,6 +150,9 @@ class Guards:
 
     def _take(self, event: Event) -> None:
         facts = event.attributes
+        if event.event in _BREAKERS:
+            self.breakers.take(event)
+            return
         if event.event == "guard.lifted":
             self._lifted[str(facts["guard_id"])] = str(facts["rule"]), event.agent
         self._tally.take(event)
@@ -168,19 +184,19 @@ class Guards:
         breaker = self.breakers.hold_of(runner) if runner is not None else None
         return None if breaker is None else Hold(breaker.guard_id, breaker.message, ends=breaker.until is not None)
 
-    def stuck(self, runners: list[AgentRunner]) -> Hold | None:
-        """Return what holds all that these agents still wait for; None while anything goes on by itself."""
+    def stuck(self, runners: list[AgentRunner]) -> tuple[bool, Hold | None]:
+        """Tell whether anything goes on among these agents by itself, and what holds what they wait for if not."""
         found: Hold | None = None
         for runner in runners:
             box = self._cluster.mailboxes[runner.name]
             if runner.amending or runner.state not in {"idle", "limited", "exited", "failed"} or box.on_its_way:
-                return None
+                return True, None
             if box.waiting:
                 hold = self.hold_of(runner.name)
                 if hold is None or hold.ends:
-                    return None
+                    return True, None
                 found = found or hold
-        return found
+        return False, found
 
     def listed(self) -> list[dict[str, Any]]:
         """Return what clients see: the guards that hold, the oldest first."""

@@ -313,7 +313,10 @@ class Stand:
     def recover(self) -> list[Event]:
         past, _ = read_events(self.journal.path)
         self.alerts.restore(past)
-        self.guards.restore(past)
+        self.guards.begin()
+        for event in past:
+            self.guards.restore(event)
+        self.guards.catch_up()
         self.guards.resume()
         self.guards.stop()
         self.journal.close()
