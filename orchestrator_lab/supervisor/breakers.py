@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 _MARGIN_S = 1.0
 #: The wall clock may be set, and a machine may sleep: a reset far away is looked at again this often, in seconds.
 _LONGEST_TIMER_S = 600.0
-#: A program asks what to do about its limit within this time, in seconds.
-_ASKS_WITHIN_S = 5.0
+#: A program asks what to do about its limit within this time, in seconds (its pane is looked at when it writes).
+_ASKS_WITHIN_S = 60.0
 
 Key = tuple[str, str | None]
 

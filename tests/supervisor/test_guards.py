@@ -122,13 +122,14 @@ def test_a_loop_pauses_delivery_until_it_is_lifted(cluster: Cluster, path: tuple
 def test_it_is_journalled_before_it_acts_and_somebody_is_told(cluster: Cluster) -> None:
     passes_on(cluster, "bob", "cyd", "bob", "cyd", "bob")
     guard = only(cluster, "loops")
-    told = events(cluster, "guard.tripped", "alert.opened", "alert.resolved")[-2:]
+    told = [one for one in events(cluster, "guard.tripped", "alert.opened") if guard["guard_id"] in str(one.attributes)]
     assert [event.event for event in told] == ["guard.tripped", "alert.opened"]
     assert told[0].attributes["chain"] == guard["chain"]
     assert (told[1].attributes["rule"], told[1].level) == ("guard_loops", "error")
     assert told[1].attributes["message"] == guard["message"]
     cluster.lift()
-    assert events(cluster, "alert.resolved")[-1].attributes["rule"] == "guard_loops"
+    resolved = [one.attributes["alert_id"] for one in events(cluster, "alert.resolved")]
+    assert told[1].attributes["alert_id"] in resolved
 
 
 def test_chains_of_their_own_are_not_mixed_up(cluster: Cluster) -> None:
@@ -268,32 +269,29 @@ def test_tripped_stays_tripped_and_lifted_stays_lifted_over_kills(
 ) -> None:
     config = script_config("ada", "bob", name="killed", limits={"turns": 2}, lifetime="owner")
     with Cluster.start(config) as cluster:
-        cluster["ada"].ask("one", timeout=20)
-        for number, event in enumerate(("turn.ended", "guard.tripped")):
-            kill = kill_at(cluster, event)
-            cluster["ada"].send(f"turn {number}")
-            kill()
-            guard = until(lambda: cluster.guards)[0]
-            assert guard["value"] == 2 + 2 * number
-            held = cluster["bob"].send(f"held {number}")
-            time.sleep(0.2)
-            assert held.status == "queued"
-            kill = kill_at(cluster, "guard.lifted" if number else "alert.resolved")
-            # The answer is lost with the supervisor; the client asks again.
-            killer = threading.Thread(target=kill)
-            killer.start()
-            cluster.lift(guard["guard_id"], allowance=2)
-            killer.join()
-            assert held.result(20) == f"bob: held {number}"
-            assert cluster.guards == []
-            # One turn of bob, then the next of ada reaches the moved limit.
-        tripped = events(cluster, "guard.tripped")
-        lifted = events(cluster, "guard.lifted")
-        assert [one.attributes["value"] for one in tripped] == [2, 4]
-        assert len(lifted) == 2
+        cluster["ada"].ask("one", timeout=30)
+        kill = kill_at(cluster, "turn.ended")
+        cluster["ada"].send("two")
+        kill()  # between the turn that reaches the limit and what follows, or a little later
+        guard = until(lambda: cluster.guards)[0]
+        assert guard["value"] == 2
+        held = cluster["bob"].send("held")
+        time.sleep(0.2)
+        assert held.status == "queued"
+        # The answer is lost with the supervisor; the client asks again.
+        killer = threading.Thread(target=kill_at(cluster, "guard.lifted"))
+        killer.start()
+        cluster.lift(guard["guard_id"], allowance=2)
+        killer.join()
+        assert held.result(30) == "bob: held"
+        assert cluster.guards == []
+        tripped, lifted = events(cluster, "guard.tripped"), events(cluster, "guard.lifted")
+        assert [one.attributes["value"] for one in tripped] == [2]
+        assert len(lifted) == 1
         opened, resolved = events(cluster, "alert.opened"), events(cluster, "alert.resolved")
-        assert [one.attributes["rule"] for one in opened] == ["guard_turns"] * 2
-        assert [one.attributes["alert_id"] for one in opened] == [one.attributes["alert_id"] for one in resolved]
+        mine = [one.attributes["alert_id"] for one in opened if one.attributes["rule"] == "guard_turns"]
+        assert mine == [one.attributes["alert_id"] for one in resolved if one.attributes["rule"] == "guard_turns"]
+        assert len(mine) == 1
 
 
 class Stand:
