@@ -594,6 +594,8 @@ class Cluster:
         ------
         ExchangeTimeout
             When the time is over.
+        DeliveryPaused
+            When a guard holds all that is left until somebody lifts it.
         """
         self.client.get("/wait", timeout_s=timeout, agents=",".join(names))
         return self
@@ -681,6 +683,53 @@ class Cluster:
     def figures(self) -> dict[str, Any]:
         """Return what is counted and measured; :func:`orchestrator_lab.metrics.render` writes it for Prometheus."""
         return self.client.get("/figures", timeout_s=20.0)
+
+    # guards -------------------------------------------------------------------------------------
+
+    @property
+    def guards(self) -> builtins.list[dict[str, Any]]:
+        """What pauses delivery now, the oldest first: limits that are reached, usage limits that programs reported.
+
+        Each has ``guard_id``, ``rule``, ``scope``, ``agent``, ``limit``, ``value``, the ``chain`` of messages and a
+        ``message`` that says why; ``until`` is the instant at which it ends by itself, None when somebody has to.
+        """
+        return [dict(one) for one in self.client.get("/guards", timeout_s=20.0)["guards"]]
+
+    def lift(
+        self,
+        guard_id: str | None = None,
+        *,
+        by: str = "user",
+        limit: float | None = None,
+        allowance: float | None = None,
+    ) -> builtins.list[dict[str, Any]]:
+        """Let delivery go on where a guard holds it.
+
+        Parameters
+        ----------
+        guard_id : str, optional
+            Which guard; all of them by default.
+        by : str
+            Who lifts it, for the record.
+        limit : float, optional
+            The figure at which it holds again.
+        allowance : float, optional
+            How much further it may go before it holds again; as far again as the configured limit by default.
+
+        Returns
+        -------
+        list of dict
+            The guards that were lifted.
+
+        Raises
+        ------
+        GuardNotFound
+            When there is none of this id.
+        ConfigError
+            When the new limit is reached already, or is for none or several.
+        """
+        body = {"guard_id": guard_id, "by": by, "limit": limit, "allowance": allowance}
+        return [dict(one) for one in self.client.post("/guards/lift", body)["lifted"]]
 
     # looking ------------------------------------------------------------------------------------
 

@@ -17,11 +17,13 @@ __all__ = [
     "ClusterStopped",
     "ConfigError",
     "DeliveryFailed",
+    "DeliveryPaused",
     "DeliveryUncertain",
     "DiskFull",
     "EnvironmentProblem",
     "ExchangeTimeout",
     "GatewayError",
+    "GuardNotFound",
     "JournalError",
     "MessageExpired",
     "MessageRefused",
@@ -143,6 +145,10 @@ class DeliveryFailed(OrchestratorLabError):
     """A message certainly did not reach its recipient."""
 
 
+class DeliveryPaused(OrchestratorLabError):
+    """A guard holds the messages that are waited for, until somebody lifts it."""
+
+
 class DeliveryUncertain(OrchestratorLabError):
     """Bytes may have reached the pane, but no evidence says what became of them."""
 
@@ -153,6 +159,10 @@ class TurnFailed(OrchestratorLabError):
 
 class ExchangeTimeout(OrchestratorLabError, TimeoutError):
     """No answer within the time the caller was ready to wait; the exchange goes on."""
+
+
+class GuardNotFound(OrchestratorLabError):
+    """No guard of this id holds in the cluster."""
 
 
 class JournalError(OrchestratorLabError):

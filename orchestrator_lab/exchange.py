@@ -160,8 +160,10 @@ class Exchange:
         if status == "failed":
             kind = TurnFailed if str(self._facts.get("error_type", "")).startswith("turn_") else DeliveryFailed
             raise kind(f"message to {recipient}: {why}", message_id=self.message_id)
+        held = self._facts.get("held_by")
+        stands = f"the message is {status}" if not held else f"the message is {status}, since {held}"
         raise ExchangeTimeout(
-            f"{recipient} has not answered within {timeout:g} s (the message is {status}); the exchange goes on: "
+            f"{recipient} has not answered within {timeout:g} s ({stands}); the exchange goes on: "
             "wait again with .result()",
             message_id=self.message_id,
             status=status,
@@ -258,6 +260,8 @@ class Conversation:
         ------
         ExchangeTimeout
             When the time is over; the conversation goes on.
+        DeliveryPaused
+            When a guard holds its next message until somebody lifts it.
         """
         self._facts = self._cluster.client.get(f"/conversations/{self.conversation_id}", timeout_s=timeout)
         return self

@@ -522,6 +522,26 @@ EVENTS: dict[str, EventType] = {
             "What an agent's processes cost; journalled when it differs, and now and then.",
             ("cpu_percent", "rss_bytes", "children"),
         ),
+        EventType(
+            "guard.tripped",
+            "A limit was reached, and delivery pauses: of the agent, or of the cluster when none is named.",
+            ("guard_id", "scope", "rule", "limit", "value", "chain", "path", "message"),
+        ),
+        EventType(
+            "guard.lifted",
+            "Delivery goes on, up to a new limit or as much further as the allowance.",
+            ("guard_id", "rule", "by", "limit", "allowance"),
+        ),
+        EventType(
+            "agent.limited",
+            "Its program reported a usage limit: agents of its kind hold their messages. Instants in epoch seconds.",
+            ("guard_id", "kind", "provider", "resets_at", "until", "reason"),
+        ),
+        EventType(
+            "agent.limit_lifted",
+            "Agents of a kind go on: the reset has come, somebody said so, or the program has answered again.",
+            ("guard_id", "kind", "provider", "by"),
+        ),
         EventType("note", "A remark for people.", ("text",)),
     )
 }

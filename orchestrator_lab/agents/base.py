@@ -28,6 +28,7 @@ __all__ = [
     "FirstOutput",
     "Launch",
     "LaunchContext",
+    "Limited",
     "Program",
     "Queued",
     "Ready",
@@ -234,14 +235,26 @@ class ToolEnded(Evidence):
 
 
 @dataclass(frozen=True, slots=True)
+class Limited(Evidence):
+    """The program says that its account's usage limit is reached.
+
+    ``resets_at`` is the stated reset in epoch seconds, None when the program names none.
+    """
+
+    resets_at: float | None = None
+    reason: str = "a usage limit is reached"
+
+
+@dataclass(frozen=True, slots=True)
 class TurnEnded(Evidence):
-    """A turn came to its end."""
+    """A turn came to its end; ``limited`` is the usage limit that ended it."""
 
     reply: str | None
     reason: str = "completed"
     prompt_id: str | None = None
     error_message: str | None = None
     usage: Usage | None = None
+    limited: Limited | None = None
 
 
 @dataclass(frozen=True, slots=True)

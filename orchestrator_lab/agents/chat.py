@@ -10,8 +10,9 @@ A program of your own may take its place (``command``) when it speaks the same p
   ``{"hook_event_name", "hook_id", "session_id", …}``. ``SessionStart``: it takes input. ``UserPromptSubmit``:
   ``prompt`` is exactly what it took, ``prompt_id`` its turn. ``MessageDisplay``: the answer begins. ``Stop``:
   ``last_assistant_message``, ``usage``. ``StopFailure``: ``error`` (``interrupted``, or a sentence), ``error_type``
-  (``usage_limit``). ``Notification``: ``notification_type`` ``dialog_opened`` (``kind``, ``subject``, ``options``) and
-  ``dialog_closed`` while it asks its user something. ``SessionEnd``: it leaves;
+  (``usage_limit``, with ``resets_at`` in epoch seconds if it is known). ``Notification``: ``notification_type``
+  ``dialog_opened`` (``kind``, ``subject``, ``options``) and ``dialog_closed`` while it asks its user something.
+  ``SessionEnd``: it leaves;
 - it appends the prompts that it took to ``transcript_path``, if it can: one JSON object a line with ``type`` ``user``,
   ``timestamp`` and ``message.content``, followed by one of type ``assistant`` or ``error``.
 """
@@ -33,6 +34,7 @@ from orchestrator_lab.agents.base import (
     FirstOutput,
     Launch,
     LaunchContext,
+    Limited,
     Program,
     Ready,
     SessionEnded,
@@ -170,6 +172,7 @@ class ChatAdapter:
                     payload.get("prompt_id"),
                     None if error == "interrupted" else error,
                     _usage(payload.get("usage"), payload.get("model")),
+                    _limit("hook", error, payload.get("error_type"), payload.get("resets_at")),
                 )
             ]
         if name == "Notification" and payload.get("notification_type") == "dialog_opened":
@@ -223,14 +226,17 @@ class ChatAdapter:
             elif len(found) == 1 and record.get("type") in {"assistant", "error"}:
                 failed = record.get("type") == "error" or record.get("outcome") == "error"
                 interrupted = record.get("outcome") == "interrupted"
+                error = str(record.get("error"))
+                limited = _limit("transcript", error, record.get("error_type"), record.get("resets_at"))
                 found.append(
                     TurnEnded(
                         "transcript",
                         _text(message.get("content")),
-                        "interrupted" if interrupted else "error" if failed else "completed",
+                        "interrupted" if interrupted else "limit" if limited else "error" if failed else "completed",
                         record.get("promptId"),
-                        error_message=str(record.get("error")) if failed else None,
+                        error_message=error if failed else None,
                         usage=_usage(message.get("usage") or record.get("usage"), message.get("model")),
+                        limited=limited,
                     )
                 )
         return found
@@ -256,6 +262,12 @@ def _failure(error: str, kind: object) -> str:
     if error == "interrupted":
         return "interrupted"
     return "limit" if kind == "usage_limit" else "error"
+
+
+def _limit(source: str, error: str, kind: object, resets_at: object) -> Limited | None:
+    if kind != "usage_limit" or error == "interrupted":
+        return None
+    return Limited(source, float(resets_at) if isinstance(resets_at, int | float) else None, error)
 
 
 def _alike(wanted: str, held: str) -> bool:

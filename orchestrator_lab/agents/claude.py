@@ -43,6 +43,7 @@ from orchestrator_lab.agents.base import (
 from orchestrator_lab.agents.claude_screen import gave_back, read_composer
 from orchestrator_lab.agents.claude_transcript import TranscriptTail, holds_a_prompt
 from orchestrator_lab.agents.menu import read_menu
+from orchestrator_lab.agents.usage_limits import claude_limit
 from orchestrator_lab.errors import ProgramNotFound
 from orchestrator_lab.runtime import private_dir, write_private
 
@@ -327,7 +328,9 @@ class ClaudeAdapter:
             kind = str(payload.get("error") or payload.get("error_type") or "unknown")
             text = str(payload.get("last_assistant_message") or "API error")
             error = text if kind == "unknown" else f"{text} ({kind})"
-            return [DialogClosed("hook"), TurnEnded("hook", None, "error", prompt_id, error)]
+            limited = claude_limit("hook", text, kind, None, time.time())
+            reason = "error" if limited is None else "limit"
+            return [DialogClosed("hook"), TurnEnded("hook", None, reason, prompt_id, error, limited=limited)]
         if name == "Notification" and payload.get("notification_type") == "idle_prompt":
             return [TurnEnded("hook", None, "unknown", prompt_id)]
         if name == "SessionEnd":
@@ -368,8 +371,14 @@ class ClaudeAdapter:
         found: list[Evidence] = [Accepted("transcript", turn.prompt, turn.prompt_id)]
         found += [Accepted("transcript", text, turn.prompt_id, joined=True) for text in turn.joined]
         if turn.ended:
-            reason = "interrupted" if turn.interrupted else "error" if turn.error else "completed"
-            found.append(TurnEnded("transcript", turn.reply, reason, turn.prompt_id, turn.error, turn.total()))
+            limited = (
+                claude_limit("transcript", turn.error, turn.error_kind, turn.error_status, turn.error_at)
+                if turn.error
+                else None
+            )
+            failed = "limit" if limited is not None else "error"
+            reason = "interrupted" if turn.interrupted else failed if turn.error else "completed"
+            found.append(TurnEnded("transcript", turn.reply, reason, turn.prompt_id, turn.error, turn.total(), limited))
         return found
 
     def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:

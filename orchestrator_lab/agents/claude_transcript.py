@@ -48,6 +48,12 @@ class RecordedTurn:
         True when the user stopped it.
     error : str or None
         Text of an API error that ended it.
+    error_kind : str or None
+        Claude Code's word for that error.
+    error_status : int or None
+        Its HTTP status.
+    error_at : float
+        When it came, in epoch seconds.
     usage : dict
         API message id -> its usage.
     model : str or None
@@ -63,6 +69,9 @@ class RecordedTurn:
     ended: bool = False
     interrupted: bool = False
     error: str | None = None
+    error_kind: str | None = None
+    error_status: int | None = None
+    error_at: float = 0.0
     usage: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: str | None = None
     joined: list[str] = field(default_factory=list)
@@ -222,6 +231,10 @@ class TranscriptTail:
         text, _ = _text_of(message.get("content"))
         if record.get("isApiErrorMessage"):
             turn.error = text or "API error"
+            kind, status = record.get("error"), record.get("apiErrorStatus")
+            turn.error_kind = kind if isinstance(kind, str) else None
+            turn.error_status = status if isinstance(status, int) else None
+            turn.error_at = _epoch(record.get("timestamp"))
             turn.ended = True
             return
         usage, model = message.get("usage"), message.get("model")

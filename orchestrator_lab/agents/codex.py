@@ -418,7 +418,9 @@ class CodexAdapter:
 
 
 def _end(turn: RecordedTurn) -> TurnEnded:
-    return TurnEnded("transcript", turn.reply, turn.reason, turn.turn_id, turn.error, turn.total())
+    return TurnEnded(
+        "transcript", turn.reply, turn.reason, turn.turn_id, turn.error, turn.total(), limited=turn.limited
+    )
 
 
 def _refused(output: object) -> bool:

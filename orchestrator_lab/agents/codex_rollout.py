@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.agents.base import Usage
+from orchestrator_lab.agents.base import Limited, Usage
+from orchestrator_lab.agents.usage_limits import codex_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,6 +103,8 @@ class RecordedTurn:
         ``completed``, ``interrupted``, ``error`` or ``limit``; only of meaning once it ended.
     error : str or None
         The error that ended it.
+    limited : Limited or None
+        The usage limit that ended it.
     usage : dict or None
         Its tokens so far.
     model : str or None
@@ -117,6 +120,7 @@ class RecordedTurn:
     ended: bool = False
     reason: str = "completed"
     error: str | None = None
+    limited: Limited | None = None
     usage: dict[str, Any] | None = None
     model: str | None = None
     calls: dict[str, RecordedCall] = field(default_factory=dict)
@@ -159,6 +163,8 @@ class RolloutTail:
         #: Records that could not be read or are of an unknown kind.
         self.unknown = 0
         self._offset = 0
+        #: The account's limits as they were told last.
+        self._rate_limits: dict[str, Any] | None = None
         # Read on the supervisor's loop when a hook comes, and beside it when a turn is looked up.
         self._lock = threading.Lock()
 
@@ -236,7 +242,7 @@ class RolloutTail:
         turn = self._turn(payload)
         if kind in {"task_complete", "turn_complete"}:
             if turn is not None:
-                _complete(turn, payload)
+                _complete(turn, payload, self._rate_limits, at)
         elif kind == "turn_aborted":
             if turn is not None:
                 turn.ended, turn.reason = True, "interrupted"
@@ -259,6 +265,8 @@ class RolloutTail:
     def _count(self, payload: Mapping[str, Any]) -> None:
         """Note the account's limit, where the endpoint tells it; the tokens come in a record of their own."""
         limits = payload.get("rate_limits")
+        if isinstance(limits, dict):
+            self._rate_limits = limits
         if self.turns and isinstance(limits, dict) and limits.get("rate_limit_reached_type"):
             self.turns[-1].error = self.turns[-1].error or f"limit reached: {limits['rate_limit_reached_type']}"
 
@@ -280,7 +288,7 @@ class RolloutTail:
             self.unknown += 1
 
 
-def _complete(turn: RecordedTurn, payload: Mapping[str, Any]) -> None:
+def _complete(turn: RecordedTurn, payload: Mapping[str, Any], rate_limits: Mapping[str, Any] | None, at: float) -> None:
     turn.ended = True
     reply, error = payload.get("last_agent_message"), payload.get("error")
     if isinstance(reply, str):
@@ -288,7 +296,8 @@ def _complete(turn: RecordedTurn, payload: Mapping[str, Any]) -> None:
     if isinstance(error, dict):
         told = str(error.get("message") or "the endpoint failed")
         turn.error = _sentence(told)
-        turn.reason = "limit" if "usage_limit" in json.dumps(error.get("codex_error_info")) else "error"
+        turn.limited = codex_limit("transcript", turn.error, error.get("codex_error_info"), rate_limits, at)
+        turn.reason = "error" if turn.limited is None else "limit"
 
 
 def _sentence(message: str) -> str:

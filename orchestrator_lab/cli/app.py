@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator_lab.cli import alerts, lifecycle, records, setup, talk
+from orchestrator_lab.cli import alerts, guards, lifecycle, records, setup, talk
 from orchestrator_lab.cli.group import Commands
 
 __all__ = ["app"]
@@ -21,6 +21,7 @@ app = typer.Typer(
 lifecycle.register(app)
 talk.register(app)
 alerts.register(app)
+guards.register(app)
 records.register(app)
 setup.register(app)
 

@@ -92,6 +92,10 @@ _WHAT: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "process.sample": lambda f: _join(
         None if f.get("cpu_percent") is None else f"{f['cpu_percent']} % of a core", bytes_(f.get("rss_bytes") or 0)
     ),
+    "guard.tripped": lambda f: str(f.get("message", "")),
+    "guard.lifted": lambda f: _join(f.get("rule"), f"by {f.get('by')}"),
+    "agent.limited": lambda f: _join(f.get("kind"), f.get("reason")),
+    "agent.limit_lifted": lambda f: _join(f.get("kind"), f"by {f.get('by')}"),
     "note": lambda f: str(f.get("text", "")),
 }
 

@@ -12,6 +12,7 @@ import typer
 
 from orchestrator_lab.cli import common
 from orchestrator_lab.cli.common import ClusterOption, JsonOption
+from orchestrator_lab.cli.guards import tell_guards
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -240,6 +241,7 @@ def _show_status(facts: dict[str, Any]) -> None:
         console.print()
         console.print(alert_lines(facts["alerts"]))
     _tell_dialogs(facts)
+    tell_guards(facts["guards"])
 
 
 def list_(as_json: bool = JsonOption) -> None:

@@ -190,6 +190,9 @@ class Limits(_Model):
         Steps in a chain of messages that agents write to each other. Of the whole cluster only.
     loops : int, optional
         Times that a chain may go round the same agents. Of the whole cluster only.
+    retry_s : float, optional
+        Seconds after which a kind of agents is tried again whose program reported a usage limit without saying when it
+        is over; None: when somebody lifts it. Of the whole cluster only.
     """
 
     turns: Count | None = Field(default=None, description="turns that ended")
@@ -201,6 +204,10 @@ class Limits(_Model):
     wall_s: Seconds | None = Field(default=None, description="seconds since the start")
     hops: Count | None = Field(default=None, description="steps in a chain of messages (cluster only)")
     loops: Count | None = Field(default=None, description="rounds of a chain through the same agents (cluster only)")
+    retry_s: Seconds | None = Field(
+        default=None,
+        description="seconds until a usage limit without a stated reset is tried again; never if none (cluster only)",
+    )
 
 
 class Thresholds(_Model):

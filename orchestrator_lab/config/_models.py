@@ -347,7 +347,7 @@ class AgentConfig(_Model):
             raise ValueError("give 'instructions' or 'instructions_file', not both")
         if self.permission_mode is not None and self.kind not in {"claude", "codex"}:
             raise ValueError(f"'permission_mode' has no effect for kind '{self.kind}'; leave it out")
-        for name in ("hops", "loops"):
+        for name in ("hops", "loops", "retry_s"):
             if getattr(self.limits, name) is not None:
                 raise ValueError(f"'limits.{name}' is a limit of the whole cluster; set it under 'cluster:'")
         return self

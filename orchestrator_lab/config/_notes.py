@@ -76,7 +76,18 @@ def notes_for(config: ClusterConfig, document: Document) -> list[str]:
         for agent in config.agents
         if agent.permission_mode == "bypassPermissions" or _ASK_NOTHING & set(getattr(agent, "args", []))
     ]
-    return notes + _silent_notes(config, document)
+    return notes + _cost_notes(config, document) + _silent_notes(config, document)
+
+
+def _cost_notes(config: ClusterConfig, document: Document) -> list[str]:
+    """Point out limits on costs: what nobody knows reaches no limit."""
+    places = ["cluster"] if config.limits.cost_usd is not None else []
+    places += [f"agent {agent.name!r}" for agent in config.agents if agent.limits.cost_usd is not None]
+    return [
+        f"{document.source}: 'limits.cost_usd' of {place} has no effect yet: no price of any model is known; "
+        "limit 'tokens' instead"
+        for place in places
+    ]
 
 
 def _silent_notes(config: ClusterConfig, document: Document) -> list[str]:

@@ -388,7 +388,7 @@ def encode_error(error: ApiError, request_id: str) -> dict[str, Any]:
     """
     return {
         "type": "error",
-        "error": {"type": error.type, "message": error.message},
+        "error": {"type": error.type, "message": error.message, **error.fields},
         "request_id": request_id,
     }
 

@@ -175,7 +175,7 @@ def encode_error(error: ApiError) -> dict[str, Any]:
     'rate_limit_error'
     """
     return {
-        "error": {"message": error.message, "type": error.type, "param": None, "code": None},
+        "error": {"message": error.message, "type": error.type, "param": None, "code": None, **error.fields},
     }
 
 

@@ -64,8 +64,9 @@ answer              meaning
 ``delay_s``         wait before the first byte, in seconds
 ``chunk``           characters in one streamed piece
 ``tokens_per_s``    pace of the stream (a token: 4 UTF-8 bytes)
-``error``           ``{status, type, message, retry, retry_after_s}``: an error of the API instead
-                    (``retry: false`` tells the client not to try again)
+``error``           ``{status, type, message, retry, retry_after_s, headers, fields}``: an error of
+                    the API instead (``retry: false`` tells the client not to try again; ``headers``
+                    are sent as they are, ``fields`` are further keys of the error's object)
 ==================  ================================================================================
 
 ==================  ================================================================================
@@ -159,6 +160,8 @@ class ErrorAnswer(_Strict):
     message: str = "The script answered with this error."
     retry: bool | None = None
     retry_after_s: float | None = Field(default=None, ge=0)
+    headers: dict[str, str] = {}
+    fields: dict[str, Any] = {}
 
 
 class Answer(_Strict):

@@ -246,7 +246,9 @@ class ScriptedModel:
         }
         if answer.error is not None:
             e = answer.error
-            error = ApiError(e.status, e.type, fill(e.message, values), e.retry, e.retry_after_s)
+            error = ApiError(
+                e.status, e.type, fill(e.message, values), e.retry, e.retry_after_s, dict(e.headers), dict(e.fields)
+            )
             return Reply(error=error, delay_s=answer.delay_s, rule=rule)
         text = fill(answer.reply or "", values)
         if answer.echo:

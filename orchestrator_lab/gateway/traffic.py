@@ -184,6 +184,10 @@ class ApiError:
         False tells the client not to try again, True to try again, None leaves it to the client.
     retry_after_s : float or None
         How long the client shall wait before it tries again, in seconds.
+    more_headers : dict
+        Further HTTP headers, such as those that tell of an account's limits.
+    fields : dict
+        Further keys of the API's error object, such as ``resets_at``.
     """
 
     status: int
@@ -191,10 +195,12 @@ class ApiError:
     message: str
     retry: bool | None = None
     retry_after_s: float | None = None
+    more_headers: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
 
     def headers(self) -> list[tuple[str, str]]:
-        """Return the HTTP headers that tell the client about trying again."""
-        found = []
+        """Return the HTTP headers that tell the client about trying again, and the further ones."""
+        found = list(self.more_headers.items())
         if self.retry is not None:
             found.append(("x-should-retry", "true" if self.retry else "false"))
         if self.retry_after_s is not None:

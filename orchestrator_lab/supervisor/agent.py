@@ -25,6 +25,7 @@ from orchestrator_lab.agents.base import (
     Evidence,
     FirstOutput,
     LaunchContext,
+    Limited,
     Ready,
     SessionEnded,
     ToolEnded,
@@ -130,6 +131,8 @@ class AgentRunner:
         #: Journals that a text was written, while it is being typed together with its Enter.
         self.wrote: Callable[[], None] | None = None
         self.doubt: str | None = None
+        #: The usage limit that its program reported and that holds still.
+        self.limited: Limited | None = None
         self.error: OrchestratorLabError | None = None
         self.last_screen = ""
         #: Turns whose tokens are still being read.
@@ -248,6 +251,7 @@ class AgentRunner:
             composing=self.delivering is not None,
             doubt=self.doubt,
             failed=self.error is not None,
+            limited=self.limited.source if self.limited else None,
         )
         state, source = decide(facts)
         if state != self.state or not self.supervisor.journalled_state(self.name):
@@ -388,6 +392,8 @@ class AgentRunner:
                     self.dialogs.seen(piece)
                 case DialogClosed():
                     self.dialogs.closed(piece)
+                case Limited():
+                    self.supervisor.guards.breakers.report(self, piece)
                 case SessionEnded():
                     logger.info("%s: session ended (%s)", self.name, piece.reason)
                 case _:

@@ -80,6 +80,8 @@ class Api:
             ("GET", "/figures", self._figures),
             ("POST", "/stop", self._stop),
             ("POST", "/restart", self._restart),
+            ("GET", "/guards", self._guards),
+            ("POST", "/guards/lift", self._lift),
             ("POST", "/shutdown", self._shutdown),
         ]
         self._routes = Starlette(
@@ -114,8 +116,9 @@ class Api:
         timeout = _seconds(request)
         if not await self._supervisor.until_idle(names or None, timeout):
             busy = [f"{one.name} ({one.state})" for one in self._supervisor.runners.values() if one.state != "idle"]
+            held = "".join(f"; {one['message']}" for one in self._supervisor.guards.listed())
             raise ExchangeTimeout(
-                f"not all agents are idle after {timeout:.3g} s: {', '.join(busy) or 'messages are on their way'}"
+                f"not all agents are idle after {timeout:.3g} s: {', '.join(busy) or 'messages are on their way'}{held}"
             )
         return JSONResponse(self._supervisor.status())
 
@@ -163,7 +166,12 @@ class Api:
         begins = any(self._supervisor.mailboxes[message.recipient].begins for message in sent)
         await self._supervisor.journal.asynced(shared_within_s=_CLAIM_S if begins else 0.0)
         await self._reached(sent, request)
-        return JSONResponse({"messages": [message.to_dict() for message in sent]})
+        return JSONResponse({"messages": [self._told(message) for message in sent]})
+
+    def _told(self, message: Message) -> dict[str, Any]:
+        """Return a message as clients see it, with what holds it in its queue."""
+        hold = self._supervisor.guards.hold_of(message.recipient) if message.status == "queued" else None
+        return {**message.to_dict(), "held_by": None if hold is None else hold.message}
 
     async def _reached(self, messages: list[Message], request: Request) -> None:
         """Wait, as long as the request says, until messages are on the rung that it names, or expect nothing more."""
@@ -186,7 +194,7 @@ class Api:
         if message is None:
             raise ConfigError(f"there is no message {request.path_params['message_id']!r} in this run")
         await self._reached([message], request)
-        return JSONResponse(message.to_dict())
+        return JSONResponse(self._told(message))
 
     async def _converse(self, request: Request) -> Response:
         body = await _body(request)
@@ -254,6 +262,22 @@ class Api:
         name = request.path_params.get("name")
         await self._supervisor.lifecycle.stop([name] if name else None)
         return JSONResponse(self._supervisor.status())
+
+    async def _guards(self, _: Request) -> Response:
+        return JSONResponse({"guards": self._supervisor.guards.listed()})
+
+    async def _lift(self, request: Request) -> Response:
+        body = await _body(request)
+        guard_id, by = body.get("guard_id"), body.get("by", "user")
+        if not isinstance(guard_id, str | None) or not isinstance(by, str) or not by.strip():
+            raise ConfigError("'guard_id' is the id of a guard, and 'by' says who lifts it: texts, both")
+        figures = {key: body.get(key) for key in ("limit", "allowance")}
+        for key, value in figures.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ConfigError(f"{key!r} is a number, got {value!r}")
+        lifted = self._supervisor.guards.lift(guard_id, by=by, **figures)
+        await self._supervisor.journal.asynced()
+        return JSONResponse({"lifted": lifted})
 
     async def _shutdown(self, request: Request) -> Response:
         body = await _body(request)

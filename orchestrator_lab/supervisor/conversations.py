@@ -17,6 +17,7 @@ from orchestrator_lab.supervisor.header import header_line
 if TYPE_CHECKING:
     from orchestrator_lab.agents.base import TurnEnded
     from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.guards import Hold
     from orchestrator_lab.supervisor.messages import Message
 
 __all__ = ["Conversation", "Conversations"]
@@ -89,6 +90,11 @@ class Conversations:
     def going_on(self) -> bool:
         """Whether any conversation is not over."""
         return bool(self._running)
+
+    def stuck(self) -> Hold | None:
+        """Return what holds all conversations until somebody lifts it; None while any of them goes on."""
+        holds = [self.hold_of(one) for one in self._running.values()]
+        return holds[0] if holds and all(holds) else None
 
     def recent(self) -> list[Conversation]:
         """Return those that go on, and the last ones that are over."""
@@ -196,6 +202,14 @@ class Conversations:
             self._end(conversation, f"{message.recipient}: {message.error_message or message.status}")
         else:
             self._forward(message, None)
+
+    def hold_of(self, conversation: Conversation) -> Hold | None:
+        """Return what holds the next step of a conversation until somebody lifts it."""
+        last = conversation.last
+        if last is None or last.status != "queued":
+            return None
+        hold = self._supervisor.guards.hold_of(last.recipient)
+        return None if hold is None or hold.ends else hold
 
     def agent_ended(self, name: str) -> None:
         """End the conversations whose next step waits for an agent that has ended."""

@@ -18,6 +18,7 @@ from orchestrator_lab.errors import (
     AgentNotFound,
     ClusterStopped,
     ConfigError,
+    DeliveryPaused,
     ExchangeTimeout,
     JournalError,
     OrchestratorLabError,
@@ -27,6 +28,7 @@ from orchestrator_lab.journal.writer import JournalWriter, SecretMask
 from orchestrator_lab.runtime import private_dir, process_start_time, read_record, update_record, write_private
 from orchestrator_lab.supervisor.alerts import Alerts
 from orchestrator_lab.supervisor.conversations import Conversations
+from orchestrator_lab.supervisor.guards import Guards
 from orchestrator_lab.supervisor.hangs import HangWatch
 from orchestrator_lab.supervisor.keeperlink import KeeperLink
 from orchestrator_lab.supervisor.lifecycle import Lifecycle
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.gateway.gateway import Gateway
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.delivery import Mailbox
+    from orchestrator_lab.supervisor.guards import Hold
 
 __all__ = ["Supervisor"]
 
@@ -57,6 +60,10 @@ _SECRET_LENGTH = 8
 _TERM_GRACE_S = 4.0
 #: Seconds after which a program that was asked to end by a key is hung up on, as by a closed terminal.
 _HANGUP_AFTER_S = 0.5
+
+
+#: States of agents that do nothing and will not do anything by themselves.
+_AT_REST = frozenset({"idle", "limited", "exited", "failed"})
 
 
 class Supervisor:
@@ -94,6 +101,7 @@ class Supervisor:
         self._early_exits: dict[str, PaneExit] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self.conversations = Conversations(self)
+        self.guards = Guards(self)
         self.ledger.on_lost = self.conversations.lost
         self.gateway: Gateway | None = None
         self.keeper = KeeperLink(
@@ -161,6 +169,7 @@ class Supervisor:
             from orchestrator_lab.supervisor.recovery import recover
 
             self.unfinished = await recover(self, gap_since=self._options.gap_since)
+        self.guards.resume()
         if left is not None:
             self.status_text = "ending"
             self.background(self.lifecycle.shutdown(left))
@@ -203,6 +212,7 @@ class Supervisor:
             await self.tmux.run(self.driver.kill)
         self.monitor.stop()
         self.alerts.stop()
+        self.guards.stop()
         for runner in self.runners.values():
             self.keeper.tell(op="end", agent=runner.name)
             runner.close()
@@ -227,7 +237,10 @@ class Supervisor:
     # messages -----------------------------------------------------------------------------------
 
     async def until_idle(self, names: list[str] | None, timeout_s: float | None) -> bool:
-        """Wait until agents are idle and nothing is on its way to them."""
+        """Wait until agents are idle and nothing is on its way to them.
+
+        Raises DeliveryPaused when a guard holds all that is left, until somebody lifts it.
+        """
         runners = [self.runner(name) for name in names] if names else list(self.runners.values())
 
         def idle() -> bool:
@@ -237,18 +250,36 @@ class Supervisor:
                 not self.mailboxes[one.name].busy
                 and not one.amending
                 and not one.supervision.pending
-                and one.state in {"idle", "exited", "failed"}
+                and one.state in _AT_REST
                 for one in runners
             )
 
-        return await self.ledger.until(idle, timeout_s)
+        done = await self.ledger.until(lambda: idle() or self._stuck(runners) is not None, timeout_s)
+        hold = None if idle() else self._stuck(runners)
+        if hold is not None:
+            raise DeliveryPaused(hold.message, guard_id=hold.guard_id)
+        return done
+
+    def _stuck(self, runners: list[AgentRunner]) -> Hold | None:
+        """Return the guard without whose lifting nothing more will happen to these agents, or to a conversation."""
+        if not self.guards.active or (self.conversations.going_on and self.conversations.stuck() is None):
+            return None
+        moves, hold = self.guards.stuck(runners)
+        return None if moves else hold or self.conversations.stuck()
 
     async def conversation_over(self, conversation_id: str, timeout_s: float | None) -> dict[str, Any]:
         """Wait for the end of a conversation."""
         conversation = self.conversations.known.get(conversation_id)
         if conversation is None:
             raise ConfigError(f"there is no conversation {conversation_id!r} in this run")
-        if not await self.ledger.until(lambda: conversation.ended is not None, timeout_s):
+        held = self.conversations.hold_of
+        done = await self.ledger.until(
+            lambda: conversation.ended is not None or held(conversation) is not None, timeout_s
+        )
+        hold = held(conversation) if conversation.ended is None else None
+        if hold is not None:
+            raise DeliveryPaused(hold.message, guard_id=hold.guard_id)
+        if not done:
             raise ExchangeTimeout(
                 f"the conversation is not over after {timeout_s:.3g} s "
                 f"({conversation.turns} of {conversation.rounds * len(conversation.agents)} turns); it goes on"
@@ -310,6 +341,7 @@ class Supervisor:
             "messages": self.ledger.count,
             "events": self.journal.seq,
             "conversations": [one.to_dict() for one in self.conversations.recent()],
+            "guards": self.guards.listed(),
             "problem": next((box.halted for box in self.mailboxes.values() if box.halted), None),
         }
 

@@ -80,7 +80,12 @@ class Mailbox:
     @property
     def busy(self) -> bool:
         """Whether a message is on its way into the pane, or waits."""
-        return self.waiting > 0 or self._taken is not None or self._runner.delivering is not None
+        return self.waiting > 0 or self.on_its_way
+
+    @property
+    def on_its_way(self) -> bool:
+        """Whether a message has left the queue."""
+        return self._taken is not None or self._runner.delivering is not None
 
     @property
     def begins(self) -> bool:
@@ -223,6 +228,8 @@ class Mailbox:
         if not runner.running or runner.stopping or runner.ready is None or runner.awaits_tools:
             return False
         if runner.dialog is not None or runner.delivering is not None:
+            return False
+        if runner.supervisor.guards.hold_of(runner.name) is not None:
             return False
         if message.when == "now":
             return runner.doubt is None and runner.closing is None

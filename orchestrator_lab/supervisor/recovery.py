@@ -61,7 +61,9 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     list of AgentRunner
         Those whose first start is not over.
     """
-    known = await asyncio.to_thread(read_journal, supervisor, supervisor.monitor.take)
+    supervisor.guards.begin()
+    known = await asyncio.to_thread(read_journal, supervisor, supervisor.monitor.take, supervisor.guards.restore)
+    supervisor.guards.catch_up()
     events, turns = known.events, known.turns
     supervisor.alerts.restore(events)
     hello = await supervisor.keeper.hello(_HELLO_S)

@@ -27,6 +27,8 @@ class Facts:
         Why its input line cannot be relied on.
     failed : bool
         It never became ready, or ended by itself.
+    limited : str or None
+        Source that said that its account's usage limit is reached.
     """
 
     running: bool
@@ -36,6 +38,7 @@ class Facts:
     composing: bool = False
     doubt: str | None = None
     failed: bool = False
+    limited: str | None = None
 
     def votes(self) -> dict[str, str]:
         """Return what each source says, for the journal."""
@@ -46,6 +49,8 @@ class Facts:
             votes[self.turn] = "busy"
         if self.dialog:
             votes[self.dialog] = "waiting"
+        if self.limited:
+            votes[self.limited] = "limited"
         if self.doubt:
             votes["doubt"] = self.doubt
         return votes
@@ -81,6 +86,8 @@ def decide(facts: Facts) -> tuple[str, str]:
         return "busy", facts.turn
     if facts.composing:
         return "busy", "terminal"
+    if facts.limited:
+        return "limited", facts.limited
     if facts.doubt:
         return "unknown", "screen"
     return "idle", facts.ready

@@ -255,6 +255,11 @@ class TurnBook:
             self._runner.dialogs.closed(DialogClosed(ended.source, self._runner.dialogs.undecided[1], "deny"))
         if self._runner.dialog is not None and self._runner.ready is not None:
             self._runner.dialogs.close("human", "deny" if ended.reason == "interrupted" else None, ended.source)
+        if ended.limited is not None:
+            # First of all, so that nothing that follows from the end is typed into the limit.
+            self._runner.supervisor.guards.breakers.report(self._runner, ended.limited)
+        elif ended.reason == "completed":
+            self._runner.supervisor.guards.breakers.answered(self._runner)
         self._runner.turn, self._runner.last_turn = None, turn
         if ended.source == "hook" and not self._over(turn):
             self._runner.closing = ended.source

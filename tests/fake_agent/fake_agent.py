@@ -60,6 +60,7 @@ DEFAULTS: dict[str, Any] = {
     "decoy": "",  # "idle": the answer's text looks like an empty prompt; "spinner": like work after its end
     "turn_ms": 0,
     "reply": "took {size} characters",
+    "limit_resets_s": None,  # ... which says that it is over after so many seconds
     "limit": False,  # turns end at a usage limit
     "dialog_hooks": True,  # report dialogs (when it reports at all)
     "ignore_sigterm": False,
@@ -467,7 +468,9 @@ class Fake:
                 outcome = "interrupted" if interrupted else reply
                 self.hooks.record("error", error=outcome, promptId=self.turn_id)
                 kind = "usage_limit" if limited and not interrupted else None
-                self.hooks.send("StopFailure", error=outcome, error_type=kind, prompt_id=self.turn_id)
+                after = self.options["limit_resets_s"]
+                resets = time.time() + float(after) if kind and after is not None else None
+                self.hooks.send("StopFailure", error=outcome, error_type=kind, resets_at=resets, prompt_id=self.turn_id)
             else:
                 self.hooks.send("MessageDisplay", delta=reply, prompt_id=self.turn_id)
                 self.hooks.record("assistant", message=message, promptId=self.turn_id)

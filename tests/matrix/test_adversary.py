@@ -130,6 +130,8 @@ def test_a_turn_that_hits_a_limit_was_delivered_and_failed(lab: Lab) -> None:
     assert (exchange.status, exchange._facts["error_type"]) == ("failed", "turn_limit")
     assert lab.truth(name).prompts[-1] == "too much"
     lab.control(name, do="limit", on=False)
+    assert lab.cluster[name].state == "limited"
+    lab.cluster.lift(by="test")
     assert lab.cluster[name].ask("again", timeout=20).status == "answered"
 
 

@@ -24,6 +24,8 @@ MAX_RETRY_AFTER_S = 120.0
 #: Wait before a request is repeated whose connection broke before the first word.
 BROKEN_WAIT_S = 0.5
 _LATER = {429, 503, 529}
+#: An endpoint's words for an account whose quota is used up.
+_USED_UP = {"usage_limit_reached", "insufficient_quota"}
 
 
 class ApiError(Exception):
@@ -34,16 +36,19 @@ class ApiError(Exception):
     message : str
         One sentence.
     kind : str
-        ``rate_limit``, ``authentication_failed``, ``invalid_request``, ``server_error``,
+        ``rate_limit``, ``usage_limit``, ``authentication_failed``, ``invalid_request``, ``server_error``,
         ``connection`` or ``protocol``.
     status : int, optional
         HTTP status.
+    resets_at : float, optional
+        Epoch seconds at which the account's usage limit is over.
     """
 
-    def __init__(self, message: str, *, kind: str, status: int | None = None) -> None:
+    def __init__(self, message: str, *, kind: str, status: int | None = None, resets_at: float | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.status = status
+        self.resets_at = resets_at
 
 
 class Cancel:
@@ -271,7 +276,8 @@ def _reason(error: BaseException) -> str:
 def _refused(response: http.client.HTTPResponse, place: str, *, attempt_again: bool) -> float | None:
     status = response.status
     raw = response.read(65536)
-    if status in _LATER and attempt_again:
+    used_up, resets_at = _usage_limit(response, raw)
+    if status in _LATER and attempt_again and not used_up:
         after = response.headers.get("Retry-After")
         if after is not None or status == 429:
             try:
@@ -288,8 +294,24 @@ def _refused(response: http.client.HTTPResponse, place: str, *, attempt_again: b
     if 300 <= status < 400:
         said = f"it redirects (to {response.headers.get('Location')}), which is not followed"
     kinds = {401: "authentication_failed", 403: "authentication_failed", 429: "rate_limit"}
-    kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request")
-    raise ApiError(f"{place} answered HTTP {status}: {said}", kind=kind, status=status)
+    kind = "usage_limit" if used_up else kinds.get(status, "server_error" if status >= 500 else "invalid_request")
+    raise ApiError(f"{place} answered HTTP {status}: {said}", kind=kind, status=status, resets_at=resets_at)
+
+
+def _usage_limit(response: http.client.HTTPResponse, raw: bytes) -> tuple[bool, float | None]:
+    """Tell whether the account's quota is used up, which no later try of the next minutes changes, and its reset."""
+    if response.status != 429:
+        return False, None
+    error: Any = None
+    with contextlib.suppress(ValueError, AttributeError):
+        error = json.loads(raw).get("error")
+    facts = error if isinstance(error, dict) else {}
+    stated = response.headers.get("anthropic-ratelimit-unified-reset") or facts.get("resets_at")
+    resets_at = None
+    with contextlib.suppress(ValueError, TypeError):
+        resets_at = float(stated) if stated is not None else None
+    known = {str(facts.get("type")), str(facts.get("code"))} & _USED_UP
+    return resets_at is not None or bool(known), resets_at
 
 
 def sse_events(chunks: Iterator[bytes]) -> Iterator[tuple[str, str]]:

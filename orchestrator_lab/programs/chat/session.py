@@ -42,6 +42,7 @@ class Turn:
     outcome: str = "running"
     error: str | None = None
     error_kind: str | None = None
+    resets_at: float | None = None
     prompt_id: str | None = None
     started: float = field(default_factory=time.monotonic)
     duration_s: float = 0.0
@@ -201,6 +202,7 @@ class Session:
                 "StopFailure",
                 error="interrupted" if turn.outcome == "interrupted" else turn.error,
                 error_type=turn.error_kind,
+                resets_at=turn.resets_at,
                 last_assistant_message=turn.text,
                 **common,
             )
@@ -230,7 +232,7 @@ class Session:
                 on_note=self._on_note,
             )
         except ApiError as error:
-            turn.error, turn.error_kind = str(error), error.kind
+            turn.error, turn.error_kind, turn.resets_at = str(error), error.kind, error.resets_at
             self._finish(turn, "error")
         except Exception as error:  # noqa: BLE001 - a bug must end the turn, not the program
             turn.error, turn.error_kind = f"unexpected {type(error).__name__}: {error}", "internal"
@@ -264,6 +266,8 @@ class Session:
                 promptId=turn.prompt_id,
                 outcome=outcome,
                 error=turn.error,
+                error_type=turn.error_kind,
+                resets_at=turn.resets_at,
                 durationMs=round(turn.duration_s * 1000),
             )
         else:
@@ -271,6 +275,8 @@ class Session:
                 "error",
                 promptId=turn.prompt_id,
                 error=turn.error,
+                error_type=turn.error_kind,
+                resets_at=turn.resets_at,
                 durationMs=round(turn.duration_s * 1000),
             )
         turn.recorded.set()
