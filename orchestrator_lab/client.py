@@ -27,7 +27,9 @@ from orchestrator_lab.errors import (
     VersionMismatch,
     from_payload,
 )
+from orchestrator_lab.orphans import HANGUP, end, kept_in, survivors
 from orchestrator_lab.runtime import (
+    CLUSTER_MARK,
     PROTOCOL,
     ClusterRecord,
     acquire_lock,
@@ -309,6 +311,12 @@ def find(name: str) -> Path:
     if record is not None and (is_locked(folder) or record.alive("tmux")):
         return folder
     running = [one.name for one in list_clusters() if is_locked(runtime_dir() / one.name) or one.alive("tmux")]
+    if record is not None:
+        raise ClusterNotFound(
+            f"cluster {name!r} is not running any more: all its processes ended at once. Its run goes on with: "
+            f"orchestrator-lab start --resume {record.run_dir}",
+            cluster=name,
+        )
     raise ClusterNotFound(
         f"no cluster {name!r} is running here; running: {', '.join(sorted(running)) or 'none'}", cluster=name
     )
@@ -390,6 +398,8 @@ def refuse_if_running(name: str) -> None:
         )
     if not folder.is_dir():
         return
+    # Programs that outlived everything else of that cluster would go on unseen.
+    end(survivors(kept_in(folder)), signals=HANGUP)
     for leftover in folder.iterdir():
         if leftover.is_dir():
             shutil.rmtree(leftover)
@@ -424,7 +434,10 @@ def _spawn_keeper(folder: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
             cwd="/",
             # A cluster that an agent starts is no child of that agent's: it must not carry its marks.
-            env={key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_LAB_AGENT")},
+            env={
+                **{key: value for key, value in os.environ.items() if not key.startswith("ORCHESTRATOR_LAB_AGENT")},
+                CLUSTER_MARK: str(folder),
+            },
         )
     _reap()
     _keepers.append(keeper)

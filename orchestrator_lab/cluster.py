@@ -225,6 +225,7 @@ class Cluster:
         params: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
         seed: int | None = None,
+        resume: str | Path | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> Cluster:
         """Start a cluster and wait until its agents take messages.
@@ -241,6 +242,10 @@ class Cluster:
             Labels of the run.
         seed : int, optional
             Kept with the run.
+        resume : path-like, optional
+            A run that has no end, since the machine or all of the cluster's processes went down: its folder, its id,
+            or ``last``. It goes on in the same folder, with the agents and conversations that it had; nothing else is
+            given then. Secrets, which a run does not hold, are taken from the environment and ``.env``.
         on_event : callable, optional
             Called with each journal event during the start, for progress.
 
@@ -252,7 +257,7 @@ class Cluster:
         Raises
         ------
         ConfigError, ClusterExists, TmuxMissing, ProgramNotFound, AgentFailed
-            Nothing is left behind.
+            Nothing is left behind; a run that was to be resumed is as it was.
 
         Examples
         --------
@@ -262,6 +267,10 @@ class Cluster:
         from orchestrator_lab.config import load_config, notify_addresses, to_dict, to_yaml
         from orchestrator_lab.run import create_run
 
+        if resume is not None:
+            if any(given not in (None, ()) for given in (config, experiment, params, tags, seed)):
+                raise ConfigError("a run that is resumed has its configuration and its tags: give resume= alone")
+            return cls._resume(resume, on_event)
         settings = load_config(config)
         environ = processes.check_locale(dict(os.environ))
         if settings.alerts.enabled:
@@ -280,25 +289,48 @@ class Cluster:
         )
         try:
             write_private(run_dir / "config.yaml", to_yaml(settings))
-            folder, keeper = cluster_dir(settings.name), None
-            cluster = cls(folder, settings.name)
-            cluster._config, cluster._run_dir = settings, run_dir
-            try:
-                with processes.interrupts_held():
-                    keeper = processes.launch(settings, run_dir, run_dir.name, environ)
-                processes.wait_for_socket(cluster.client, keeper)
-                cluster.client.check_version()
-                cluster._follow_start(on_event)
-            except (ClusterNotFound, SupervisorLost) as error:
-                # A supervisor that could not go on has said why before it ended.
-                cause = processes.failure_of(folder, settings.name)
-                cluster._abandon(keeper)
-                raise cause from error
-            except BaseException:
-                cluster._abandon(keeper)
-                raise
+            return cls._launch(settings, run_dir, environ, on_event)
         except BaseException:
             _discard(run_dir, made)
+            raise
+
+    @classmethod
+    def _resume(cls, where: str | Path, on_event: Callable[[dict[str, Any]], None] | None) -> Cluster:
+        """Start what a run without an end had, in its own folder."""
+        from orchestrator_lab.resuming import prepare
+
+        environ = processes.check_locale(dict(os.environ))
+        found = prepare(where, environ)
+        processes.refuse_if_running(found.config.name)
+        return cls._launch(found.config, found.run_dir, environ, on_event, since=found.last_seq)
+
+    @classmethod
+    def _launch(
+        cls,
+        settings: ClusterConfig,
+        run_dir: Path,
+        environ: dict[str, str],
+        on_event: Callable[[dict[str, Any]], None] | None,
+        *,
+        since: int = 0,
+    ) -> Cluster:
+        """Start the processes of a cluster, and wait for its agents; leave nothing behind when that fails."""
+        folder, keeper = cluster_dir(settings.name), None
+        cluster = cls(folder, settings.name)
+        cluster._config, cluster._run_dir = settings, run_dir
+        try:
+            with processes.interrupts_held():
+                keeper = processes.launch(settings, run_dir, run_dir.name, environ)
+            processes.wait_for_socket(cluster.client, keeper)
+            cluster.client.check_version()
+            cluster._follow_start(on_event, since)
+        except (ClusterNotFound, SupervisorLost) as error:
+            # A supervisor that could not go on has said why before it ended.
+            cause = processes.failure_of(folder, settings.name)
+            cluster._abandon(keeper)
+            raise cause from error
+        except BaseException:
+            cluster._abandon(keeper)
             raise
         return cluster
 
@@ -339,7 +371,7 @@ class Cluster:
         """Return the clusters that run on this machine for this user."""
         return [one for one in list_clusters() if is_locked(runtime_dir() / one.name) or one.alive("tmux")]
 
-    def _follow_start(self, on_event: Callable[[dict[str, Any]], None] | None) -> None:
+    def _follow_start(self, on_event: Callable[[dict[str, Any]], None] | None, since: int) -> None:
         """Wait for the start, telling each event to whoever shows progress."""
         if on_event is None:
             self.client.get("/ready")
@@ -347,7 +379,7 @@ class Cluster:
         import threading
 
         stream = Client(self.client.folder, self.name)
-        follower = threading.Thread(target=_tell, args=(stream, on_event), daemon=True)
+        follower = threading.Thread(target=_tell, args=(stream, on_event, since), daemon=True)
         follower.start()
         try:
             self.client.get("/ready")
@@ -800,10 +832,10 @@ class Cluster:
 _SHOWN = ("name", "role", "kind", "state")
 
 
-def _tell(stream: Client, on_event: Callable[[dict[str, Any]], None]) -> None:
+def _tell(stream: Client, on_event: Callable[[dict[str, Any]], None], since: int) -> None:
     """Tell each event until the stream is hung up."""
     with contextlib.suppress(Exception):
-        for event in stream.events():
+        for event in stream.events(since):
             on_event(event)
 
 

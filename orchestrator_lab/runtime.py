@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "CLUSTER_MARK",
     "LONGEST_SOCKET_PATH",
     "PROTOCOL",
     "ClusterRecord",
@@ -54,6 +55,9 @@ logger = logging.getLogger(__name__)
 #: Version of what client, supervisor and keeper say to each other. Raised when they would
 #: misunderstand.
 PROTOCOL = 1
+
+#: Variable in the environment of all that a cluster starts: its runtime folder. It proves whose a process is.
+CLUSTER_MARK = "ORCHESTRATOR_LAB_CLUSTER"
 
 #: Bytes. Linux allows 107 and macOS 103; the rest is room for tmux's and our temporary names.
 LONGEST_SOCKET_PATH = 100

@@ -379,6 +379,16 @@ EVENTS: dict[str, EventType] = {
             ("name", "experiment", "params", "tags", "seed", "mode", "parent_run_id"),
         ),
         EventType("run.ended", "The run is over.", ("status", *_FAILURE)),
+        EventType(
+            "run.resumed",
+            "A run without an end goes on under a new supervisor, after everything had ended.",
+            ("gap_s", "agents", "package_version"),
+        ),
+        EventType(
+            "tmux.lost", "The tmux server ended, and the agents that ran in it with it.", ("pid", "agents", "losses")
+        ),
+        EventType("tmux.rebuilt", "Session, panes and agents are there again.", ("pid", "agents", "failed", "gap_s")),
+        EventType("tmux.given_up", "The tmux server ended too often: it is not started again.", ("losses", "window_s")),
         EventType("cluster.stopped", "All agents were stopped; the session stays."),
         EventType("cluster.restarted", "The agents were started again in the same run."),
         EventType("supervisor.started", "A supervisor took over.", ("pid", "restart", "package_version")),
@@ -408,7 +418,7 @@ EVENTS: dict[str, EventType] = {
         EventType("agent.ready", "It takes input now."),
         EventType("agent.tools", "Its program listed the lab's tools; its first message waits for that."),
         EventType("agent.state", "Its published state changed.", ("state", "previous", "votes")),
-        EventType("agent.exited", "Its program ended.", ("exit_code", "signal")),
+        EventType("agent.exited", "Its program ended.", ("exit_code", "signal", "reason")),
         EventType("agent.failed", "It could not be started or kept.", (*_FAILURE, "screen")),
         EventType("agent.stopping", "It is about to be ended on purpose.", ("reason",)),
         EventType(

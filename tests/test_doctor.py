@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -15,11 +19,10 @@ import pytest
 
 from orchestrator_lab import doctor
 from orchestrator_lab.cluster import Cluster
-from orchestrator_lab.runtime import ClusterRecord, private_dir, read_record, write_record
+from orchestrator_lab.runtime import ClusterRecord, private_dir, process_start_time, read_record, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 
 def levels(findings: list[doctor.Finding]) -> set[str]:
@@ -174,9 +177,12 @@ def test_orphans_are_found_and_ended(runtime: Path, script_config: Callable[...,
     # Now nothing names the tmux server any more.
     (folder / "cluster.json").unlink()
     orphans = [finding for finding in doctor.check_processes() if finding.leftover is not None]
-    assert [finding.leftover.pid for finding in orphans if finding.leftover] == [record.tmux_pid]
+    found = [one.leftover for one in orphans if one.leftover is not None]
+    assert [one.pid for one in found if one.kind == "process"] == [record.tmux_pid]
+    assert {one.path for one in found} == {str(folder)}
     said = doctor.repair(orphans)
-    assert said == [f"ended tmux {record.tmux_pid} of {folder}"]
+    assert said[0] == f"ended tmux server {record.tmux_pid} of {folder}"
+    assert all("of agent ada" in line for line in said[1:])
     assert not record.alive("tmux")
 
 
@@ -206,3 +212,125 @@ def test_the_command_says_it_to_people_and_to_programs(runtime: Path, tmp_path: 
     assert done.returncode == 1
     assert "to repair" in done.stdout
     assert runtime.is_dir()
+
+
+# what looks like a cluster's, and is not ------------------------------------------------------------
+
+
+PAUSE = "import time; time.sleep(60)"
+
+
+@contextlib.contextmanager
+def running(*words: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does nothing, with these arguments and this environment."""
+    argv = [sys.executable, "-c", PAUSE, *words]
+    with subprocess.Popen(argv, env={**os.environ, **environ}, start_new_session=True) as process:
+        wait_until(lambda: PAUSE in psutil.Process(process.pid).cmdline())
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def killed_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_look_alikes_are_told_and_left_alone(runtime: Path) -> None:
+    folder = private_dir(runtime / "dead")
+    write_record(folder, ClusterRecord(name="dead", run_dir="/x", run_id="run_x", keeper_pid=2**22 + 1))
+    other = str(runtime.with_name("another") / "dead")
+    with (
+        running("-m", "orchestrator_lab.keeper", str(folder)) as same_words,
+        running("-m", "orchestrator_lab.keeper", str(folder), ORCHESTRATOR_LAB_CLUSTER=other) as anothers,
+        running("something", "else", ORCHESTRATOR_LAB_CLUSTER=str(folder)) as only_the_mark,
+        running("-m", "orchestrator_lab.gateway.local_server") as only_a_model,
+        running("-m", "orchestrator_lab.keeper", str(folder), ORCHESTRATOR_LAB_CLUSTER=str(folder)) as ours,
+    ):
+        findings = doctor.check_processes()
+        provable = [one.leftover.pid for one in findings if one.leftover is not None]
+        assert provable == [ours.pid]
+        told = " ".join(one.found for one in findings if one.leftover is None)
+        assert f"process {same_words.pid} looks like a keeper" in told
+        assert f"process {anothers.pid} looks like a keeper" in told
+        assert str(only_the_mark.pid) not in told
+        # A finding that somebody made up changes nothing.
+        start = process_start_time(same_words.pid)
+        forged = doctor.Leftover("process", str(folder), same_words.pid, start)
+        assert doctor.repair([doctor.Finding("orphan", "warn", "", "", forged)]) == [
+            f"process {same_words.pid} is not proved to be a dead cluster's: left alone"
+        ]
+        assert doctor.repair(findings)[0] == f"ended keeper {ours.pid} of {folder}"
+        assert ours.wait(10) is not None
+        assert all(one.poll() is None for one in (same_words, anothers, only_the_mark, only_a_model))
+
+
+def test_a_tmux_server_of_somebody_else_is_left_alone(runtime: Path, tmp_path: Path) -> None:
+    short = Path(tempfile.mkdtemp(prefix="x"))
+    inside = private_dir(runtime / "mine")
+    sockets = [short / "tmux.sock", inside / "tmux.sock"]
+    try:
+        for socket in sockets:
+            subprocess.run(["tmux", "-f", "/dev/null", "-S", str(socket), "new-session", "-d", "sleep 60"], check=True)
+        findings = doctor.check_processes()
+        assert not [one for one in findings if one.leftover is not None]
+        assert any("looks like a tmux server" in one.found for one in findings)
+        doctor.repair(findings)
+        for socket in sockets:
+            assert subprocess.run(["tmux", "-S", str(socket), "has-session"], check=False).returncode == 0
+    finally:
+        for socket in sockets:
+            subprocess.run(["tmux", "-S", str(socket), "kill-server"], check=False)
+        shutil.rmtree(short)
+        shutil.rmtree(inside)
+    assert tmp_path.is_dir()
+
+
+def test_a_crash_of_everything_is_cleared_away(
+    runtime: Path, script_config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubborn = ["/bin/sh", "-c", "trap '' HUP TERM; while :; do sleep 1; done"]
+    config = script_config("ada", name="crashed")
+    config["agents"].append(
+        {
+            "name": "mule",
+            "kind": "program",
+            "command": stubborn,
+            "ready": {"quiet_s": 0.1},
+            "turn_end": {"quiet_s": 0.5},
+        }
+    )
+    cluster = Cluster.start(config)
+    folder, run_dir = runtime / "crashed", cluster.run_dir
+    ada, mule = (cluster[name].facts["pid"] for name in ("ada", "mule"))
+    record = read_record(folder)
+    assert record is not None
+    pids = [record.keeper_pid, record.supervisor_pid, record.tmux_pid]
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            assert pid is not None
+            os.kill(pid, number)
+    cluster.client.close()
+    wait_until(lambda: not any(record.alive(who) for who in ("keeper", "supervisor", "tmux")))
+    wait_until(lambda: process_start_time(ada) is None)
+    assert process_start_time(mule) is not None
+    with killed_at_last(subprocess.Popen(stubborn, start_new_session=True)) as twin:
+        findings = doctor.examine(runs_dir=run_dir.parent)
+        assert any(f"{folder} live on without it (mule)" in one.found for one in findings)
+        assert any(f"start --resume {run_dir}" in one.advice for one in findings)
+        said = doctor.repair(findings)
+        assert f"ended process {mule} of agent mule of {folder}" in said
+        assert f"removed {folder}" in said
+        assert twin.poll() is None
+    assert process_start_time(mule) is None
+    assert not folder.exists()
+    monkeypatch.chdir(run_dir.parent)
+    with Cluster.start(resume=run_dir) as cluster:
+        assert cluster["ada"].ask("hello", timeout=30).reply == "ada: hello"
+        assert levels(doctor.check_runs(run_dir.parent)) == {"ok"}
+        assert not [one for one in doctor.examine(runs_dir=run_dir.parent) if one.leftover is not None]

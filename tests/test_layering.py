@@ -18,7 +18,19 @@ NAME = "orchestrator_lab"
 #: For each part: the parts that it may import. A part is a module or a package directly below orchestrator_lab.
 BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
-CLIENT = RECORD | {"folds", "frames", "plots", "run", "stills", "wire", "client", "exchange", "cluster"}
+CLIENT = RECORD | {
+    "folds",
+    "frames",
+    "plots",
+    "run",
+    "resuming",
+    "stills",
+    "orphans",
+    "wire",
+    "client",
+    "exchange",
+    "cluster",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "runtime": {"errors"},
@@ -31,7 +43,8 @@ ALLOWED: dict[str, set[str]] = {
     "plots": RECORD | {"folds", "frames"},
     "run": RECORD | {"folds", "frames", "plots"},
     "wire": set(),
-    "client": RECORD | {"wire"},
+    "resuming": RECORD | {"frames"},
+    "client": RECORD | {"wire", "orphans"},
     "stills": {"errors"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},
@@ -45,14 +58,15 @@ ALLOWED: dict[str, set[str]] = {
     "tmux": {"errors"},
     "gateway": BASE | {"models"},
     "agents": BASE | {"tmux"},
-    "supervisor": RECORD | {"agents", "tmux", "gateway", "models"},
+    "supervisor": RECORD | {"agents", "tmux", "gateway", "models", "orphans"},
     # programs that run in panes, and what both sides may use
     "programs": {"errors"},
     "models": {"errors", "config", "runtime"},
+    "orphans": {"runtime"},
     # looks at both sides, and is no part of either
-    "doctor": {"errors", "runtime", "models", "client", "tmux"},
+    "doctor": {"errors", "runtime", "models", "client", "tmux", "orphans", "resuming"},
 }
-CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD
+CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans"}
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}
 CLUSTER_SIDE = {"supervisor", "agents", "tmux", "gateway", "keeper"}

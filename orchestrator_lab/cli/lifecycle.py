@@ -82,19 +82,39 @@ def start(
     param: list[str] = typer.Option([], "--param", metavar="KEY=VALUE", help="A condition of the run (repeatable)."),
     tag: list[str] = typer.Option([], "--tag", help="A label of the run (repeatable)."),
     seed: int | None = typer.Option(None, "--seed", help="Kept with the run."),
+    resume: str | None = typer.Option(
+        None,
+        "--resume",
+        metavar="RUN",
+        help="Go on with a run that has no end, as after a reboot: its id, its folder, or 'last'.",
+    ),
     attach_after: bool = typer.Option(False, "--attach", help="Attach this terminal once it runs."),
     as_json: bool = JsonOption,
 ) -> None:
     """Start a cluster and wait until its agents take messages."""
     from orchestrator_lab.cli.progress import interruptible, starting
     from orchestrator_lab.config import load_config
+    from orchestrator_lab.errors import ConfigError
+    from orchestrator_lab.resuming import prepare
 
+    if resume is not None:
+        if source is not None or name is not None or experiment or param or tag or seed is not None:
+            raise ConfigError("--resume goes on with what the run had: give it alone, or with --attach and --json")
+        found = prepare(resume, dict(os.environ))
+        with interruptible("Ending what was started"):
+            cluster = starting(found.config, quiet=as_json, resume=found.run_dir)
+        _say_started(cluster, found.config, attach_after=attach_after, as_json=as_json)
+        return
     config = load_config(source)
     if name is not None:
         session = {} if config.session_name != config.name else {"session_name": name}
         config = load_config(_renamed(config, name, session))
     with interruptible("Ending what was started"):
         cluster = starting(config, quiet=as_json, experiment=experiment, params=_params(param), tags=tag, seed=seed)
+    _say_started(cluster, config, attach_after=attach_after, as_json=as_json)
+
+
+def _say_started(cluster: Cluster, config: Any, *, attach_after: bool, as_json: bool) -> None:  # noqa: ANN401
     facts = cluster.status()
     if as_json:
         common.print_json({**facts, "notes": config.notes})

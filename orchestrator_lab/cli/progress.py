@@ -126,12 +126,14 @@ def starting(config: ClusterConfig, *, quiet: bool = False, **rest: Any) -> Clus
     """
     from orchestrator_lab.cluster import Cluster
 
+    # A run that is resumed brings its own.
+    source = None if rest.get("resume") is not None else config
     if quiet or not sys.stderr.isatty():
-        return Cluster.start(config, **rest)
+        return Cluster.start(source, **rest)
     from rich.live import Live
 
     shown = _Starting(config)
     console = common.err()
     console.print(f"Starting [bold]{config.name}[/bold] ({len(config.agents)} agents)")
     with Live(shown, console=console, refresh_per_second=12, transient=True):
-        return Cluster.start(config, on_event=shown.take, **rest)
+        return Cluster.start(source, on_event=shown.take, **rest)

@@ -43,13 +43,9 @@ def register(app: typer.Typer) -> None:
 
 def runs_dir() -> Path:
     """Return the folder of runs that the current folder's commands mean."""
-    from orchestrator_lab.config import FILE_NAMES, load_config
-    from orchestrator_lab.errors import ConfigError
+    from orchestrator_lab.resuming import default_runs_dir
 
-    if any(Path(name).is_file() for name in FILE_NAMES):
-        with contextlib.suppress(ConfigError):
-            return load_config().runs_dir
-    return Path(os.environ.get("ORCHESTRATOR_RUNS_DIR") or "runs").expanduser()
+    return default_runs_dir()
 
 
 def find_run(where: str | None) -> Run:

@@ -17,7 +17,7 @@ from orchestrator_lab.config._care import (
     ToolRule,
     tool_rule,
 )
-from orchestrator_lab.config._dump import json_schema, to_dict, to_yaml
+from orchestrator_lab.config._dump import agent_dict, json_schema, to_dict, to_yaml
 from orchestrator_lab.config._load import (
     FILE_NAMES,
     add_agent,
@@ -73,6 +73,7 @@ __all__ = [
     "TurnEnd",
     "add_agent",
     "address_secrets",
+    "agent_dict",
     "instructions_text",
     "json_schema",
     "load_config",

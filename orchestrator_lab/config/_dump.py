@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config._models import AgentConfig
 
-__all__ = ["json_schema", "to_dict", "to_yaml"]
+__all__ = ["agent_dict", "json_schema", "to_dict", "to_yaml"]
 
 #: Keys of the cluster whose value is a policy; only what differs from its defaults is worth showing.
 _CARE = ("restart", "hang", "dialogs", "limits", "alerts")
@@ -47,7 +47,7 @@ def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
         cluster["topology"] = [
             edge.model_dump(by_alias=True, mode="json", exclude_defaults=True) for edge in config.topology.edges
         ]
-    return {"cluster": cluster, "agents": [_agent(agent, masked=masked) for agent in config.agents]}
+    return {"cluster": cluster, "agents": [agent_dict(agent, masked=masked) for agent in config.agents]}
 
 
 def _said(policy: BaseModel) -> dict[str, Any]:
@@ -55,7 +55,21 @@ def _said(policy: BaseModel) -> dict[str, Any]:
     return said
 
 
-def _agent(agent: AgentConfig, *, masked: bool) -> dict[str, Any]:
+def agent_dict(agent: AgentConfig, *, masked: bool = True) -> dict[str, Any]:
+    """Return one agent in the form of a file's entry under ``agents``.
+
+    Parameters
+    ----------
+    agent : AgentConfig
+        The agent.
+    masked : bool
+        See :func:`to_dict`.
+
+    Returns
+    -------
+    dict
+        What has its default value is left out, but for name, role and kind.
+    """
     values = agent.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     values = {"name": agent.name, "role": agent.role, "kind": agent.kind} | values
     if masked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator_lab.folds.base import Fold, as_count
@@ -12,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["AgentFold", "StateFold", "state_after"]
 
 _TOKENS = ("input_tokens", "output_tokens")
+
+
+def _instant(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def state_after(event: Event, current: str | None) -> str | None:
@@ -56,6 +62,7 @@ class StateFold(Fold):
             "agent.failed": self._enter,
             "agent.removed": self._enter,
             "run.ended": self._close_all,
+            "run.resumed": self._break_off,
         }
 
     def state_of(self, agent: str) -> str | None:
@@ -103,6 +110,12 @@ class StateFold(Fold):
             self._cells["ended_at"][row] = event.at
             self._cells["_ended_s"][row] = event.monotonic_s
 
+    def _break_off(self, event: Event) -> None:
+        """Close what was open when the run stopped without an end: what came after that is not known."""
+        gap_s = float(event.attributes.get("gap_s") or 0.0)
+        at = datetime.fromisoformat(event.at) - timedelta(seconds=gap_s)
+        self._close_all(replace(event, at=_instant(at), monotonic_s=event.monotonic_s - gap_s))
+
     def _close_all(self, event: Event) -> None:
         for row in self._open.values():
             self._cells["ended_at"][row] = event.at
@@ -133,6 +146,7 @@ class AgentFold(Fold):
             "message.queued": self._message,
             "turn.usage": self._tokens,
             "run.ended": self._run_ended,
+            "run.resumed": self._run_resumed,
         }
 
     def _row_of(self, event: Event) -> int | None:
@@ -222,6 +236,10 @@ class AgentFold(Fold):
         for row in self._rows.values():
             self._idle(row, event.monotonic_s)
         self._current.pop(event.agent or "", None)
+
+    def _run_resumed(self, event: Event) -> None:
+        for row in self._rows.values():
+            self._idle(row, event.monotonic_s - float(event.attributes.get("gap_s") or 0.0))
 
     def _follow(self, event: Event, row: int) -> None:
         """Take the agent's state after an event, and its busy time up to it."""

@@ -71,6 +71,7 @@ class RunFold:
             "run.started": self._started,
             "run.ended": self._ended,
             "cluster.restarted": self._resumed,
+            "run.resumed": self._resumed,
         }
 
     def _started(self, event: Event) -> None:

@@ -46,7 +46,15 @@ async def _serve(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: asyncio.ensure_future(supervisor.lifecycle.shutdown("cancelled")))
-    await supervisor.open()
+    try:
+        await supervisor.open()
+    except OrchestratorLabError as error:
+        if not supervisor.resumed:
+            raise
+        # A run that cannot go on is left as it was, and trying again would change nothing.
+        write_private(options.folder / "failure.json", _as_json(error))
+        await supervisor.let_go()
+        return 0
     # The servers' libraries load while tmux and the agents start.
     from orchestrator_lab.supervisor.api import Api
     from orchestrator_lab.supervisor.loopback import Loopback
@@ -73,6 +81,9 @@ async def _serve(options: argparse.Namespace) -> int:
     # What the start made lives as long as the process; the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    if supervisor.resuming:
+        await supervisor.rebuild.settled()
+        supervisor.resuming = supervisor.status_text == "ending"
     if failure is None:
         api.launched.set_result(None)
         await supervisor.ending.wait()

@@ -104,6 +104,8 @@ class AgentRunner:
         self.model: str | None = config.model
         self.pane_id: str | None = None
         self.pid: int | None = None
+        #: Start time of that process, its identity beside the pid.
+        self.process_started: float | None = None
         self.restarts = 0
         self.started_at = 0.0
         # Facts.
@@ -111,6 +113,10 @@ class AgentRunner:
         self.running = False
         #: From the launch files on until the pane is known: what the program reports then counts already.
         self.launching = False
+        #: Lost with the tmux server, and about to be started again: what is sent to it waits.
+        self.returning = False
+        #: When its last process was seen to have ended.
+        self.ended_at: float | None = None
         #: Whether its last end was by a signal, in the middle of anything.
         self.killed = False
         self.stopping = False
@@ -189,8 +195,11 @@ class AgentRunner:
     def started(self, pane_id: str, pid: int, *, restart: int | None = None) -> None:
         """Take note of a process that was started in the pane."""
         self.pane_id, self.pid = pane_id, pid
+        self.process_started = process_start_time(pid)
+        self.files.save()
         self.launching = self.was_adopted = False
         self.running, self.stopping, self.doubt, self.error = True, False, None, None
+        self.returning = False
         self.started_at = time.monotonic()
         self.supervision.began()
         self.supervisor.journal.append(
@@ -207,6 +216,7 @@ class AgentRunner:
         self.gateway_secret = kept.get("gateway_secret", self.gateway_secret)
         self.session_id = kept.get("session_id", self.session_id)
         self.session_used = bool(kept.get("session_used", False))
+        self.pid, self.process_started = kept.get("pid"), kept.get("process_started")
         self.transcript = Path(kept["transcript"]) if kept.get("transcript") else None
 
     def adopted(
@@ -241,8 +251,8 @@ class AgentRunner:
 
     def publish(self) -> None:
         """Decide the state from the facts, and journal it when it changed."""
-        if self.launching:
-            return
+        if self.launching or (self.running and self.supervisor.rebuild.gone):
+            return  # what is to be published follows in a moment
         facts = Facts(
             running=self.running,
             ready=self.ready,
@@ -280,7 +290,9 @@ class AgentRunner:
                 self.last_screen = await self._final_screen()
         finally:
             self._exiting = False
-        self.running, self.killed = False, bool(exit.signal)
+        if not self.running:
+            return  # lost with the tmux server meanwhile, and settled
+        self.running, self.killed, self.ended_at = False, bool(exit.signal), time.monotonic()
         early = self.ready is None and not self.stopping
         quick = time.monotonic() - self.started_at < _END_GRACE_S and not self.stopping and self.turn is None
         if early or (quick and exit.status not in {0, None}):
@@ -321,12 +333,34 @@ class AgentRunner:
     @property
     def gone(self) -> bool:
         """Whether its program ended, and nothing but a person will start it again."""
-        return not self.running and self.state in {"exited", "failed"} and not self.supervision.pending
+        return not self.running and self.state in {"exited", "failed"} and not self.comes_back
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether its program ended and is about to be started again, by its policy or with a new tmux server."""
+        return self.supervision.pending or self.returning
 
     @property
     def was_stopped(self) -> bool:
         """Whether somebody ended its program."""
         return self.stopping and not self.running
+
+    def unhoused(self) -> None:
+        """Take on an agent whose pane went with a tmux server, until what hung on it is settled."""
+        self.running = self.recovering = self.was_adopted = True
+        self.supervisor.note_state(self.name)
+
+    def lost(self) -> None:
+        """Settle what hung on a process that ended with its tmux server: no failure of its own."""
+        self.pane_id, self.killed, self.ready = None, True, None
+        self.supervision.lost()
+        if not self.running:
+            return
+        self.running = self.launching = False
+        self.supervisor.journal.append("agent.exited", agent=self.name, source="process", reason="tmux")
+        self.dialogs.close("program", "gone with the program", "process")
+        self.turns.ended_in_turn()
+        self.publish()
 
     def lives(self) -> bool:
         """Tell whether its process lives at this moment, sooner than its end is told."""

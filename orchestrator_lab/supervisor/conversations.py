@@ -246,7 +246,7 @@ class Conversations:
             self._end(conversation, f"{message.recipient} gave no answer")
         elif runner is None:
             self._end(conversation, f"{following} has left the cluster")
-        elif not runner.running and not runner.supervision.pending:
+        elif not runner.running and not runner.comes_back:
             self._end(conversation, f"{following} is {runner.state}")
         else:
             conversation.last = self._type(message, following, str(reply), step=(message.step or 0) + 1)
@@ -261,7 +261,7 @@ class Conversations:
         if message.kind == "reply" or message.source != "agent" or message.status not in _FORWARDED:
             return
         runner = supervisor.runners.get(message.sender)
-        if runner is None or not (runner.running or runner.supervision.pending):
+        if runner is None or not (runner.running or runner.comes_back):
             return
         if supervisor.config.topology.replies(message.sender, message.recipient) != "forward":
             return

@@ -35,6 +35,7 @@ from orchestrator_lab.supervisor.lifecycle import Lifecycle
 from orchestrator_lab.supervisor.messages import Ledger
 from orchestrator_lab.supervisor.monitor import Monitor
 from orchestrator_lab.supervisor.notify import Notifier
+from orchestrator_lab.supervisor.rebuild import Rebuild
 from orchestrator_lab.supervisor.routing import Routing
 from orchestrator_lab.supervisor.tmuxthread import TmuxThread
 from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv
@@ -118,10 +119,15 @@ class Supervisor:
         #: Agents whose first start an earlier supervisor did not see to its end.
         self.unfinished: list[AgentRunner] = []
         self.stopped = False
+        #: Whether this cluster goes on with a run of which nothing but the record was left.
+        self.resumed = False
+        #: ... and its agents are not all back yet: broken off now, the run is as it was.
+        self.resuming = False
         self.status_text = "starting"
         self._states: set[str] = set()
         self.lifecycle = Lifecycle(self)
         self.hangs = HangWatch(self)
+        self.rebuild = Rebuild(self)
         self.routing = Routing(self)
         self.end_status = "completed"
         self._run_ended = False
@@ -133,9 +139,6 @@ class Supervisor:
         """Start the cluster, or adopt it when it runs already."""
         private_dir(self.run_dir / "panes")
         await self.keeper.open()
-        socket = self.folder / "tmux.sock"
-        loop = asyncio.get_running_loop()
-        adopted = False
         left = self._left_to_end()
         if left is not None:
             self.status_text, self.end_status = "ending", left
@@ -146,26 +149,31 @@ class Supervisor:
                 self._journal_start()
             self.ending.set()
             return
-        if self.record.tmux_pid is not None and self.record.alive("tmux"):
-            self.driver = await self.tmux.run(TmuxDriver.adopt, socket)
-            adopted = True
-        else:
+        adopted = self.record.alive("tmux")
+        # A run that has events but no server: it ended, unseen or in a rebuild, or all that was here before is gone.
+        lost = not adopted and (self.record.tmux_pid is not None or self.journal.seq > 0)
+        if lost:
             self.driver = await self.tmux.run(
-                TmuxDriver.start,
-                socket,
+                TmuxDriver.absent,
+                self.folder / "tmux.sock",
                 session=self.config.session_name,
                 cols=self.config.cols,
                 rows=self.config.rows,
                 layout=self.config.layout,
-                tags={"cluster": self.config.name, "run_id": self.record.run_id},
-                env=self._tmux_environment(),
             )
-        self.record = update_record(
-            self.folder, tmux_pid=self.driver.pid, supervisor_pid=os.getpid(), version=__version__
-        )
-        await self.tmux.run(self.driver.watch_exits, lambda exit_: loop.call_soon_threadsafe(self._pane_exited, exit_))
+            self.record = update_record(self.folder, supervisor_pid=os.getpid(), version=__version__)
+            self.rebuild.gone = True
+            self.resumed = self.resuming = self.record.tmux_pid is None
+            if self.resumed:
+                from orchestrator_lab.supervisor.recovery import check_resumable
+
+                check_resumable(self)
+        elif adopted:
+            await self.move_in(await self.tmux.run(TmuxDriver.adopt, self.folder / "tmux.sock"))
+        else:
+            await self.move_in(await self.new_driver())
         self._journal_start()
-        if adopted or self._options.restart:
+        if adopted or lost or self._options.restart:
             from orchestrator_lab.supervisor.recovery import recover
 
             self.unfinished = await recover(self, gap_since=self._options.gap_since)
@@ -176,6 +184,34 @@ class Supervisor:
         self.monitor.start()
         self.hangs.open()
         self._watch_owner()
+
+    async def new_driver(self) -> TmuxDriver:
+        """Start a tmux server for this cluster, on its socket."""
+        return await self.tmux.run(
+            TmuxDriver.take_over,
+            self.folder / "tmux.sock",
+            session=self.config.session_name,
+            cols=self.config.cols,
+            rows=self.config.rows,
+            layout=self.config.layout,
+            tags={"cluster": self.config.name, "run_id": self.record.run_id},
+            env=self._tmux_environment(),
+        )
+
+    async def move_in(self, driver: TmuxDriver) -> None:
+        """Use a tmux server from now on, and watch over it and over what ends in it."""
+        loop = asyncio.get_running_loop()
+        self.driver = driver
+        self.record = update_record(self.folder, tmux_pid=driver.pid, supervisor_pid=os.getpid(), version=__version__)
+        await self.tmux.run(
+            driver.watch_exits,
+            lambda exit_: loop.call_soon_threadsafe(self._pane_exited, exit_),
+            lambda: loop.call_soon_threadsafe(self.rebuild.server_lost, driver.pid),
+        )
+
+    def forget_exits(self) -> None:
+        """Forget ends of panes that no agent is known to have: their ids come again in another server."""
+        self._early_exits.clear()
 
     def _left_to_end(self) -> str | None:
         """Return the status with which a killed supervisor was about to end the run, None when it was not."""
@@ -216,9 +252,16 @@ class Supervisor:
         for runner in self.runners.values():
             self.keeper.tell(op="end", agent=runner.name)
             runner.close()
-        if not self._run_ended:
+        if not self._run_ended and not self.resuming:
             self._journal_end(error)
         self._keep_logs()
+        self.keeper.tell(op="bye")
+        await self.keeper.close()
+        self.tmux.close()
+        self.journal.close()
+
+    async def let_go(self) -> None:
+        """Close what is open and leave the run as it is."""
         self.keeper.tell(op="bye")
         await self.keeper.close()
         self.tmux.close()
@@ -247,10 +290,7 @@ class Supervisor:
             if self.conversations.going_on:
                 return False
             return all(
-                not self.mailboxes[one.name].busy
-                and not one.amending
-                and not one.supervision.pending
-                and one.state in _AT_REST
+                not self.mailboxes[one.name].busy and not one.amending and not one.comes_back and one.state in _AT_REST
                 for one in runners
             )
 
@@ -408,7 +448,7 @@ class Supervisor:
                 started_at=_instant(message.get("started_at")),
                 offset_s=message.get("offset_s"),
             )
-        elif op == "recording_failed" or (op == "pane_closed" and runner.running):
+        elif op == "recording_failed" or (op == "pane_closed" and runner.running and self.driver.alive):
             self.journal.append(
                 "note", agent=runner.name, level="warning", text=f"{op}: {message.get('error', '')}".rstrip(": ")
             )

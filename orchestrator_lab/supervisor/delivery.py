@@ -45,6 +45,8 @@ _HELD_LOOK_S = 1.0
 _QUEUE_LOOK_S = 1.0
 #: Seconds within which a program's end is told after its terminal is gone.
 _END_TOLD_S = 2.0
+#: Seconds within which what ended with the tmux server is settled by the programs' own records.
+_SERVER_END_S = 15.0
 _NOTHING = Typed("", "")
 
 
@@ -91,6 +93,19 @@ class Mailbox:
     def begins(self) -> bool:
         """Whether the next message may be written at once: its claim is about to be brought to the disk."""
         return self._taken is None and self._something_to_do()
+
+    @property
+    def delivering(self) -> bool:
+        """Whether a message is out of the queue, and its delivery not over."""
+        return self._taken is not None or self._runner.delivering is not None
+
+    def start_over(self) -> None:
+        """Break off what is being delivered; what was only queued is queued again."""
+        taken = self._taken
+        self.close()
+        if taken is not None and taken.status == "queued" and taken not in self._queue:
+            self._queue.appendleft(taken)
+        self.open()
 
     def open(self) -> None:
         """Begin to deliver."""
@@ -171,8 +186,9 @@ class Mailbox:
     async def _ended(self, message: Message, error: TmuxError) -> None:
         """Say what is known of a message whose pane failed: most often its program has just ended."""
         runner, ledger = self._runner, self._runner.supervisor.ledger
-        await ledger.until(lambda: not runner.running, _END_TOLD_S)
-        if message.status == "queued" and runner.supervision.pending:
+        alive = runner.supervisor.driver.alive
+        await ledger.until(lambda: not runner.running, _END_TOLD_S if alive else _SERVER_END_S)
+        if message.status == "queued" and runner.comes_back:
             self._queue.appendleft(message)
             return
         if runner.running:
@@ -188,8 +204,9 @@ class Mailbox:
     async def _waits_for_restart(self, message: Message) -> bool:
         """Queue a message again of which nothing was typed, because its program ended and is about to come back."""
         runner, supervisor = self._runner, self._runner.supervisor
-        await supervisor.ledger.until(lambda: not runner.running, _END_TOLD_S)
-        if not runner.supervision.pending:
+        alive = supervisor.driver.alive
+        await supervisor.ledger.until(lambda: not runner.running, _END_TOLD_S if alive else _SERVER_END_S)
+        if not runner.comes_back:
             return False
         supervisor.journal.append(
             "note",
@@ -226,6 +243,8 @@ class Mailbox:
     def _may_write(self, message: Message) -> bool:
         runner = self._runner
         if not runner.running or runner.stopping or runner.ready is None or runner.awaits_tools:
+            return False
+        if runner.supervisor.rebuild.gone:
             return False
         if runner.dialog is not None or runner.delivering is not None:
             return False
@@ -295,6 +314,8 @@ class Mailbox:
             await typing
         except TmuxError as error:
             nothing = typed_parts == 0 and error.details.get("executed") == "no"
+            if not nothing and not supervisor.driver.alive:
+                raise  # its record may tell, once the program has ended with the server
             if nothing and await self._waits_for_restart(message):
                 return
             status = "failed" if nothing else "uncertain"

@@ -9,23 +9,78 @@ import logging
 import os
 import shlex
 import uuid
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.agents.base import (
     LaunchContext,
     clean_environment,
 )
-from orchestrator_lab.runtime import private_dir, write_private
+from orchestrator_lab.config import agent_dict
+from orchestrator_lab.errors import EnvironmentProblem
+from orchestrator_lab.runtime import CLUSTER_MARK, private_dir, write_private
 from orchestrator_lab.supervisor.spool import take_reports
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator_lab.supervisor.agent import AgentRunner
 
 __all__ = ["LaunchFiles"]
 
 logger = logging.getLogger(__name__)
+
+
+def kept_session(run_dir: Path, name: str) -> dict[str, Any]:
+    """Return what a run holds of an agent's session, its transcript's place in this cluster's folders.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run.
+    name : str
+        The agent.
+
+    Returns
+    -------
+    dict
+        Empty when it holds nothing.
+    """
+    try:
+        kept = json.loads((run_dir / "sessions" / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def moved_transcript(kept: dict[str, Any], folder: Path, copy: Path) -> Path | None:
+    """Return where a program will look for its record now.
+
+    Parameters
+    ----------
+    kept : dict
+        Of :func:`kept_session`.
+    folder : Path
+        The agent's folder now.
+    copy : Path
+        The record in the run.
+
+    Returns
+    -------
+    Path or None
+        In the agent's new folder, where it was in the old one; in the run, for programs that write it there; else
+        where it was.
+
+    Examples
+    --------
+    >>> kept = {"transcript": "/old/a/claude/x.jsonl", "folder": "/old/a"}
+    >>> moved_transcript(kept, Path("/new/a"), Path("/run/transcripts/a.jsonl"))
+    PosixPath('/new/a/claude/x.jsonl')
+    """
+    if not kept.get("transcript"):
+        return None
+    was = Path(kept["transcript"])
+    if was.is_relative_to(kept.get("folder") or "/nonexistent"):
+        return folder / was.relative_to(kept["folder"])
+    return copy if (was.parent.name, was.name) == ("transcripts", copy.name) else was
 
 
 class LaunchFiles:
@@ -40,6 +95,11 @@ class LaunchFiles:
     def __init__(self, runner: AgentRunner) -> None:
         self._runner = runner
         self._fifo_fd: int | None = None
+        #: Which record was copied into the run, and how much of it.
+        self._copied: tuple[Path | None, int] = (None, 0)
+        self._copying = asyncio.Lock()
+        #: What the run holds of this agent's session.
+        self._session_saved: str | None = None
 
     def launch_context(self) -> LaunchContext:
         """Return all that an adapter needs to write its launch files."""
@@ -52,6 +112,7 @@ class LaunchFiles:
             ORCHESTRATOR_LAB_AGENT_ID=self._runner.agent_id,
             ORCHESTRATOR_LAB_AGENT_TOKEN=self._runner.token,
             ORCHESTRATOR_LAB_AGENT_URL=supervisor.url,
+            **{CLUSTER_MARK: str(supervisor.folder)},
             TERM="tmux-256color",
             COLORTERM="truecolor",
         )
@@ -114,7 +175,8 @@ class LaunchFiles:
         return ["/bin/sh", str(self._runner.folder / "launch.sh")]
 
     def save(self) -> None:
-        """Keep what a new supervisor needs to adopt this agent."""
+        """Keep what a new supervisor needs to adopt this agent, and in the run what is needed to resume it."""
+        self._save_session()
         write_private(
             self._runner.folder / "agent.json",
             json.dumps(
@@ -125,10 +187,33 @@ class LaunchFiles:
                     "session_id": self._runner.session_id,
                     "session_used": self._runner.session_used,
                     "transcript": str(self._runner.transcript) if self._runner.transcript else None,
+                    "pid": self._runner.pid,
+                    "process_started": self._runner.process_started,
                     "config": json.loads(self._runner.config.model_dump_json(by_alias=True)),
                 }
             ),
         )
+
+    def _save_session(self) -> None:
+        runner = self._runner
+        facts = {
+            "agent_id": runner.agent_id,
+            "session_id": runner.session_id,
+            "session_used": runner.session_used,
+            "transcript": str(runner.transcript) if runner.transcript else None,
+            "folder": str(runner.folder),
+            "restarts": runner.restarts,
+            "config": agent_dict(runner.config),
+        }
+        text = json.dumps(facts, ensure_ascii=False)
+        if text == self._session_saved:
+            return
+        try:
+            write_private(private_dir(runner.supervisor.run_dir / "sessions") / f"{runner.name}.json", text)
+        except EnvironmentProblem as error:  # a full disk ends no agent; the next change tries again
+            logger.warning("%s", error)
+        else:
+            self._session_saved = text
 
     async def keep_transcript(self, source: Path | None = None, name: str | None = None) -> None:
         """Keep the program's own record, by default that of its present session, in the run, known secrets masked."""
@@ -145,8 +230,64 @@ class LaunchFiles:
         except OSError:
             return
         masked = await asyncio.to_thread(self._runner.supervisor.mask_bytes, data)
-        if source != target or masked != data:
-            await asyncio.to_thread(write_private, target, masked)
+        async with self._copying:
+            if source != target or masked != data:
+                await asyncio.to_thread(write_private, target, masked)
+            self._copied = (None, 0)  # what follows begins anew
+
+    def follow_transcript(self) -> None:
+        """Have the run's copy of the program's record follow it: of what lies in temporary folders nothing stays."""
+        runner = self._runner
+        if runner.transcript is not None and runner.transcript.parent != runner.supervisor.run_dir / "transcripts":
+            runner.spawn(self._follow(runner.transcript))
+
+    async def _follow(self, source: Path) -> None:
+        async with self._copying:
+            await asyncio.to_thread(self._append, source)
+
+    def _append(self, source: Path) -> None:
+        """Append what is new in the record, known secrets masked; begin anew for another session."""
+        runner = self._runner
+        target = runner.supervisor.run_dir / "transcripts" / f"{runner.name}.jsonl"
+        known, offset = self._copied
+        try:
+            with source.open("rb") as file:
+                if known != source or os.fstat(file.fileno()).st_size < offset or not target.exists():
+                    offset = 0
+                file.seek(offset)
+                new = file.read()
+        except OSError:
+            return
+        new = new[: new.rfind(b"\n") + 1]
+        masked = runner.supervisor.mask_bytes(new)
+        if not offset:
+            write_private(target, masked)
+        elif new:
+            with target.open("ab") as copy:
+                copy.write(masked)
+                copy.flush()
+                os.fsync(copy.fileno())
+        self._copied = (source, offset + len(new))
+
+    def bring_back_transcript(self, kept: dict[str, Any]) -> None:
+        """Put the program's record where the program looks for it, from the run, when it is gone from there."""
+        runner = self._runner
+        copy = runner.supervisor.run_dir / "transcripts" / f"{runner.name}.jsonl"
+        place = moved_transcript(kept, runner.folder, copy)
+        runner.transcript = place
+        if place is None or place.exists() or not copy.is_file():
+            return
+        try:
+            data = copy.read_bytes()
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(place, data[: data.rfind(b"\n") + 1])
+        except (OSError, EnvironmentProblem) as error:
+            runner.supervisor.journal.append(
+                "note",
+                agent=runner.name,
+                level="error",
+                text=f"its conversation could not be put back to {place} ({error}): it begins a new one",
+            )
 
     def open_fifo(self) -> None:
         """Listen on the pipe by which command hooks wake the supervisor."""

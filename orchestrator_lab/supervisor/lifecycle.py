@@ -203,6 +203,7 @@ class Lifecycle:
         A client that repeats a request, because a supervisor died over it, gives the same `ids`.
         """
         async with self._lock:
+            await self._cluster.rebuild.ensure()
             members = self._cluster.runners
             begun_before = [
                 members[agent.name]
@@ -249,6 +250,7 @@ class Lifecycle:
     async def remove(self, name: str) -> None:
         """End an agent and take it out of the cluster."""
         async with self._lock:
+            await self._cluster.rebuild.settled()
             runner = self._cluster.runner(name)
             await self._end_agents([runner], "remove")
             await self._forget(runner)
@@ -283,6 +285,7 @@ class Lifecycle:
     async def stop(self, names: list[str] | None = None) -> None:
         """End the agents; the tmux session, the journal and the supervisor stay."""
         async with self._lock:
+            await self._cluster.rebuild.settled()
             runners = [self._cluster.runner(name) for name in names] if names else list(self._cluster.runners.values())
             await self._end_agents(runners, "stop")
             if names is None:
@@ -298,7 +301,7 @@ class Lifecycle:
         pids = {one.agent_id: one.pid if one.running else None for one in runners}
         known = await asyncio.to_thread(find_kin, pids)
         await self._end_programs([one for one in runners if one.running and one.pid is not None])
-        await self._end_left([one for one in runners if not one.running], known)
+        await self.end_left([one for one in runners if not one.running], known)
 
     async def _end_programs(self, alive: list[AgentRunner]) -> None:
         """End programs: asked first, hung up on when they stay, killed when they do not go."""
@@ -322,7 +325,7 @@ class Lifecycle:
                         "note", agent=runner.name, level="error", text=f"process {runner.pid} does not end"
                     )
 
-    async def _end_left(self, runners: list[AgentRunner], known: Mapping[str, list[Kin]] | None = None) -> None:
+    async def end_left(self, runners: list[AgentRunner], known: Mapping[str, list[Kin]] | None = None) -> None:
         """End what programs have left running: their children, wherever they went."""
         agents = {one.agent_id: one for one in runners}
         left = {kin: identity for identity in agents for kin in (known or {}).get(identity, ())}
@@ -397,6 +400,7 @@ class Lifecycle:
         """Start ended agents again, end and start living ones; their sessions and the run go on."""
         async with self._lock:
             runners = [self._cluster.runner(name) for name in names] if names else list(self._cluster.runners.values())
+            await self._cluster.rebuild.ensure()
             await self._end_agents(runners, "restart")
             self._cluster.stopped = False
             if names is None:
@@ -411,7 +415,7 @@ class Lifecycle:
         async with self._lock:
             if runner.running or not runner.supervision.pending or self._cluster.tmux_died():
                 return
-            await self._end_left([runner])
+            await self.end_left([runner])
             await self._start_anew(runner)
 
     async def end_hung(self, runner: AgentRunner) -> None:
@@ -470,6 +474,8 @@ class Lifecycle:
             self._cluster.end_status = status
             # Whoever comes after this supervisor, if it is killed now, goes on with the end.
             write_private(self._cluster.folder / "ending", status)
+            self._cluster.ledger.poke()
+            await self._cluster.rebuild.settled()
             await self._end_agents(list(self._cluster.runners.values()), "shutdown")
             for mailbox in self._cluster.mailboxes.values():
                 mailbox.close()

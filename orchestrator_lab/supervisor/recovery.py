@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from orchestrator_lab.agents.base import Accepted, DialogSeen, TurnEnded
+from orchestrator_lab import __version__
+from orchestrator_lab.agents import adapter_for
+from orchestrator_lab.agents.base import DialogSeen, clean_environment
 from orchestrator_lab.config import Agent
-from orchestrator_lab.errors import TmuxError
+from orchestrator_lab.errors import ConfigError, ProgramNotFound, TmuxError
 from orchestrator_lab.supervisor.archive import NOWHERE
 from orchestrator_lab.supervisor.journalled import read_journal
+from orchestrator_lab.supervisor.launching import kept_session
+from orchestrator_lab.supervisor.rebuild import Incident, by_record, end_survivors, last_incident, settle_by_record
+from orchestrator_lab.supervisor.supervision import HUNG
 from orchestrator_lab.supervisor.turns import Turn
 from orchestrator_lab.tmux import PaneExit
 
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.supervisor.messages import Message
     from orchestrator_lab.tmux import PaneInfo
 
-__all__ = ["recover"]
+__all__ = ["check_resumable", "recover"]
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +57,8 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     Parameters
     ----------
     supervisor : Supervisor
-        Connected to tmux, without agents yet.
+        Connected to tmux, without agents yet; or without a tmux server, and then all that ran in it is settled and the
+        house is built again.
     gap_since : float or None
         Epoch seconds at which the keeper found the predecessor dead; None when the keeper is new too.
 
@@ -66,25 +72,28 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     supervisor.guards.catch_up()
     events, turns = known.events, known.turns
     supervisor.alerts.restore(events)
+    rebuild, lost = supervisor.rebuild, supervisor.rebuild.gone
     hello = await supervisor.keeper.hello(_HELLO_S)
     drained = {str(pane["agent"]): pane for pane in hello.get("panes", ()) if pane.get("open")}
-    gap_s = _gaps(supervisor, known.last_at, gap_since)
-    panes = {pane.tags.get("agent"): pane for pane in await supervisor.tmux.run(supervisor.driver.panes)}
+    gap_s = 0.0 if supervisor.resumed else _gaps(supervisor, known.last_at, gap_since)
+    panes = {} if lost else await _panes(supervisor)
     _close_what_ended(supervisor, turns)
+    incident, losses = _incident(supervisor, events, known.last_at)
+    new = [name for name in _members(events) if not _has(events, name, "agent.started")]
     unfinished: list[AgentRunner] = []
     exits: list[tuple[AgentRunner, PaneInfo]] = []
     for name in _members(events):
         pane = panes.get(name)
         runner = _adopt(supervisor, name, pane, events)
-        if pane is None:
-            if not _has(events, name, "agent.started"):
-                unfinished.append(runner)
-            continue
-        if not _has(events, name, "agent.ready"):
+        # A run that is resumed had its first start long ago.
+        if name in new or (not _has(events, name, "agent.ready") and not supervisor.resumed):
             unfinished.append(runner)
-        await _record(supervisor, runner, drained.get(name), gap_s)
+        if pane is not None:
+            await _record(supervisor, runner, drained.get(name), gap_s)
+    if lost:
+        await end_survivors(supervisor, [one for one in supervisor.runners.values() if one.running])
     # Looked at once more: what ended since then was reported before there was anyone to hear it.
-    for pane in await supervisor.tmux.run(supervisor.driver.panes):
+    for pane in [] if lost else await supervisor.tmux.run(supervisor.driver.panes):
         adopted = supervisor.runners.get(pane.tags.get("agent", ""))
         if pane.dead and adopted is not None and adopted.running:
             exits.append((adopted, pane))
@@ -99,9 +108,15 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
             adopted.publish()
     for runner in supervisor.runners.values():
         runner.files.catch_up()
+        runner.returning = incident is not None and incident.open and runner.name in incident.agents
     for runner, pane in exits:
         await runner.exited(PaneExit(pane.pane_id, pane.pid, pane.exit_status, pane.exit_signal))
-    supervisor.stopped = _was_stopped(events)
+    if lost:
+        for runner in supervisor.runners.values():
+            await settle_by_record(supervisor, runner)
+        for runner in supervisor.runners.values():
+            runner.lost()
+    supervisor.stopped = _was_stopped(events) and not supervisor.resumed
     for runner in supervisor.runners.values():
         runner.supervision.resume()
     for runner in supervisor.runners.values():
@@ -114,10 +129,78 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     supervisor.conversations.end_stranded()
     supervisor.status_text = "stopped" if supervisor.stopped else "running"
     supervisor.monitor.resume()
-    for runner in unfinished:
-        if runner.pane_id is None:
+    if incident is not None and incident.given_up and lost:
+        supervisor.status_text = "failed"
+    elif lost or (incident is not None and incident.open):
+        names = [*(incident.agents if incident is not None else ()), *(new if lost else ())]
+        rebuild.carry_on(names, losses, time.time() if incident is None else incident.at, new=new)
+    for runner in unfinished if not lost else ():
+        if runner.pane_id is None and not runner.returning:
             await supervisor.lifecycle.start_pane(runner)
     return unfinished
+
+
+def check_resumable(supervisor: Supervisor) -> None:
+    """Check that the agents of a run that is to go on can be started, before anything is written to it.
+
+    Raises
+    ------
+    ProgramNotFound, ConfigError
+        When a program or a work folder is missing.
+    """
+    for agent in supervisor.config.agents:
+        environ = {**clean_environment(supervisor.environ), **agent.env}
+        adapter_for(agent.kind).locate(agent, environ)
+        folder = supervisor.config.work_dir_of(agent)
+        if not folder.is_dir():
+            raise ConfigError(f"agent {agent.name!r}: its work folder {folder} does not exist any more")
+
+
+async def _panes(supervisor: Supervisor) -> dict[str, PaneInfo]:
+    """Return the panes by their agent; one that was just being made is given to the agent whose program runs in it."""
+    driver = supervisor.driver
+    panes = await supervisor.tmux.run(driver.panes)
+    nameless = [pane.pane_id for pane in panes if not pane.tags]
+    if nameless:
+        listed = await supervisor.tmux.run(driver.run, "list-panes", "-a", "-F", "#{pane_id} #{pane_start_command}")
+        started = dict(line.partition(" ")[::2] for line in listed)
+        agents = (supervisor.folder / "agents").glob("*/launch.sh")
+        scripts = {str(script): script.parent.name for script in agents}
+        for pane_id in nameless:
+            for script, name in scripts.items():
+                if script in started.get(pane_id, ""):
+                    await supervisor.tmux.run(driver.tag_pane, pane_id, agent=name)
+        panes = await supervisor.tmux.run(driver.panes)
+    return {pane.tags["agent"]: pane for pane in panes if "agent" in pane.tags}
+
+
+def _incident(supervisor: Supervisor, events: list[Event], last_at: str | None) -> tuple[Incident | None, list[float]]:
+    """Return the loss of the house that this supervisor has to deal with, journalled if nobody has done it yet."""
+    incident, losses = last_incident(events)
+    pid = supervisor.record.tmux_pid
+    if not supervisor.rebuild.gone:
+        return (incident if incident is not None and incident.open else None), losses
+    if incident is not None and (incident.given_up or (incident.open and incident.pid == pid)):
+        return incident, losses
+    names = list(incident.agents) if incident is not None and incident.open else []
+    names += [name for name in _members(events) if _has(events, name, "agent.started") and _wanted(events, name)]
+    names = list(dict.fromkeys(names))
+    if not supervisor.resumed:
+        supervisor.rebuild.announce(pid, names=names)
+        return Incident("tmux.lost", pid, time.time(), tuple(names), True, False, len(events)), [*losses, time.time()]
+    if _was_stopped(events):
+        names = _members(events)  # whoever resumes a run that was stopped wants its agents
+    last = time.time() if last_at is None else datetime.fromisoformat(last_at).timestamp()
+    supervisor.journal.append(
+        "run.resumed",
+        level="warning",
+        gap_s=round(max(0.0, time.time() - last), 6),
+        agents=names,
+        package_version=__version__,
+    )
+    if _was_stopped(events):
+        supervisor.journal.append("cluster.restarted")
+    return Incident("run.resumed", pid, last, tuple(names), True, False, len(events)), []
 
 
 def _gaps(supervisor: Supervisor, last_at: str | None, gap_since: float | None) -> float:
@@ -195,6 +278,20 @@ def _pid(events: list[Event], name: str) -> int | None:
     return None
 
 
+def _wanted(events: list[Event], name: str) -> bool:
+    """Tell whether an agent was running, or about to be started again, and nobody was ending it."""
+    for event in reversed(events):
+        if event.agent != name:
+            continue
+        if event.event == "agent.stopping" and event.attributes.get("reason") != HUNG:
+            return False
+        if event.event in {"agent.started", "agent.restarting"}:
+            return True
+        if event.event in {"agent.exited", "agent.failed"}:
+            return False
+    return True
+
+
 def _close_what_ended(supervisor: Supervisor, turns: dict[str, Turn]) -> None:
     """Bring steps to their end that take several events and were cut off between two of them."""
     ledger = supervisor.ledger
@@ -265,7 +362,7 @@ def _ready_source(events: list[Event], name: str) -> str | None:
     for event in reversed(events):
         if event.agent == name and event.event == "agent.ready":
             return event.source
-        if event.agent == name and event.event == "agent.started":
+        if event.agent == name and event.event in {"agent.started", "agent.exited"}:
             return None
     return None
 
@@ -291,7 +388,7 @@ def _open_dialog(events: list[Event], name: str) -> DialogSeen | None:
 
 
 def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: list[Event]) -> AgentRunner:
-    """Make a runner for an agent whose pane lives on."""
+    """Make a runner for an agent whose pane lives on, or was lost with its tmux server."""
     kept: dict[str, Any] = {}
     place = supervisor.folder / "agents" / name / "agent.json"
     try:
@@ -299,10 +396,22 @@ def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: lis
         agent = TypeAdapter(Agent).validate_python(kept["config"])
     except (FileNotFoundError, ValueError, KeyError):
         agent = supervisor.config.agent(name)
+        kept = kept_session(supervisor.run_dir, name)
     known = [one for one in supervisor.config.agents if one.name != name]
     supervisor.config = supervisor.config.model_copy(update={"agents": [*known, agent]})
     runner = supervisor.lifecycle.adopt_runner(agent, kept)
-    runner.locate()
+    if supervisor.resumed:
+        runner.files.bring_back_transcript(kept)
+    try:
+        runner.locate()
+    except ProgramNotFound:
+        if not supervisor.rebuild.gone:  # where its pane is gone as well, its start will tell
+            raise
+    if pane is None and supervisor.rebuild.gone:
+        runner.supervision.restore(events)
+        if _has(events, name, "agent.started") and _runs(events, name):
+            runner.unhoused()
+            return runner
     runner.pane_id, runner.pid = (None, None) if pane is None else (pane.pane_id, pane.pid)
     if pane is not None and _pid(events, name) not in {None, pane.pid}:
         # It was started anew, and whoever did that had no time to say so.
@@ -356,7 +465,7 @@ async def _settle(supervisor: Supervisor, runner: AgentRunner) -> None:
                 await runner.watch.resume(typed.text)
         elif message.status in {"accepted", "started"} and not runner.running:
             ledger.advance(message, "failed", error_type="turn_exited", error_message=f"{runner.name} ended")
-        elif message.status in {"claimed", "written"} and not _by_record(runner, message, typed):
+        elif message.status in {"claimed", "written"} and not by_record(runner, message, typed):
             came = await _how_far(supervisor, runner, message, typed)
             if came == "nothing":
                 supervisor.journal.append(
@@ -390,14 +499,6 @@ async def _how_far(supervisor: Supervisor, runner: AgentRunner, message: Message
     return "whole" if number == str(len(typed.parts) or 1) else "part"
 
 
-def _by_record(runner: AgentRunner, message: Message, typed: Typed) -> bool:
-    """Settle a message from the program's own record."""
-    if runner.transcript is not None:
-        found = runner.adapter.transcript(runner.transcript, prompt=typed.expected, since=message.claimed_at)
-        runner.apply([piece for piece in found if isinstance(piece, Accepted | TurnEnded)])
-    return message.status not in {"claimed", "written"}
-
-
 async def _look_for(supervisor: Supervisor, runner: AgentRunner, message: Message, typed: Typed) -> None:
     """Wait for a text that a dead supervisor wrote, or was about to write, and see it to its end."""
     begun = time.monotonic()
@@ -405,7 +506,7 @@ async def _look_for(supervisor: Supervisor, runner: AgentRunner, message: Messag
     handed_on = False
     try:
         while runner.running and time.monotonic() - begun < patience:
-            if _by_record(runner, message, typed):
+            if by_record(runner, message, typed):
                 return
             screen = await supervisor.screen(runner, escapes=runner.adapter.styled)
             held = runner.adapter.composer(screen, typed)

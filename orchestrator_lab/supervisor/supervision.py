@@ -207,6 +207,11 @@ class Supervision:
         self.hung = False
         self._runner.supervisor.alerts.resolve("restarts_exhausted", agent=self._runner.name)
 
+    def lost(self) -> None:
+        """Give up a restart that is pending: with its tmux server gone, the agent comes back with the next one."""
+        self._forget()
+        self.hung = False
+
     def close(self) -> None:
         """Start nothing any more; what the journal says stays."""
         if self._timer is not None:
@@ -327,7 +332,8 @@ class Supervision:
                 if stopping != HUNG:
                     self._restarts = []
             elif event.event == "agent.exited":
-                ended = event
+                # What ended with the tmux server is brought back with it, whatever the policy says.
+                ended = None if event.attributes.get("reason") == "tmux" else event
             elif event.event == "agent.failed":
                 failed, due_at = event, None
             elif event.event == "agent.restarting":

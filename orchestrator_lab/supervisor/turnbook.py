@@ -245,6 +245,10 @@ class TurnBook:
             return
         if turn.interrupted and not self._runner.adapter.reports:
             ended = dataclasses.replace(ended, reason="interrupted")
+        if ended.reason == "interrupted" and self._runner.supervisor.rebuild.gone:
+            # Hung up on with its terminal, it says so itself; nobody has interrupted it.
+            why = f"{self._runner.name} ended with the tmux server"
+            ended = dataclasses.replace(ended, reason="exited", error_message=why)
         on_its_way = self._runner.delivering
         if on_its_way is not None and on_its_way.status == "written" and on_its_way.message_id not in turn.message_ids:
             # Typed while the turn ran: the turn may have taken it in, which only the record tells.
@@ -282,6 +286,8 @@ class TurnBook:
         if ended.usage is None and self._runner.transcript is not None and self._runner.adapter.reports:
             self._runner.amending += 1
             self._runner.spawn(self._amend_usage(turn))
+        else:
+            self._runner.files.follow_transcript()
 
     def _over(self, turn: Turn) -> bool:
         """Tell whether the program has closed a turn, for those that report its end a moment earlier."""
@@ -343,6 +349,7 @@ class TurnBook:
             self._runner.amending -= 1
             if last is not None:
                 self._usage(turn, last)
+            self._runner.files.follow_transcript()
             self._runner.supervisor.ledger.poke()
 
     async def reconcile(self) -> bool:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Oldest version supported (libtmux's own floor), as :attr:`TmuxBinary.number`.
 FLOOR = (3, 2, 1)
+#: What a tmux client or server gets of our environment, beside the locale; the last tells whose process it is.
+_KEPT = frozenset({"PATH", "HOME", "LANG", "ORCHESTRATOR_LAB_CLUSTER"})
 _NEWEST = (99, 0, 0)
 _VERSION = re.compile(r"(\d+)\.(\d+)([a-z]?)")
 
@@ -169,10 +171,11 @@ def client_environ(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        ``PATH``, ``HOME``, ``TERM``, ``LANG`` and ``LC_*``; with a UTF-8 ``LC_CTYPE`` when the locale has none.
+        ``PATH``, ``HOME``, ``TERM``, ``LANG``, ``LC_*`` and the mark of a cluster; with a UTF-8 ``LC_CTYPE`` when the
+        locale has none.
     """
     source = os.environ if environ is None else environ
-    kept = {key: value for key, value in source.items() if key in {"PATH", "HOME", "LANG"} or key.startswith("LC_")}
+    kept = {key: value for key, value in source.items() if key in _KEPT or key.startswith("LC_")}
     kept.setdefault("PATH", os.defpath)
     # Only the terminal of whoever attaches matters to tmux, and that is not us.
     kept["TERM"] = "xterm-256color"

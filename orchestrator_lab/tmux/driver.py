@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.tmux.binary import find_tmux, run_tmux
@@ -15,7 +15,7 @@ from orchestrator_lab.tmux.house import PaneHouse, pipe_command
 from orchestrator_lab.tmux.panes import PULSE, SERVER_TAGS_OPTION, Pulse, dump_tags, load_tags, parse_pulse
 from orchestrator_lab.tmux.paste import Typist
 from orchestrator_lab.tmux.process import process_started
-from orchestrator_lab.tmux.server import ServerFacts, find_server, kill_server, start_server
+from orchestrator_lab.tmux.server import ServerFacts, find_server, kill_server, make_way, start_server
 from orchestrator_lab.tmux.terminal import TerminalModes, read_modes, unread_bytes
 
 if TYPE_CHECKING:
@@ -115,6 +115,62 @@ class TmuxDriver(PaneHouse):
         driver = cls(binary, socket, facts, timeout=timeout)
         driver.set_tags(**(tags or {}))
         return driver
+
+    @classmethod
+    def absent(
+        cls, socket: Path | str, *, session: str, cols: int, rows: int, layout: Layout, tmux: str | Path | None = None
+    ) -> Self:
+        """Return the driver of a server that has ended: it knows its place, and every command fails.
+
+        Parameters
+        ----------
+        socket, session, cols, rows, layout, tmux
+            As for :meth:`start`.
+
+        Returns
+        -------
+        TmuxDriver
+            Of use until a new server is there.
+
+        Examples
+        --------
+        >>> TmuxDriver.absent("/nonexistent/tmux.sock", session="x", cols=80, rows=24, layout="windows").alive
+        False
+        """
+        facts = ServerFacts(0, "", session, layout, cols, rows)
+        return cls(find_tmux(tmux), Path(socket).absolute(), facts)
+
+    @classmethod
+    def take_over(cls, socket: Path | str, *, session: str, tmux: str | Path | None = None, **start: Any) -> Self:  # noqa: ANN401
+        """Start a server where another one has ended, or go on with a start that was cut off.
+
+        Parameters
+        ----------
+        socket : Path or str
+            Its socket.
+        session : str
+            Name of its one session.
+        tmux : str or Path, optional
+            The tmux program; the one on the PATH when omitted.
+        **start
+            As for :meth:`start`.
+
+        Returns
+        -------
+        TmuxDriver
+            Connected.
+
+        Raises
+        ------
+        TmuxError
+            As :meth:`start`.
+        """
+        socket = Path(socket).absolute()
+        if make_way(find_tmux(tmux), socket):
+            driver = cls.adopt(socket, tmux=tmux)
+            driver.set_tags(**start.get("tags") or {})
+            return driver
+        return cls.start(socket, session=session, tmux=tmux, **start)
 
     @classmethod
     def adopt(cls, socket: Path | str, *, tmux: str | Path | None = None, timeout: float = 10.0) -> Self:
@@ -471,7 +527,7 @@ class TmuxDriver(PaneHouse):
 
     # -- exits
 
-    def watch_exits(self, callback: Callable[[PaneExit], None]) -> None:
+    def watch_exits(self, callback: Callable[[PaneExit], None], gone: Callable[[], None] | None = None) -> None:
         """Have the end of every program in a pane told, from now on.
 
         Programs that have ended before are told as well; those that :meth:`kill_pane` and :meth:`respawn` end are
@@ -481,10 +537,13 @@ class TmuxDriver(PaneHouse):
         ----------
         callback : callable
             Called with a :class:`PaneExit` on a thread of its own.
+        gone : callable, optional
+            Called once, on that thread, when the tmux server itself has ended. What ended with it is then not told
+            pane by pane; without it each is, with neither status nor signal.
         """
         if self._watcher is not None:
             self._watcher.close()
-        self._watcher = ExitWatcher(self._watcher_pulses, self._poke, callback)
+        self._watcher = ExitWatcher(self._watcher_pulses, self._poke, callback, server=self._facts.pid, gone=gone)
         for pane in self.panes():
             self._watcher.add(pane.pane_id, pane.pid)
 

@@ -64,6 +64,8 @@ class _Poller:
     """Tells which processes ended. This one cannot: it leaves everything to the sweep."""
 
     interval = _POLL_S
+    #: Whether :meth:`wait` tells of ends at all.
+    tells = False
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -100,6 +102,7 @@ class _Poller:
 
 class _PidfdPoller(_Poller):
     interval = _SWEEP_S
+    tells = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,6 +146,7 @@ class _PidfdPoller(_Poller):
 
 class _KqueuePoller(_Poller):  # pragma: no cover - macOS and BSD
     interval = _SWEEP_S
+    tells = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,6 +232,11 @@ class ExitWatcher:
         Sends SIGCHLD to the tmux server; returns False when the server is gone.
     callback : callable
         Called with a :class:`PaneExit` on the watcher's thread.
+    server : int, optional
+        The tmux server's process.
+    gone : callable, optional
+        Called once, on the watcher's thread, when the server has ended. The ends of its panes are then not told one by
+        one, and nothing more is watched. Without it they are told without a status.
     """
 
     def __init__(
@@ -235,7 +244,12 @@ class ExitWatcher:
         query: Callable[[list[str] | None], dict[str, Pulse]],
         poke: Callable[[], bool],
         callback: Callable[[PaneExit], None],
+        *,
+        server: int | None = None,
+        gone: Callable[[], None] | None = None,
     ) -> None:
+        self._gone = gone
+        self._server = server if gone is not None else None
         self._query = query
         self._poke = poke
         self._callback = callback
@@ -243,6 +257,7 @@ class ExitWatcher:
         self._watched: dict[str, int] = {}
         self._dying: dict[str, _Dying] = {}
         self._poller = _new_poller()
+        self._server_ended = self._server is not None and not self._poller.add(self._server)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="tmux-exits", daemon=True)
         self._thread.start()
@@ -297,9 +312,12 @@ class ExitWatcher:
             while not self._closing:
                 with self._lock:
                     due = min((d.due() for d in self._dying.values()), default=sweep)
-                ended = self._poller.wait(max(0.0, min(due, sweep) - time.monotonic()))
+                ended = [] if self._server_ended else self._poller.wait(max(0.0, min(due, sweep) - time.monotonic()))
                 if self._closing:
                     return
+                if self._server_ended or self._server in ended:
+                    self._tell_gone()
+                    continue
                 now = time.monotonic()
                 swept = now >= sweep
                 if swept:
@@ -307,7 +325,8 @@ class ExitWatcher:
                 with self._lock:
                     for pid in ended:
                         self._ended(pid)
-                    busy = swept and bool(self._watched)
+                    # Where no descriptor tells of the server, it is asked also when nothing runs in it.
+                    busy = swept and (bool(self._watched) or (self._server is not None and not self._poller.tells))
                     busy = busy or any(d.due() <= now + 0.0005 for d in self._dying.values())
                 if busy or ended:
                     self._settle(swept=swept)
@@ -340,7 +359,9 @@ class ExitWatcher:
             if pulses is None:
                 for waiting in self._dying.values():
                     waiting.tries += 1
-                if not alive:
+                if not alive and self._gone is not None:
+                    self._server_ended = True
+                elif not alive:
                     told = [PaneExit(d.pane_id, d.pid, None, None) for d in self._dying.values()]
                     told += [PaneExit(pane, pid, None, None) for pane, pid in self._watched.items()]
                     self._dying.clear()
@@ -358,6 +379,21 @@ class ExitWatcher:
                 self._callback(exit_)
             except Exception:  # the watcher must outlive whoever it calls
                 logger.exception("the callback for the exit of pane %s failed", exit_.pane_id)
+
+    def _tell_gone(self) -> None:
+        with self._lock:
+            self._dying.clear()
+            for pane_id in list(self._watched):
+                self._forget(pane_id)
+            if self._server is not None:
+                self._poller.remove(self._server)
+            self._server, self._server_ended = None, False
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            try:
+                gone()
+            except Exception:  # whoever is told must not break the thread's end
+                logger.exception("the callback for the end of the tmux server failed")
 
     def _sweep(self, pulses: dict[str, Pulse]) -> None:
         for pane_id, pid in list(self._watched.items()):

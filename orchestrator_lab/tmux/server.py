@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.tmux.binary import TmuxBinary
 
-__all__ = ["ServerFacts", "check_socket", "find_server", "kill_server", "start_server"]
+__all__ = ["ServerFacts", "check_socket", "find_server", "kill_server", "make_way", "start_server"]
 
 logger = logging.getLogger(__name__)
 
@@ -233,6 +233,52 @@ def find_server(binary: TmuxBinary, socket: Path) -> ServerFacts:
         ) from error
     kill_stale_clients(socket, clients.strip())
     return facts
+
+
+def make_way(binary: TmuxBinary, socket: Path) -> bool:
+    """Make a socket free for a new server, unless one of ours is on it that can be adopted.
+
+    Parameters
+    ----------
+    binary : TmuxBinary
+        The tmux program.
+    socket : Path
+        The socket.
+
+    Returns
+    -------
+    bool
+        True when a server of ours is there, whole. One that was cut off in its start holds nothing yet, and is ended.
+
+    Raises
+    ------
+    TmuxError
+        When a server is there that is not ours.
+    """
+    query = ["show-options", "-sqv", FACTS_OPTION, ";", "display-message", "-p", "#{pid} #{@olab_start}"]
+    deadline = time.monotonic() + 5.0
+    while socket.exists():
+        done = run_tmux(binary, socket, query, timeout=3.0, check=False)
+        # A server that is just ending takes the connection and drops it.
+        if (
+            done.returncode
+            and time.monotonic() < deadline
+            and ("exited" in done.stderr or "lost server" in done.stderr)
+        ):
+            time.sleep(0.02)
+            continue
+        if done.returncode:
+            socket.unlink(missing_ok=True)
+            break
+        *known, last = done.stdout.splitlines()
+        pid, _, nonce = last.partition(" ")
+        if known:
+            return True
+        if not nonce:
+            raise TmuxError(f"the tmux server on {socket} was not started by the lab", socket=str(socket))
+        started = process_started(int(pid))
+        kill_server(binary, socket, ServerFacts(int(pid), started or "", "", "windows", 1, 1), {})
+    return False
 
 
 def kill_stale_clients(socket: Path, recorded: str) -> int:

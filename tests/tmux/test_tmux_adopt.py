@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from _tmux_helpers import wait_for
 
+from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.tmux import PaneExit, TmuxDriver
 from orchestrator_lab.tmux.process import kill_if_same, process_started
 from orchestrator_lab.tmux.server import kill_stale_clients
@@ -119,3 +121,65 @@ def test_an_empty_cluster_is_adopted(driver: TmuxDriver) -> None:
         assert again.panes() == []
         again.create_pane("a", ["cat"], cwd=driver.socket.parent)
         assert again.run("list-windows", "-F", "#{window_name}") == ["a"]
+
+
+def test_a_dead_servers_socket_is_taken_over(folder: Path) -> None:
+    socket = folder / "tmux.sock"
+    first = TmuxDriver.start(socket, session="lab")
+    told = threading.Event()
+    first.create_pane("one", ["sleep", "60"], cwd=folder)
+    ends: list[object] = []
+    first.watch_exits(ends.append, told.set)
+    os.kill(first.pid, signal.SIGKILL)
+    begun = time.monotonic()
+    assert told.wait(5)
+    assert time.monotonic() - begun < 1.0
+    # The server's end is told, and not that of each pane.
+    assert ends == []
+    assert not first.alive
+    first.close()
+    second = TmuxDriver.take_over(socket, session="lab", tags={"run_id": "r"})
+    try:
+        assert second.pid != first.pid
+        assert second.tags() == {"run_id": "r"}
+        # Whoever takes over a second time finds it there.
+        third = TmuxDriver.take_over(socket, session="lab", tags={"run_id": "r"})
+        assert third.pid == second.pid
+        third.close()
+    finally:
+        second.kill()
+    assert not socket.exists()
+
+
+def test_a_start_that_was_cut_off_is_begun_anew(folder: Path) -> None:
+    socket = folder / "tmux.sock"
+    tmux = ["tmux", "-f", "/dev/null", "-S", str(socket)]
+    # What start_server does first; the facts would follow.
+    half = [*tmux, "start-server", ";", "set-option", "-so", "@olab_start", "x", ";", "new-session", "-d", "-s", "lab"]
+    subprocess.run(half, check=True)
+    driver = TmuxDriver.take_over(socket, session="lab")
+    try:
+        assert driver.session == "lab"
+        assert driver.panes() == []
+    finally:
+        driver.kill()
+
+
+def test_a_foreign_server_is_not_taken_over(folder: Path) -> None:
+    socket = folder / "tmux.sock"
+    tmux = ["tmux", "-f", "/dev/null", "-S", str(socket)]
+    subprocess.run([*tmux, "new-session", "-d", "-s", "mine"], check=True)
+    try:
+        with pytest.raises(TmuxError, match="was not started by the lab"):
+            TmuxDriver.take_over(socket, session="lab")
+        assert subprocess.run([*tmux, "has-session", "-t", "mine"], check=False).returncode == 0
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
+
+
+def test_an_absent_server_takes_no_command(folder: Path) -> None:
+    driver = TmuxDriver.absent(folder / "tmux.sock", session="lab", cols=80, rows=24, layout="windows")
+    assert not driver.alive
+    with pytest.raises(TmuxError):
+        driver.panes()
+    driver.kill()

@@ -1,72 +1,44 @@
-"""What this machine needs to run clusters, and what dead clusters left on it.
-
-Each check is a function that looks and returns findings; nothing is changed but by :func:`repair`.
-"""
+"""Checks of the machine and of the agents' programs. Each looks and changes nothing."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib.util
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.doctor._findings import Finding, Level
 from orchestrator_lab.errors import OrchestratorLabError
-from orchestrator_lab.runtime import (
-    LONGEST_SOCKET_PATH,
-    PROTOCOL,
-    ClusterRecord,
-    acquire_lock,
-    is_locked,
-    process_alive,
-    process_start_time,
-    read_record,
-    runtime_dir,
-)
+from orchestrator_lab.runtime import LONGEST_SOCKET_PATH, runtime_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
-    "Finding",
-    "Leftover",
     "check_agents",
     "check_claude_login",
     "check_claude_settings",
-    "check_clusters",
     "check_disk",
-    "check_leftovers",
     "check_local_model",
     "check_locale",
     "check_loopback",
-    "check_processes",
+    "check_python",
     "check_runtime_dir",
     "check_terminfo",
     "check_tmux",
-    "examine",
-    "repair",
 ]
-
-Level = Literal["ok", "warn", "fail"]
 
 _RECOMMENDED_TMUX = (3, 6, 0)
 #: Bytes free below which a run is likely to stop in the middle, and below which it soon will.
 _LITTLE, _TOO_LITTLE = 1_000_000_000, 100_000_000
 #: Seconds that a program may take to say its version.
 _VERSION_S = 15.0
-#: Seconds that a folder without a record is left alone: it may just be being made.
-_BEING_MADE_S = 60.0
-_TERM_S = 5.0
 
 _AGENTS = (
     ("claude", "npm install -g @anthropic-ai/claude-code", "needed by agents of kind claude"),
@@ -81,101 +53,6 @@ _CLAUDE_LOGINS = (
     "CLAUDE_CODE_USE_VERTEX",
     "CLAUDE_CODE_USE_FOUNDRY",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Leftover:
-    """Something that a dead cluster left behind and that :func:`repair` can take away.
-
-    Parameters
-    ----------
-    kind : {"folder", "process"}
-        What it is.
-    path : str
-        The runtime folder that it is, or belongs to.
-    pid : int or None
-        The process.
-    started : float or None
-        Its :func:`~orchestrator_lab.runtime.process_start_time`: a pid alone may be someone else's by then.
-    """
-
-    kind: Literal["folder", "process"]
-    path: str
-    pid: int | None = None
-    started: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found.
-
-    Parameters
-    ----------
-    check : str
-        What was looked at.
-    level : {"ok", "warn", "fail"}
-        ``fail``: clusters cannot run; ``warn``: something is missing or left behind.
-    found : str
-        What is there.
-    advice : str
-        What to do about it; empty when nothing is to be done.
-    leftover : Leftover or None
-        What :func:`repair` may take away.
-    """
-
-    check: str
-    level: Level
-    found: str
-    advice: str = ""
-    leftover: Leftover | None = None
-
-
-def examine(*, runs_dir: Path, environ: Mapping[str, str] | None = None) -> list[Finding]:
-    """Run every check.
-
-    Parameters
-    ----------
-    runs_dir : pathlib.Path
-        Where runs are recorded.
-    environ : mapping, optional
-        The environment that clusters would start with; this process's when omitted.
-
-    Returns
-    -------
-    list of Finding
-        In the order of the checks.
-    """
-    env = dict(os.environ if environ is None else environ)
-    checks: list[Callable[[], list[Finding]]] = [
-        check_python,
-        check_tmux,
-        lambda: check_locale(env),
-        lambda: check_terminfo(env),
-        check_runtime_dir,
-        lambda: check_agents(env),
-        lambda: check_claude_login(env),
-        lambda: check_claude_settings(env),
-        check_local_model,
-        lambda: check_disk(runs_dir),
-        lambda: check_loopback(env),
-        check_clusters,
-        check_leftovers,
-        check_processes,
-    ]
-    with ThreadPoolExecutor(4) as pool:
-        return [finding for found in pool.map(_guarded, checks) for finding in found]
-
-
-def _guarded(check: Callable[[], list[Finding]]) -> list[Finding]:
-    """Run a check; one that fails itself must not hide the others."""
-    try:
-        return check()
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
-        name = getattr(check, "__name__", "check").removeprefix("check_")
-        return [Finding(name, "warn", f"could not be checked: {type(error).__name__}: {error}")]
-
-
-# the machine ------------------------------------------------------------------------------------
 
 
 def check_python() -> list[Finding]:
@@ -474,180 +351,3 @@ def check_local_model() -> list[Finding]:
         cure = "orchestrator-lab models pull"
         return [Finding("local model", "warn", f"{DEFAULT_MODEL} is not here yet (optional)", cure)]
     return [Finding("local model", "ok", ", ".join(models))]
-
-
-# clusters ---------------------------------------------------------------------------------------
-
-
-def _folders() -> list[Path]:
-    try:
-        return sorted(entry for entry in runtime_dir().iterdir() if entry.is_dir() and not entry.is_symlink())
-    except OrchestratorLabError:
-        return []
-
-
-def check_clusters() -> list[Finding]:
-    """Check that the supervisor of each running cluster answers, in this version's words."""
-    found = []
-    for folder in _folders():
-        record = read_record(folder)
-        if record is None:
-            continue
-        if is_locked(folder):
-            found.append(_ask(folder, record))
-        elif record.alive("tmux"):
-            cure = f"'orchestrator-lab status {record.name}' brings them back"
-            sentence = f"{record.name}: its agents live, but keeper and supervisor do not"
-            found.append(Finding("cluster", "warn", sentence, cure))
-    return found or [Finding("clusters", "ok", "none is running")]
-
-
-def _ask(folder: Path, record: ClusterRecord) -> Finding:
-    import httpx
-
-    log = folder / "logs" / "supervisor.log"
-    try:
-        transport = httpx.HTTPTransport(uds=str(folder / "api.sock"))
-        with httpx.Client(transport=transport, base_url="http://supervisor", timeout=5.0) as http:
-            hello = http.get("/hello").json()
-    except (httpx.HTTPError, ValueError) as error:
-        sentence = f"{record.name}: its supervisor does not answer ({type(error).__name__})"
-        return Finding("cluster", "fail", sentence, f"see {log}; orchestrator-lab shutdown {record.name} ends it")
-    if hello.get("protocol") != PROTOCOL:
-        sentence = f"{record.name}: run by version {hello.get('version')}, which this one does not understand"
-        return Finding("cluster", "warn", sentence, "end it with that version, then start it with this one")
-    return Finding("cluster", "ok", f"{record.name} answers (run {record.run_id})")
-
-
-def check_leftovers() -> list[Finding]:
-    """Find the runtime folders (sockets, settings, secrets) of clusters that are dead."""
-    found = []
-    for folder in _folders():
-        if not _is_dead(folder):
-            continue
-        cure = "orchestrator-lab doctor --fix removes it"
-        sentence = f"{folder} belongs to a cluster that is gone (its run is kept)"
-        found.append(Finding("leftover", "warn", sentence, cure, Leftover("folder", str(folder))))
-    return found or [Finding("leftovers", "ok", "no stale sockets or folders")]
-
-
-def _is_dead(folder: Path) -> bool:
-    """Tell whether a folder is ours and its cluster is gone."""
-    if is_locked(folder):
-        return False
-    record = read_record(folder)
-    if record is not None:
-        return not any(record.alive(who) for who in ("tmux", "keeper", "supervisor"))
-    # Without a record: only what is unmistakably a cluster's folder, and not one that is being made now.
-    ours = (folder / "lock").is_file() or (folder / "cluster.json").is_file() or (folder / "config.json").is_file()
-    return ours and time.time() - folder.stat().st_mtime > _BEING_MADE_S
-
-
-def check_processes() -> list[Finding]:
-    """Find tmux servers, keepers and supervisors whose cluster is gone."""
-    try:
-        ours = runtime_dir()
-    except OrchestratorLabError:
-        return []
-    found = []
-    for pid, what, folder in _our_processes():
-        if folder.parent == ours and not _is_orphan(pid, what, folder):
-            continue
-        if folder.parent == ours:
-            cure = "orchestrator-lab doctor --fix ends it"
-            leftover = Leftover("process", str(folder), pid, process_start_time(pid))
-            found.append(Finding("orphan", "warn", f"{what} {pid} of {folder}, whose cluster is gone", cure, leftover))
-        elif not folder.exists():
-            # Another runtime folder, perhaps of a test: nobody can reach it any more, but it is not ours to end.
-            found.append(Finding("orphan", "warn", f"{what} {pid} of {folder}, which is gone", f"end it: kill {pid}"))
-    return found or [Finding("orphans", "ok", "no process without its cluster")]
-
-
-def _our_processes() -> list[tuple[int, str, Path]]:
-    """Return this user's tmux servers, keepers and supervisors of the lab, with their runtime folders."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, IndexError, ValueError):
-            if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            argv = process.cmdline()
-            for what in ("keeper", "supervisor"):
-                if f"orchestrator_lab.{what}" in argv:
-                    at = argv.index(f"orchestrator_lab.{what}") + 1
-                    found.append((process.pid, what, Path(argv[at])))
-            # A server's own command line is that of the client that became it; clients attach or run a command and
-            # have the server as no descendant: the session leader without a terminal is the server.
-            if argv and Path(argv[0]).name.startswith("tmux") and "-S" in argv and process.ppid() == 1:
-                server = Path(argv[argv.index("-S") + 1])
-                if server.name == "tmux.sock" and process.terminal() is None:
-                    found.append((process.pid, "tmux", server.parent))
-    return found
-
-
-def _is_orphan(pid: int, what: str, folder: Path) -> bool:
-    record = read_record(folder) if folder.is_dir() else None
-    if record is None:
-        return not is_locked(folder)
-    if is_locked(folder):
-        # Someone runs this cluster; a second tmux server or keeper is one that was replaced.
-        return what == "tmux" and record.tmux_pid is not None and record.tmux_pid != pid and record.alive("tmux")
-    return bool(getattr(record, f"{what}_pid") != pid)
-
-
-def repair(findings: Iterable[Finding]) -> list[str]:
-    """Take away what dead clusters left behind, after looking again at each.
-
-    Parameters
-    ----------
-    findings : iterable of Finding
-        Of :func:`examine`.
-
-    Returns
-    -------
-    list of str
-        A sentence for each thing that was done, or could not be.
-    """
-    leftovers = [finding.leftover for finding in findings if finding.leftover is not None]
-    # Processes first: they hold files of the folders.
-    done = [_end(one) for one in leftovers if one.kind == "process"]
-    done += [_remove(Path(one.path)) for one in leftovers if one.kind == "folder"]
-    return done
-
-
-def _end(leftover: Leftover) -> str:
-    pid, started = leftover.pid, leftover.started
-    if pid is None or started is None or not process_alive(pid, started):
-        return f"process {pid} had ended already"
-    what = next((what for one, what, folder in _our_processes() if one == pid and str(folder) == leftover.path), None)
-    if what is None or not _is_orphan(pid, what, Path(leftover.path)):
-        return f"process {pid} belongs to a cluster again: left alone"
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        deadline = time.monotonic() + _TERM_S
-        while process_alive(pid, started) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if not process_alive(pid, started):
-            return f"ended {what} {pid} of {leftover.path}"
-    return f"{what} {pid} of {leftover.path} could not be ended"
-
-
-def _remove(folder: Path) -> str:
-    # With the lock in hand nobody can start the cluster while its folder is being removed.
-    (folder / "lock").touch(mode=0o600)
-    lock = acquire_lock(folder)
-    if lock is None:
-        return f"{folder} belongs to a cluster again: left alone"
-    try:
-        record = read_record(folder)
-        if record is not None and any(record.alive(who) for who in ("tmux", "keeper", "supervisor")):
-            return f"{folder} belongs to a cluster again: left alone"
-        shutil.rmtree(folder)
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            return f"{folder} could not be removed: {error.strerror}"
-    finally:
-        os.close(lock)
-    return f"removed {folder}"
