@@ -113,6 +113,8 @@ def read_tree(pid: int) -> Reading | None:
         cpu_s, rss_bytes = _cost(root)
     except psutil.Error:
         return None
+    if not rss_bytes:  # it has ended, and nobody has taken note yet
+        return None
     counted = 0
     for process in kin:
         with contextlib.suppress(psutil.Error):

@@ -195,8 +195,12 @@ def test_a_tree_of_processes_is_read_and_what_ends_in_it_costs_no_less() -> None
         assert after.children == 0
         assert after.cpu_s - first.cpu_s >= 0.29
         assert (percent(first, after) or 0.0) > 0.0
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert read_tree(process.pid) is None
     finally:
-        process.communicate(b"\n")
+        process.kill()
+        process.communicate()
     assert read_tree(process.pid) is None
     assert percent(None, after) is None
     assert percent(Reading(1.0, 5.0, 0, 0), Reading(2.0, 4.0, 0, 0)) == 0.0
