@@ -147,7 +147,7 @@ def test_metrics_are_what_prometheus_reads(cluster: Cluster) -> None:
 def test_every_metric_is_documented(cluster: Cluster) -> None:
     from pathlib import Path as Place
 
-    page = (Place(__file__).parent.parent / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    page = (Place(__file__).parent.parent / "docs" / "operations" / "monitoring.md").read_text(encoding="utf-8")
     names = {family.name for family in text_string_to_metric_families(render([cluster.figures()]))}
     counters = {"events", "process_cpu_seconds", "restarts", "tokens", "turns"}
     named = {f"{name}_total" if name.removeprefix("orchestrator_lab_") in counters else name for name in names}

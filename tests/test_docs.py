@@ -5,21 +5,20 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pages import DOCS, FENCE, JAPANESE, NOT_RUN, OPERATIONS, PAGES, ROOT, anchors, blocks, label, prose
 
 from orchestrator_lab.config import load_config
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.gateway.rules import load_script
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-#: A block with this word in its first line is shown and not run.
-NOT_RUN = "no-run"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Japanese pages repeat examples, and the operations pages have a test of their own.
+EXAMPLES = [page for page in PAGES if page not in {*JAPANESE, *OPERATIONS}]
 
 
 def _generate() -> Any:
@@ -34,19 +33,9 @@ def _generate() -> Any:
 generate = _generate()
 
 
-def blocks(page: Path, language: str) -> list[tuple[int, str, str]]:
-    """Return line, first line and text of each block in a language."""
-    text = page.read_text(encoding="utf-8")
-    return [
-        (text[: found.start()].count("\n") + 1, found[1], found[2])
-        for found in FENCE.finditer(text)
-        if found[1].split()[:1] == [language]
-    ]
-
-
 def with_blocks(language: str) -> list[Any]:
-    found = [page for page in PAGES if any(NOT_RUN not in info for _, info, _ in blocks(page, language))]
-    return [pytest.param(page, id=page.name) for page in found]
+    found = [page for page in EXAMPLES if any(NOT_RUN not in info for _, info, _ in blocks(page, language))]
+    return [pytest.param(page, id=label(page)) for page in found]
 
 
 # what is generated --------------------------------------------------------------------------------
@@ -129,7 +118,7 @@ def test_yaml_examples_are_valid(page: Path, tmp_path: Path) -> None:
             pytest.fail(f"{page.name}, line {line}: {error.message}")
 
 
-@pytest.mark.parametrize("page", with_blocks("shell"))
+@pytest.mark.parametrize("page", [one for one in PAGES if blocks(one, "shell") and one not in JAPANESE], ids=label)
 def test_shell_examples_name_real_commands(page: Path) -> None:
     known = generate.commands()
     for line, _, text in blocks(page, "shell"):
@@ -154,19 +143,9 @@ def test_the_readme_starts_with_a_short_example() -> None:
 # pages --------------------------------------------------------------------------------------------
 
 
-def _anchors(page: Path) -> set[str]:
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    found = set()
-    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
-        plain = re.sub(r"[^\w\- ]", "", heading.lower())
-        found.add(plain.replace(" ", "-"))
-    return found
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=label)
 def test_links_lead_somewhere(page: Path) -> None:
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if re.match(r"https?://|mailto:", target):
             continue
         place, _, anchor = target.partition("#")
@@ -174,33 +153,63 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), target
         assert file.is_relative_to(ROOT), target
         if anchor and file.suffix == ".md":
-            assert anchor in _anchors(file), target
+            assert anchor in anchors(file), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=label)
 def test_pages_name_no_place_of_their_writer(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert str(ROOT) not in text
     assert not re.search(r"(?<![\w.])/(?:home|root|Users)/\w", text)
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for page in DOCS.glob("*.md"):
-        assert f"docs/{page.name}" in text, page.name
+@pytest.mark.parametrize("readme", ["README.md", "README.ja.md"])
+def test_every_page_is_reached_from_the_readme(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    own = [page for page in OPERATIONS if (page in JAPANESE) == (readme == "README.ja.md")]
+    for page in [*DOCS.glob("*.md"), *own]:
+        assert f"({label(page)})" in text, label(page)
 
 
-def test_the_japanese_page_follows_the_english_one() -> None:
-    english, japanese = DOCS / "operations.md", DOCS / "operations.ja.md"
+# English and Japanese -----------------------------------------------------------------------------
 
-    def shape(page: Path) -> list[str]:
-        text = FENCE.sub("", page.read_text(encoding="utf-8"))
-        return [found[1] for found in re.finditer(r"^(#+) ", text, re.MULTILINE)]
 
-    def commands(page: Path) -> list[str]:
-        # Comments are translated, commands are not.
-        lines = [line.split("#")[0].rstrip() for _, _, text in blocks(page, "shell") for line in text.splitlines()]
-        return [line for line in lines if line]
+def english(page: Path) -> Path:
+    """Return the page that a Japanese page says the same as."""
+    return page.with_name(page.name.replace(".ja.md", ".md"))
 
-    assert shape(english) == shape(japanese)
-    assert commands(english) == commands(japanese)
+
+@pytest.mark.parametrize("page", JAPANESE, ids=label)
+def test_japanese_pages_follow_the_english_ones(page: Path) -> None:
+    texts = [one.read_text(encoding="utf-8") for one in (english(page), page)]
+
+    def code(text: str) -> list[tuple[str, str]]:
+        # Comments are translated, all else is the same.
+        lines = re.compile(r"\s*#\s.*$", re.MULTILINE)
+        return [(found[1], lines.sub("", found[2])) for found in FENCE.finditer(text)]
+
+    def levels(text: str) -> list[str]:
+        return re.findall(r"^(#+) ", FENCE.sub("", text), re.MULTILINE)
+
+    def rows(text: str) -> list[int]:
+        return [line.count(" | ") for line in FENCE.sub("", text).splitlines() if line.startswith("|")]
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"`([^`]+)`", FENCE.sub("", text)))
+
+    for same in (code, levels, rows, words):
+        assert same(texts[0]) == same(texts[1]), same.__name__
+    for text, other in zip(texts, (f"[日本語]({page.name})", f"[English]({english(page).name})"), strict=True):
+        assert other in text.partition("\n## ")[0]
+
+
+def test_operations_pages_are_pairs() -> None:
+    assert {english(page) for page in JAPANESE} == {ROOT / "README.md", *OPERATIONS} - set(JAPANESE)
+
+
+@pytest.mark.parametrize("page", JAPANESE, ids=label)
+def test_japanese_pages_lead_to_japanese_pages(page: Path) -> None:
+    for place in re.findall(r"\]\(([^)#\s]+\.md)", prose(page)):
+        target = (page.parent / place).resolve()
+        there_is_one = target in {english(one) for one in JAPANESE}
+        assert not there_is_one or target == english(page), place

@@ -1,0 +1,379 @@
+"""The operations pages: every command on them runs, and every file on them is valid.
+
+Blocks of commands run line by line in a scratch folder with a cluster of chat agents. :data:`STAGES` says which of them
+need that cluster in another state than running. ``no-run`` marks what needs root, systemd, a network or another system.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import importlib
+import json
+import os
+import pty
+import pwd
+import re
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from pages import FENCE, JAPANESE, NOT_RUN, OPERATIONS, ROOT, blocks
+from typer.testing import CliRunner
+
+from orchestrator_lab.cli.app import app
+from orchestrator_lab.config import load_config
+from orchestrator_lab.runtime import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAGES = [page for page in OPERATIONS if page not in JAPANESE]
+FAKE = ROOT / "tests" / "fake_agent" / "fake_agent.py"
+
+#: What the cluster must be like before a block: by page and heading. All others find it running.
+STAGES = {
+    ("deployment", "What every place needs"): "nothing",
+    ("deployment", "Workstation"): "nothing",
+    ("runbook", "Agent that waits for a person"): "asking",
+    ("runbook", "Usage limit reached"): "limited",
+    ("runbook", "Guard tripped"): "guarded",
+    ("runbook", "Dead tmux server"): "no tmux",
+    ("runbook", "Supervisor or keeper killed"): "unwatched",
+    ("runbook", "After a reboot"): "rebooted",
+    ("runbook", "Upgrade of the lab"): "whatever",
+}
+#: In this order the stages are gone through, so that the cluster is seldom started.
+ORDER = ["nothing", "running", "unwatched", "no tmux", "rebooted", "whatever", "asking", "limited", "guarded"]
+
+
+# blocks -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Commands of one page that are run together."""
+
+    page: str
+    heading: str
+    line: int
+    lines: tuple[str, ...]
+
+    @property
+    def stage(self) -> str:
+        return STAGES.get((self.page, self.heading), "running")
+
+
+def _commands(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for line, info, body in blocks(page, "shell"):
+        if NOT_RUN not in info.split():
+            above = FENCE.sub("", "\n".join(text.splitlines()[: line - 1]))
+            heading = re.findall(r"^#+ (.+)$", above, re.MULTILINE)[-1]
+            yield Block(page.stem, heading, line, tuple(one for one in body.splitlines() if one.strip()))
+
+
+BLOCKS = sorted((one for page in PAGES for one in _commands(page)), key=lambda one: ORDER.index(one.stage))
+
+
+# a place to run them in ---------------------------------------------------------------------------
+
+
+class Lab:
+    """A folder with the cluster ``duo``, as the pages have it, brought into whatever state a block needs."""
+
+    def __init__(self, place: Path, runtime: Path) -> None:
+        self.place = place
+        self.runtime = runtime
+        self.home = place / "home"
+        self._stage = "nothing"
+        for folder in ("home", "duo", "asking", "limited", "empty"):
+            (place / folder).mkdir()
+        (place / "script.yaml").write_text('- reply: "{agent}: {text}"\n', encoding="utf-8")
+        os.environ["HOME"] = str(self.home)
+        os.environ["ORCHESTRATOR_CLUSTER__GATEWAY__MODE"] = "script"
+        os.environ["ORCHESTRATOR_CLUSTER__GATEWAY__SCRIPT"] = str(place / "script.yaml")
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        os.chdir(place / "duo")
+        self.good("orchestrator-lab init duo --kind chat")
+        (place / "duo" / "team.yaml").write_bytes((place / "duo" / "cluster.yaml").read_bytes())
+        for folder, script in (
+            ("asking", {"on_start": [{"do": "dialog", "kind": "permission"}]}),
+            ("limited", {"limit": True}),
+        ):
+            self._with_fake(place / folder, script)
+
+    def _with_fake(self, folder: Path, script: dict[str, Any]) -> None:
+        """Write a cluster ``duo`` whose writer is a program that does as it is told."""
+        (folder / "script.json").write_text(json.dumps(script), encoding="utf-8")
+        command = [sys.executable, "-S", "-E", str(FAKE), "--log", "truth.jsonl", "--script", "script.json"]
+        agents = [{"name": "writer", "kind": "chat", "command": command}, {"name": "critic", "kind": "chat"}]
+        config = {"cluster": {"name": "duo", "work_dir": ".", "runs_dir": "runs"}, "agents": agents}
+        (folder / "cluster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+
+    # states -------------------------------------------------------------------------------------
+
+    def bring(self, stage: str) -> None:
+        """See to it that the cluster is in a state."""
+        folder = {"nothing": "empty", "asking": "asking", "limited": "limited"}.get(stage, "duo")
+        alone = stage in {"nothing", "asking", "limited", "guarded"}
+        if self.runs and (alone or self._stage in {"asking", "limited", "guarded"}) and stage != self._stage:
+            self.good("orchestrator-lab shutdown --all")
+        os.chdir(self.place / folder)
+        os.environ.pop("ORCHESTRATOR_CLUSTER__LIMITS__MESSAGES", None)
+        if stage == "guarded":
+            os.environ["ORCHESTRATOR_CLUSTER__LIMITS__MESSAGES"] = "1"
+        if stage == "nothing":
+            (self.place / folder / "cluster.yaml").unlink(missing_ok=True)
+        elif stage != "whatever" and not self.runs:
+            self.good("orchestrator-lab start")
+        if stage == "limited" and stage != self._stage:
+            self.good("orchestrator-lab send writer Hello.")
+        if stage == "guarded" and stage != self._stage:
+            self.good("orchestrator-lab send writer One.")
+            self.good("orchestrator-lab send writer Two.")
+        self._stage = stage
+        if stage == "no tmux":
+            self._kill("tmux")
+        elif stage == "unwatched":
+            self._kill("keeper", "supervisor")
+        elif stage == "rebooted":
+            self._kill("keeper", "supervisor", "tmux")
+
+    @property
+    def runs(self) -> bool:
+        return (self.runtime / "duo").is_dir()
+
+    def _kill(self, *who: str) -> None:
+        """Kill processes of the cluster, the keeper before the supervisor that it would start again."""
+        record = read_record(self.runtime / "duo")
+        assert record is not None
+        for one in who:
+            os.kill(getattr(record, f"{one}_pid"), signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while any(record.alive(one) for one in who) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    # commands -----------------------------------------------------------------------------------
+
+    def good(self, line: str) -> None:
+        """Run one line of a page, the way it is meant to be run; it must end well."""
+        words = shlex.split(line)
+        if words[0] == "orchestrator-lab" and {"--follow", "--watch", "attach"} & set(words):
+            self._in_terminal(words)
+        elif words[0] == "orchestrator-lab" and not re.search(r"[|&;<>$`]", line):
+            done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+            assert done.exit_code == 0, f"{line}: {done.output}"
+        else:
+            ran = subprocess.run(
+                ["bash", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert ran.returncode == 0, f"{line}: {ran.stdout}{ran.stderr}"
+
+    def _in_terminal(self, words: list[str]) -> None:
+        """Run what goes on until somebody ends it, in a terminal, for as long as it takes to show something."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execvpe(words[0], words, {**os.environ, "TERM": "xterm-256color"})  # noqa: S606 - no shell is wanted
+        shown = b""
+        try:
+            shown = self._read(terminal, shown, lambda text: re.search(rb"\w\w\w", text) is not None)
+            os.write(terminal, b"\x02d" if "attach" in words else b"\x03")
+            shown = self._read(terminal, shown, lambda _: False)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if not shown else 0)
+            _, status = os.waitpid(pid, 0)
+            os.close(terminal)
+        code = os.waitstatus_to_exitcode(status)
+        # Ctrl-C ends with the status that shells give it.
+        assert code in {0, 130}, (words, code, shown.decode(errors="replace"))
+
+    @staticmethod
+    def _read(terminal: int, shown: bytes, enough: Callable[[bytes], bool]) -> bytes:
+        """Read until it is enough, or the program has ended."""
+        deadline = time.monotonic() + 20
+        while not enough(shown):
+            left = deadline - time.monotonic()
+            assert left > 0, f"still there: {shown.decode(errors='replace')}"
+            if select.select([terminal], [], [], left)[0]:
+                try:
+                    piece = os.read(terminal, 65536)
+                except OSError:  # Linux: the program has closed its end
+                    break
+                if not piece:
+                    break
+                shown += piece
+        return shown
+
+
+@pytest.fixture(scope="module")
+def lab(module_runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    before, folder = dict(os.environ), Path.cwd()
+    made = Lab(tmp_path_factory.mktemp("ops"), module_runtime)
+    try:
+        yield made
+        if made.runs:
+            made.good("orchestrator-lab shutdown --all")
+    finally:
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda one: f"{one.page}:{one.line}")
+def test_commands_run(block: Block, lab: Lab) -> None:
+    lab.bring(block.stage)
+    for line in block.lines:
+        lab.good(line)
+
+
+def test_every_stage_is_of_a_block() -> None:
+    assert set(STAGES) <= {(one.page, one.heading) for one in BLOCKS}
+
+
+def test_what_is_not_run_could_not_be() -> None:
+    """Only what needs root, a network, another system or somebody's decision may be left out."""
+    reasons = r"sudo|systemctl|pip install|brew|wsl\.exe|>> ~/|\brm -r|/logs/"
+    for page in PAGES:
+        for line, info, text in blocks(page, "shell"):
+            if NOT_RUN in info.split():
+                assert re.search(reasons, text), f"{page.name}, line {line}"
+
+
+# other files on the pages -------------------------------------------------------------------------
+
+
+def _parts(language: str, mark: str | None = None) -> list[Any]:
+    found = [
+        (page, line, info, text)
+        for page in PAGES
+        for line, info, text in blocks(page, language)
+        if mark is None or mark in info.split()
+    ]
+    return [pytest.param(text, id=f"{page.stem}:{line}") for page, line, info, text in found if mark or " " not in info]
+
+
+@pytest.mark.parametrize("text", _parts("yaml"))
+def test_configurations_are_valid(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(text, encoding="utf-8")
+    config = load_config(file, overrides=False)
+    assert config.agents
+    assert not config.notes
+
+
+@pytest.mark.parametrize("text", _parts("dotenv"))
+def test_dotenv_files_are_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text("cluster: {name: a}\nagents: [{name: b, kind: chat}]\n", encoding="utf-8")
+    plain = load_config(tmp_path / "cluster.yaml")
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+    changed = load_config(tmp_path / "cluster.yaml")
+    for line in text.splitlines():
+        key = line.split("=")[0].lower()
+        name = key.removeprefix("orchestrator_cluster__").removeprefix("orchestrator_").split("__")[0]
+        assert getattr(changed, name) != getattr(plain, name), line
+
+
+@pytest.mark.parametrize("text", _parts("ini", "unit"))
+def test_units_are_valid(text: str, tmp_path: Path) -> None:
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(text)
+    kind = "service" if "Service" in parser else "timer"
+    assert {"Unit", "Install"} & set(parser.sections())
+    for command in re.findall(r"^Exec\w+=(\S+)", text, re.MULTILINE):
+        assert command.startswith(("%h/", "/")), command
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        return
+    program = tmp_path / "home" / "lab" / "bin" / "orchestrator-lab"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    (tmp_path / "run").mkdir(mode=0o700)
+    # A timer is read together with the service of its name.
+    (tmp_path / "unit@duo.service").write_text("[Service]\nExecStart=/bin/true\n", encoding="utf-8")
+    unit = tmp_path / f"unit@duo.{kind}"
+    unit.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [analyze, "verify", "--user", "--man=no", str(unit)],
+        env={"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    # It passes over keys that it does not know, and says so.
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("text", _parts("ini", "wsl"))
+def test_wsl_files_are_valid(text: str) -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(text)
+    assert parser["boot"]["systemd"] == "true"
+
+
+@pytest.mark.parametrize("text", _parts("python", "jupyterhub"))
+def test_hub_configurations_work(text: str, tmp_path: Path) -> None:
+    from traitlets.config import Config
+
+    space: dict[str, Any] = {"c": Config()}
+    exec(compile(text.replace("/run/olab", str(tmp_path / "olab")), "jupyterhub_config.py", "exec"), space)  # noqa: S102
+    spawner = SimpleNamespace(user=SimpleNamespace(name=pwd.getpwuid(os.getuid()).pw_name))
+    hook = space["c"].Spawner.get("pre_spawn_hook")
+    if callable(hook):
+        folder = Path(space["c"].Spawner.environment["ORCHESTRATOR_RUNTIME_DIR"](spawner))
+        for _ in range(2):
+            hook(spawner)
+            assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
+    else:
+        assert {one["name"] for one in space["c"].JupyterHub.services} == {
+            name for role in space["c"].JupyterHub.load_roles for name in role["services"]
+        }
+
+
+@pytest.mark.parametrize("text", _parts("yaml", "prometheus"))
+def test_prometheus_rules_are_about_figures_that_exist(text: str) -> None:
+    groups = yaml.safe_load(text)["groups"]
+    known = importlib.import_module("orchestrator_lab.metrics").render([_FIGURES])
+    for rule in (rule for group in groups for rule in group["rules"]):
+        assert {"alert", "expr", "labels", "annotations"} <= set(rule)
+        assert rule["expr"].count("(") == rule["expr"].count(")")
+        for name in re.findall(r"orchestrator_lab_\w+", rule["expr"]):
+            family = next(line for line in known.splitlines() if re.match(rf"{name}[ {{]", line))
+            for label in re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])):
+                assert f'{label}="' in family, (name, label)
+
+
+_AGENT = {
+    "name": "writer",
+    "state": "idle",
+    "state_s": 1.0,
+    "last_activity_s": 1.0,
+    "cpu_percent": 1.0,
+    "rss_bytes": 1,
+    "queued": 1,
+    "restarts": 1,
+}
+_FIGURES = {
+    "name": "duo",
+    "run_id": "run_x",
+    "version": "1.0",
+    "status": "running",
+    "run_s": 1.0,
+    "events": 1,
+    "agents": [_AGENT],
+    "delivery": {"bounds_s": [1.0], "counts": [1, 0], "sum_s": 0.1},
+    "alerts": {},
+}
