@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.config import USER
 from orchestrator_lab.errors import ClusterStopped, ConfigError, DiskFull, MessageRefused
 from orchestrator_lab.supervisor.header import header_line
+from orchestrator_lab.supervisor.steps import step
 from orchestrator_lab.tmux import sanitize
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class Routing:
         message = self._cluster.ledger.queue(
             recipient=recipient, content=content, header=header, removed_controls=removed, **rest
         )
+        step("queued")
         if self.may_pass(message):
             self._cluster.mailboxes[recipient].put(message)
         return message

@@ -252,15 +252,3 @@ def _measure(cluster: Cluster, began: float) -> tuple[int, float, int, int]:
     assert record is not None
     rss = [psutil.Process(pid).memory_info().rss for pid in (record.supervisor_pid, record.keeper_pid)]
     return cluster.status()["messages"], time.monotonic() - began, rss[0], rss[1]
-
-
-if __name__ == "__main__":
-    import pprint
-
-    os.environ.setdefault("ORCHESTRATOR_RUNTIME_DIR", tempfile.mkdtemp(prefix="r"))
-    done = run(int(sys.argv[1]), seed=int(sys.argv[2]), kills=sys.argv[3:] != ["--no-kills"])
-    pprint.pprint((done.seconds, done.account.messages, done.kills, done.account.rungs, done.account.reasons))
-    pprint.pprint(done.account.problems[:20])
-    every = max(1, len(done.samples) // 12)
-    for messages, seconds, supervisor, keeper in [*done.samples[::every], done.samples[-1]]:
-        print(f"{messages:6d} {seconds:7.1f} s {supervisor / 1e6:7.1f} MB {keeper / 1e6:6.1f} MB")
