@@ -167,8 +167,8 @@ class Rig:
         except (AssertionError, OrchestratorLabError, OSError) as error:
             problem = f"unexplained: {type(error).__name__}: {error}"
             self._let_go()
-        if problem or victim == "tmux":
-            self.close()  # a new one for the next fault
+        if problem or victim == "tmux" or step == "part_typed":
+            self.close()  # half a text stands in the input line: a new one for the next fault
         status = "none" if row is None else f"{row['status']}{f' ({why})' if (why := row['error_type']) else ''}"
         return Case(self.kind, step, victim, status, times, problem, round(time.monotonic() - began, 2))
 
@@ -354,7 +354,7 @@ class ClaudeRig(Rig):
 
     def body(self, tag: str) -> str:
         # A path to an image makes it go in by parts.
-        return f"{tag} is to be read once, with /tmp/picture.png beside it"
+        return f"{tag} is to be read once, with\n/tmp/picture.png"
 
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
@@ -362,7 +362,8 @@ class ClaudeRig(Rig):
         assert self.cluster is not None
         found: Counter[str] = Counter()
         config = json.loads((self.at / "agents" / "ada" / "agent.json").read_text())
-        for line in Path(config["transcript"]).read_bytes().split(b"\n"):
+        path = Path(config["transcript"])
+        for line in path.read_bytes().split(b"\n") if path.exists() else ():
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
                 content = (record.get("message") or {}).get("content")

@@ -142,11 +142,11 @@ def run(
     *,
     seed: int,
     kills: bool = True,
-    every_s: tuple[float, float] = (1.0, 3.0),
+    every: tuple[int, int] = (30, 90),
     timeout_s: float = 3600.0,
     say: Any = print,
 ) -> Soak:
-    """Run a soak of about `count` messages, and account for all of them."""
+    """Run a soak of about `count` messages with a kill each `every` of them, and account for all."""
     say(f"soak of {count} messages, seed {seed}, {'with' if kills else 'without'} kills", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="s"))
     soak = Soak(seed)
@@ -159,7 +159,7 @@ def run(
         stop = threading.Event()
         helpers = [threading.Thread(target=_sample, args=(cluster, soak, stop, began))]
         if kills:
-            helpers.append(threading.Thread(target=_kill, args=(cluster, clients, soak, stop, every_s)))
+            helpers.append(threading.Thread(target=_kill, args=(cluster, clients, soak, stop, every)))
             helpers.append(threading.Thread(target=_bring_back, args=(cluster, stop)))
         for helper in helpers:
             helper.start()
@@ -206,27 +206,40 @@ def _bring_back(cluster: Cluster, stop: threading.Event) -> None:
             _revive(cluster)
 
 
-def _kill(cluster: Cluster, clients: _Clients, soak: Soak, stop: threading.Event, every_s: tuple[float, float]) -> None:
+def _kill(cluster: Cluster, clients: _Clients, soak: Soak, stop: threading.Event, every: tuple[int, int]) -> None:
+    """Kill somebody each time that some more messages were queued: a slow machine has as many kills as a quick one."""
     chance = random.Random(soak.seed)
     folder = cluster.client.folder
-    while not stop.wait(chance.uniform(*every_s)):
-        victim = chance.choices(list(VICTIMS), weights=list(VICTIMS.values()))[0]
-        name = chance.choice(NAMES)
-        if victim == "client":
-            soak.kills["client"] += clients.kill(chance)
-            continue
-        record = read_record(folder)
-        if record is None:
-            continue
-        if victim == "agent":
-            found = _agent_pids(record.tmux_pid).get(name)
-            pids = [] if found is None else [found]
-        else:
-            pids = [pid for one in victim.split(" and ") if (pid := getattr(record, f"{one}_pid")) is not None]
+    journal = (cluster.run_dir / "journal.jsonl").open("rb")
+    seen, due = 0, chance.randint(*every)
+    with journal:
+        while not stop.wait(0.01):
+            seen += journal.read().count(b'"event":"message.queued"')
+            if seen >= due and not stop.wait(chance.uniform(0.0, 0.2)):
+                due = seen + chance.randint(*every)
+                victim = chance.choices(list(VICTIMS), weights=list(VICTIMS.values()))[0]
+                soak.kills[victim] += _kill_one(victim, chance, folder, clients)
+
+
+def _kill_one(victim: str, chance: random.Random, folder: Path, clients: _Clients) -> bool:
+    """Kill one of a kind; False when there was none."""
+    name = chance.choice(NAMES)
+    if victim == "client":
+        return clients.kill(chance)
+    record = read_record(folder)
+    if record is None:
+        return False
+    if victim == "agent":
+        found = _agent_pids(record.tmux_pid).get(name)
+        pids = [] if found is None else [found]
+    else:
+        pids = [pid for one in victim.split(" and ") if (pid := getattr(record, f"{one}_pid")) is not None]
+    killed = False
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
-            soak.kills[victim] += bool(pids)
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+    return killed
 
 
 def _agent_pids(tmux_pid: int | None) -> dict[str, int]:
