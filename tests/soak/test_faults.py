@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ CHAT = [(step, "supervisor") for step in STEPS[1::2]] + [
     (step, OTHERS[number % 3]) for number, step in enumerate(STEPS) if not number % 2
 ]
 #: What only a program has whose text goes in by parts, and whose Enter waits for its echo.
-CLAUDE = [("part_typed", "supervisor"), ("typed", "agent"), ("written", "supervisor"), ("entered", "supervisor")]
-TMUX = ["claimed", "entering", "turn_ended"]
+CLAUDE = [("part_typed", "supervisor"), ("typed", "agent"), ("entering", "supervisor"), ("entered", "supervisor")]
+TMUX = ["claimed", "typed", "turn_ended"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_runtime")]
 
@@ -54,7 +55,7 @@ def mixed(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return pairs so that the same one is not killed again at once: it comes back more slowly then."""
     supervisor = [pair for pair in pairs if pair[1] == "supervisor"]
     others = [pair for pair in pairs if pair[1] != "supervisor"]
-    return [pair for two in zip(supervisor, others, strict=True) for pair in two]
+    return [pair for two in itertools.zip_longest(supervisor, others) for pair in two if pair is not None]
 
 
 def fault(rig: Rig, step: str, victim: str) -> None:
