@@ -194,7 +194,7 @@ class Routing:
         """
         if message_id is not None and not _MESSAGE_ID.fullmatch(message_id):
             raise MessageRefused(f"{message_id!r} is no id of a message; leave message_id out", sender=sender.name)
-        known = self._cluster.ledger.messages.get(message_id or "")
+        known = self._cluster.ledger.find(message_id or "")
         if known is not None and (known.sender, known.recipient) != (sender.name, to):
             raise MessageRefused(f"another message has the id {message_id!r}; leave message_id out", sender=sender.name)
         turn = sender.turn

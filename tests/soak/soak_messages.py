@@ -72,6 +72,8 @@ def config(folder: Path) -> dict[str, Any]:
             "runs_dir": str(folder / "runs"),
             "gateway": {"mode": "script", "script": SCRIPT},
             "topology": topology(),
+            # Each comes back as often as it is killed.
+            "restart": {"policy": "always", "max_restarts": 100_000, "backoff_s": 0.1, "backoff_max_s": 1.0},
         },
         "agents": [{"name": name, "kind": "chat"} for name in NAMES],
     }
@@ -160,7 +162,6 @@ def run(
         helpers = [threading.Thread(target=_sample, args=(cluster, soak, stop, began))]
         if kills:
             helpers.append(threading.Thread(target=_kill, args=(cluster, clients, soak, stop, every)))
-            helpers.append(threading.Thread(target=_bring_back, args=(cluster, stop)))
         for helper in helpers:
             helper.start()
         try:
@@ -180,30 +181,15 @@ def run(
 
 
 def _settle(cluster: Cluster, timeout_s: float) -> None:
-    """Bring everybody back and wait until nothing is on its way."""
+    """Wait until everybody is back and nothing is on its way."""
     deadline = time.monotonic() + timeout_s
     while True:
-        _revive(cluster)
-        try:
-            cluster.wait(timeout=min(10.0, timeout_s))
-        except OrchestratorLabError:
-            assert time.monotonic() < deadline, f"not settled after {timeout_s:g} s: {cluster.status()}"
-            continue
-        if all(agent["state"] == "idle" for agent in cluster.status()["agents"]):
-            return
-
-
-def _revive(cluster: Cluster) -> None:
-    for agent in cluster.status()["agents"]:
-        if agent["state"] in {"exited", "failed"}:
-            with contextlib.suppress(OrchestratorLabError):
-                cluster[agent["name"]].restart()
-
-
-def _bring_back(cluster: Cluster, stop: threading.Event) -> None:
-    while not stop.wait(0.3):
         with contextlib.suppress(OrchestratorLabError):
-            _revive(cluster)
+            cluster.wait(timeout=min(10.0, timeout_s))
+            if all(agent["state"] == "idle" for agent in cluster.status()["agents"]):
+                return
+        assert time.monotonic() < deadline, f"not settled after {timeout_s:g} s: {cluster.status()}"
+        time.sleep(0.1)
 
 
 def _kill(cluster: Cluster, clients: _Clients, soak: Soak, stop: threading.Event, every: tuple[int, int]) -> None:
