@@ -23,7 +23,7 @@ export LC_ALL := $(shell l=$${LC_ALL:-$${LC_CTYPE:-$${LANG:-}}}; case "$$l" in \
 	(*[Uu][Tt][Ff]8|*[Uu][Tt][Ff]-8) echo "$$l";; (*) \
 	if locale -a 2>/dev/null | grep -qixE 'c\.utf-?8'; then echo C.UTF-8; else echo en_US.UTF-8; fi;; esac)
 
-.PHONY: help demo test venv lint lint-fix tests notebooks execute-notebooks bench soak clean distclean tmux
+.PHONY: help demo test venv lint lint-fix tests notebooks execute-notebooks bench soak faults clean distclean tmux
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -59,8 +59,12 @@ execute-notebooks: $(STAMPS)/dev tmux ## Run the notebooks again and keep their 
 bench: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux ## Measure everything and write docs/benchmarks.md
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/benchmarks/run_all.py --write docs/benchmarks.md
 
-soak: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux ## Deliver every shape to every kind in every state, three times; write docs/delivery.md
+soak: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux ## Deliver every shape to every kind in every state, three times, and ten thousand messages twice; write docs/delivery.md, docs/reliability.md
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/matrix/soak.py
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/soak/reliability.py --parts kills,steady
+
+faults: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux ## Kill each process at each step of a delivery; write docs/reliability.md
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/soak/reliability.py --parts faults
 
 clean: ## Remove what tools leave behind
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

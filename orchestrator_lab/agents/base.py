@@ -40,6 +40,7 @@ __all__ = [
     "Usage",
     "clean_environment",
     "find_program",
+    "well_formed",
 ]
 
 #: Variables that tell a program that it runs inside another agent or inside tmux; never the user's provider settings.
@@ -416,6 +417,33 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     {'ANTHROPIC_BASE_URL': 'http://x'}
     """
     return {key: value for key, value in environ.items() if not _NESTING.match(key)}
+
+
+#: What a program's report says in words, where it says it.
+_TEXTS = frozenset(
+    {"session_id", "transcript_path", "model", "prompt", "prompt_id", "turn_id", "tool_name", "tool_use_id"}
+    | {"last_assistant_message", "agent_id", "hook_id", "notification_type"}
+)
+
+
+def well_formed(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a program's report without what cannot be meant: another program may post anything.
+
+    A text that is none is left out, as if it had not been said, and so is a prompt of nothing.
+
+    Examples
+    --------
+    >>> well_formed({"hook_event_name": "UserPromptSubmit", "prompt": ["?"], "usage": {}})
+    {'usage': {}}
+    """
+    said = {key: value for key, value in payload.items() if key not in _TEXTS or isinstance(value, str)}
+    if "\0" in said.get("transcript_path", ""):
+        del said["transcript_path"]
+    if said.get("hook_event_name") == "UserPromptSubmit" and "prompt" not in said:
+        del said["hook_event_name"]
+    if not isinstance(said.get("hook_event_name", ""), str):
+        del said["hook_event_name"]
+    return said
 
 
 def find_program(command: str, environ: Mapping[str, str]) -> str | None:

@@ -218,12 +218,18 @@ class ChatAdapter:
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
         """Settle a prompt from the program's own record."""
         found: list[Evidence] = []
+        mine = False
         for record in _records(path):
-            message = record.get("message") or {}
+            message = record.get("message")
+            if not isinstance(message, dict):
+                message = {}
             if record.get("type") == "user":
-                matches = message.get("content") == prompt and _epoch(record.get("timestamp")) >= since - 2.0
-                found = [Accepted("transcript", prompt, record.get("uuid"))] if matches else found[:0]
-            elif len(found) == 1 and record.get("type") in {"assistant", "error"}:
+                # Of the same words taken twice, the last; what came after them takes nothing back.
+                mine = message.get("content") == prompt and _epoch(record.get("timestamp")) >= since - 2.0
+                if mine:
+                    found = [Accepted("transcript", prompt, _word(record.get("uuid")))]
+            elif mine and record.get("type") in ("assistant", "error"):
+                mine = False
                 failed = record.get("type") == "error" or record.get("outcome") == "error"
                 interrupted = record.get("outcome") == "interrupted"
                 error = str(record.get("error"))
@@ -233,7 +239,7 @@ class ChatAdapter:
                         "transcript",
                         _text(message.get("content")),
                         "interrupted" if interrupted else "limit" if limited else "error" if failed else "completed",
-                        record.get("promptId"),
+                        _word(record.get("promptId")),
                         error_message=error if failed else None,
                         usage=_usage(message.get("usage") or record.get("usage"), message.get("model")),
                         limited=limited,
@@ -291,11 +297,19 @@ def _usage(usage: object, model: object) -> Usage | None:
     parts = [part for part in (usage.get("input_tokens"), read, made) if isinstance(part, int)]
     return Usage(
         sum(parts) if parts else None,
-        usage.get("output_tokens"),
-        read,
-        made,
+        _count(usage.get("output_tokens")),
+        _count(read),
+        _count(made),
         str(model) if model else None,
     )
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _text(content: object) -> str | None:
@@ -307,8 +321,8 @@ def _text(content: object) -> str | None:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
         return []
     found = []
     for line in lines:

@@ -178,7 +178,7 @@ class RolloutTail:
             with self.path.open("rb") as file:
                 file.seek(self._offset)
                 data = file.read()
-        except FileNotFoundError:
+        except OSError:
             return
         end = data.rfind(b"\n") + 1
         self._offset += end

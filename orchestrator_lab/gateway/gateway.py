@@ -28,7 +28,7 @@ from orchestrator_lab.gateway.upstream import SECRET_HEADER, Target, Upstream, U
 from orchestrator_lab.models import find
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
     from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
@@ -46,6 +46,9 @@ DEFAULT_BASE_URLS = {
 
 #: The place of the secret in the address of a program that sends it in a header (its address is open to all).
 BY_HEADER = "by-header"
+
+#: Where a request holds its conversation, by far the most of it, which is of no use once the answer is known.
+_SPOKEN = frozenset({"messages", "input"})
 
 _CONVERSATIONS = ("/messages", "/messages/count_tokens", "/chat/completions", "/responses")
 
@@ -98,6 +101,7 @@ class _Call:
     usage: Usage = field(default_factory=Usage)
     error: str | None = None
     rule: str | None = None
+    journalled: bool = False
 
     def first_byte(self) -> None:
         if self.first_byte_s is None:
@@ -292,25 +296,8 @@ class Gateway:
             await self._script_get(binding, path, scope["method"], send)
             return
         call = _Call(binding, path, _new_id("req_"))
-        begun = False
         try:
-            raw = await _read(receive)
-            headers = headers_of(scope)
-            body = _json(raw, headers.get("content-encoding", ""))
-            purpose = None
-            request = None
-            if isinstance(body, dict) and path.endswith(_CONVERSATIONS):
-                request = self._parse(binding, path, body, headers)
-                purpose = request.purpose if request is not None else None
-            self._journal_request(call, body, purpose)
-            begun = True
-            if binding.mode != "script":
-                work = self._pass_on(call, scope, secret, raw, send)
-            elif isinstance(body, dict):
-                work = self._script_post(call, path, request, send)
-            else:
-                work = self._not_json()
-            await until_gone(receive, work)
+            await until_gone(receive, await self._begin(call, scope, secret, receive, send))
         except ClientGone:
             call.error = "the client closed the connection"
         except (_RefusedError, UpstreamError) as refused:
@@ -320,8 +307,26 @@ class Gateway:
             call.error = "the gateway was stopped"
             raise
         finally:
-            if begun:
+            if call.journalled:
                 self._journal_response(call)
+
+    async def _begin(
+        self, call: _Call, scope: Scope, secret: str, receive: Receive, send: Send
+    ) -> Coroutine[Any, Any, None]:
+        """Take a request in, and return what answers it; a conversation of megabytes is not kept meanwhile."""
+        raw = await _read(receive)
+        headers = headers_of(scope)
+        body = _json(raw, headers.get("content-encoding", ""))
+        request = None
+        if isinstance(body, dict) and call.path.endswith(_CONVERSATIONS):
+            request = self._parse(call.binding, call.path, body, headers)
+        self._journal_request(call, body, request.purpose if request is not None else None)
+        call.journalled = True
+        if call.binding.mode != "script":
+            return self._pass_on(call, scope, secret, raw, send)
+        if not isinstance(body, dict):
+            return self._not_json()
+        return self._script_post(call, call.path, request, send)
 
     def _parse(self, binding: _Binding, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> Request | None:
         """Understand a request; None when it is not of the API's form (which is its model's to say)."""
@@ -377,6 +382,7 @@ class Gateway:
         except GatewayError as problem:
             raise _RefusedError(ApiError(500, "api_error", problem.message, retry=False)) from problem
         call.rule = reply.rule
+        request = replace(request, body={key: request.body[key] for key in request.body if key not in _SPOKEN})
         if reply.delay_s:
             await asyncio.sleep(reply.delay_s)
         if reply.error is not None:

@@ -33,6 +33,7 @@ from orchestrator_lab.agents.base import (
     TurnEnded,
     Typed,
     clean_environment,
+    well_formed,
 )
 from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
 from orchestrator_lab.runtime import new_token, private_dir, process_start_time
@@ -397,7 +398,7 @@ class AgentRunner:
     def hook(self, payload: Mapping[str, Any]) -> None:
         """Take in one hook of the program."""
         self.last_report = time.monotonic()
-        self.apply(self.adapter.hook(payload))
+        self.apply(self.adapter.hook(well_formed(payload)))
 
     def tools_were_listed(self) -> None:
         """Take note that the program's MCP client asked for the tools, and got them."""

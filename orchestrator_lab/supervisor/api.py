@@ -23,6 +23,7 @@ from orchestrator_lab import __version__
 from orchestrator_lab.config import Agent
 from orchestrator_lab.errors import ConfigError, ExchangeTimeout, OrchestratorLabError, to_payload
 from orchestrator_lab.runtime import PROTOCOL
+from orchestrator_lab.supervisor.steps import step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -165,6 +166,7 @@ class Api:
             sent.append(message)
         begins = any(self._supervisor.mailboxes[message.recipient].begins for message in sent)
         await self._supervisor.journal.asynced(shared_within_s=_CLAIM_S if begins else 0.0)
+        step("acknowledging")
         await self._reached(sent, request)
         return JSONResponse({"messages": [self._told(message) for message in sent]})
 

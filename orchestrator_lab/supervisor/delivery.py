@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator_lab.agents.base import Accepted, Queued, TurnEnded, Typed
 from orchestrator_lab.errors import JournalError, TmuxError
+from orchestrator_lab.supervisor.steps import step
 
 if TYPE_CHECKING:
     from orchestrator_lab.agents.base import Composer, Evidence
@@ -183,7 +184,7 @@ class Mailbox:
                     self._runner.delivering = None
                 self._runner.publish()
 
-    async def _ended(self, message: Message, error: TmuxError) -> None:
+    async def _ended(self, message: Message, error: TmuxError, *, nothing: bool = False) -> None:
         """Say what is known of a message whose pane failed: most often its program has just ended."""
         runner, ledger = self._runner, self._runner.supervisor.ledger
         alive = runner.supervisor.driver.alive
@@ -193,12 +194,16 @@ class Mailbox:
             return
         if runner.running:
             logger.warning("delivery of %s: %s", message.message_id, error)
+        nothing = nothing or message.status == "queued"
+        ended = f"{runner.name} ended " + (
+            "before it was written to; nothing was typed" if nothing else "while the message was delivered"
+        )
         ledger.advance(
             message,
-            "failed" if message.status == "queued" else "uncertain",
+            "failed" if nothing else "uncertain",
             source="terminal" if runner.running else "process",
             error_type="tmux" if runner.running else "exited",
-            error_message=(error.message if runner.running else f"{runner.name} ended while the message was delivered"),
+            error_message=error.message if runner.running else ended,
         )
 
     async def _waits_for_restart(self, message: Message) -> bool:
@@ -269,9 +274,11 @@ class Mailbox:
         if not await self._line_is_free(message):
             self._queue.appendleft(message)
             return
+        step("claiming")
         message.expected = typed.expected
         message.claimed_at = time.time()
         ledger.advance(message, "claimed", notes=list(typed.notes) or None)
+        step("claimed")
         runner.delivering, runner.typed = message, typed
         echo = runner.activity
         # A program that reads its input strictly in order gets its Enter in the same breath.
@@ -282,12 +289,16 @@ class Mailbox:
         def written() -> None:
             runner.wrote = None
             ledger.advance(message, "written", source="terminal", bytes=len(typed.text.encode()))
+            step("written")
 
         def type_it() -> None:
             """On the thread of tmux: one change of threads instead of three."""
             nonlocal typed_parts, entered
             supervisor.journal.sync()
+            step("typing")
             for number, part in enumerate(parts, 1):
+                if number > 1:
+                    step("part_typed")
                 # The mark tells a successor how far this came.
                 entered = supervisor.driver.paste(
                     pane,
@@ -297,6 +308,7 @@ class Mailbox:
                     submit=at_once and number == len(parts),
                 )
                 typed_parts += 1
+            step("typed")
 
         try:
             if not runner.adapter.reports:
@@ -318,8 +330,7 @@ class Mailbox:
                 raise  # its record may tell, once the program has ended with the server
             if nothing and await self._waits_for_restart(message):
                 return
-            status = "failed" if nothing else "uncertain"
-            ledger.advance(message, status, error_type="tmux", error_message=error.message)
+            await self._ended(message, error, nothing=nothing)
             return
         finally:
             runner.wrote = None
@@ -468,10 +479,13 @@ class Mailbox:
         for attempt in range(1, _SUBMITS + 1):
             echo = runner.activity
             if attempt > 1 or not entered:
+                step("entering")
                 await supervisor.tmux.run(supervisor.driver.enter, pane)
+            step("entered")
             supervisor.journal.append(
                 "message.submitted", agent=runner.name, message_id=message.message_id, attempt=attempt
             )
+            step("submitted")
             if not runner.adapter.reports:
                 await self._accept_on_screen(message, typed, echo)
                 return

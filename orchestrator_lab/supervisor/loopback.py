@@ -18,6 +18,7 @@ from starlette.routing import Mount, Route
 from orchestrator_lab.errors import MessageRefused, OrchestratorLabError, to_payload
 from orchestrator_lab.gateway.http import ClientGone, TooLargeError, read_body, send_json
 from orchestrator_lab.supervisor.remembered import Remembered
+from orchestrator_lab.supervisor.steps import step
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -95,10 +96,12 @@ class Loopback:
         hook_id = payload.get("hook_id")
         if isinstance(hook_id, str) and not self._seen.add(hook_id):
             return 200, {}
+        step("told")
         try:
             runner.hook(payload)
         except OrchestratorLabError as error:
             logger.warning("hook of %s: %s", runner.name, error)
+        step("noted")
         return 200, {}
 
     async def _message(self, request: Request) -> Response:

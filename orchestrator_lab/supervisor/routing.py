@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.config import USER
 from orchestrator_lab.errors import ClusterStopped, ConfigError, DiskFull, MessageRefused
 from orchestrator_lab.supervisor.header import header_line
+from orchestrator_lab.supervisor.steps import step
 from orchestrator_lab.tmux import sanitize
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class Routing:
         message = self._cluster.ledger.queue(
             recipient=recipient, content=content, header=header, removed_controls=removed, **rest
         )
+        step("queued")
         if self.may_pass(message):
             self._cluster.mailboxes[recipient].put(message)
         return message
@@ -192,7 +194,7 @@ class Routing:
         """
         if message_id is not None and not _MESSAGE_ID.fullmatch(message_id):
             raise MessageRefused(f"{message_id!r} is no id of a message; leave message_id out", sender=sender.name)
-        known = self._cluster.ledger.messages.get(message_id or "")
+        known = self._cluster.ledger.find(message_id or "")
         if known is not None and (known.sender, known.recipient) != (sender.name, to):
             raise MessageRefused(f"another message has the id {message_id!r}; leave message_id out", sender=sender.name)
         turn = sender.turn

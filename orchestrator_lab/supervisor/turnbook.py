@@ -20,6 +20,7 @@ from orchestrator_lab.agents.base import (
     Usage,
 )
 from orchestrator_lab.schema import new_id
+from orchestrator_lab.supervisor.steps import step
 from orchestrator_lab.supervisor.turns import Turn
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class TurnBook:
                 turn_id=self._runner.turn.turn_id,
                 prompt_id=accepted.prompt_id,
             )
+            step("accepted")
             self._runner.supervisor.journal.append(
                 "turn.started",
                 agent=self._runner.name,
@@ -118,6 +120,7 @@ class TurnBook:
                 message_ids=[message.message_id],
                 prompt_id=accepted.prompt_id,
             )
+            step("turn_started")
         elif message.message_id not in self._runner.turn.message_ids:
             self._runner.turn.message_ids.append(message.message_id)
             self._runner.turn.prompt_id = accepted.prompt_id or self._runner.turn.prompt_id
@@ -201,6 +204,7 @@ class TurnBook:
         self._runner.supervisor.journal.append(
             "turn.first_output", agent=self._runner.name, turn_id=self._runner.turn.turn_id, source=source
         )
+        step("first_output")
         for message_id in self._runner.turn.message_ids:
             self._runner.supervisor.ledger.advance(
                 self._runner.supervisor.ledger[message_id],
@@ -281,6 +285,7 @@ class TurnBook:
             end_reason=ended.reason,
             error_message=ended.error_message,
         )
+        step("turn_ended")
         for message_id in turn.message_ids:
             self._settle(self._runner.supervisor.ledger[message_id], turn, ended)
         if ended.usage is None and self._runner.transcript is not None and self._runner.adapter.reports:
@@ -317,7 +322,9 @@ class TurnBook:
             )
         else:
             ledger.advance(message, "answered", source=ended.source, turn_id=turn.turn_id)
+        step("answered")
         self._runner.supervisor.conversations.turn_over(message, ended)
+        step("followed")
 
     def _usage(self, turn: Turn, usage: Usage) -> None:
         self._runner.supervisor.journal.append(

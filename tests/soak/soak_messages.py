@@ -72,6 +72,8 @@ def config(folder: Path) -> dict[str, Any]:
             "runs_dir": str(folder / "runs"),
             "gateway": {"mode": "script", "script": SCRIPT},
             "topology": topology(),
+            # Each comes back as often as it is killed.
+            "restart": {"policy": "always", "max_restarts": 100_000, "backoff_s": 0.1, "backoff_max_s": 1.0},
         },
         "agents": [{"name": name, "kind": "chat"} for name in NAMES],
     }
@@ -142,11 +144,11 @@ def run(
     *,
     seed: int,
     kills: bool = True,
-    every_s: tuple[float, float] = (1.0, 3.0),
+    every: tuple[int, int] = (30, 90),
     timeout_s: float = 3600.0,
     say: Any = print,
 ) -> Soak:
-    """Run a soak of about `count` messages, and account for all of them."""
+    """Run a soak of about `count` messages with a kill each `every` of them, and account for all."""
     say(f"soak of {count} messages, seed {seed}, {'with' if kills else 'without'} kills", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="s"))
     soak = Soak(seed)
@@ -159,8 +161,7 @@ def run(
         stop = threading.Event()
         helpers = [threading.Thread(target=_sample, args=(cluster, soak, stop, began))]
         if kills:
-            helpers.append(threading.Thread(target=_kill, args=(cluster, clients, soak, stop, every_s)))
-            helpers.append(threading.Thread(target=_bring_back, args=(cluster, stop)))
+            helpers.append(threading.Thread(target=_kill, args=(cluster, clients, soak, stop, every)))
         for helper in helpers:
             helper.start()
         try:
@@ -180,53 +181,51 @@ def run(
 
 
 def _settle(cluster: Cluster, timeout_s: float) -> None:
-    """Bring everybody back and wait until nothing is on its way."""
+    """Wait until everybody is back and nothing is on its way."""
     deadline = time.monotonic() + timeout_s
     while True:
-        _revive(cluster)
-        try:
-            cluster.wait(timeout=min(10.0, timeout_s))
-        except OrchestratorLabError:
-            assert time.monotonic() < deadline, f"not settled after {timeout_s:g} s: {cluster.status()}"
-            continue
-        if all(agent["state"] == "idle" for agent in cluster.status()["agents"]):
-            return
-
-
-def _revive(cluster: Cluster) -> None:
-    for agent in cluster.status()["agents"]:
-        if agent["state"] in {"exited", "failed"}:
-            with contextlib.suppress(OrchestratorLabError):
-                cluster[agent["name"]].restart()
-
-
-def _bring_back(cluster: Cluster, stop: threading.Event) -> None:
-    while not stop.wait(0.3):
         with contextlib.suppress(OrchestratorLabError):
-            _revive(cluster)
+            cluster.wait(timeout=min(10.0, timeout_s))
+            if all(agent["state"] == "idle" for agent in cluster.status()["agents"]):
+                return
+        assert time.monotonic() < deadline, f"not settled after {timeout_s:g} s: {cluster.status()}"
+        time.sleep(0.1)
 
 
-def _kill(cluster: Cluster, clients: _Clients, soak: Soak, stop: threading.Event, every_s: tuple[float, float]) -> None:
+def _kill(cluster: Cluster, clients: _Clients, soak: Soak, stop: threading.Event, every: tuple[int, int]) -> None:
+    """Kill somebody each time that some more messages were queued: a slow machine has as many kills as a quick one."""
     chance = random.Random(soak.seed)
     folder = cluster.client.folder
-    while not stop.wait(chance.uniform(*every_s)):
-        victim = chance.choices(list(VICTIMS), weights=list(VICTIMS.values()))[0]
-        name = chance.choice(NAMES)
-        if victim == "client":
-            soak.kills["client"] += clients.kill(chance)
-            continue
-        record = read_record(folder)
-        if record is None:
-            continue
-        if victim == "agent":
-            found = _agent_pids(record.tmux_pid).get(name)
-            pids = [] if found is None else [found]
-        else:
-            pids = [pid for one in victim.split(" and ") if (pid := getattr(record, f"{one}_pid")) is not None]
+    journal = (cluster.run_dir / "journal.jsonl").open("rb")
+    seen, due = 0, chance.randint(*every)
+    with journal:
+        while not stop.wait(0.01):
+            seen += journal.read().count(b'"event":"message.queued"')
+            if seen >= due and not stop.wait(chance.uniform(0.0, 0.2)):
+                due = seen + chance.randint(*every)
+                victim = chance.choices(list(VICTIMS), weights=list(VICTIMS.values()))[0]
+                soak.kills[victim] += _kill_one(victim, chance, folder, clients)
+
+
+def _kill_one(victim: str, chance: random.Random, folder: Path, clients: _Clients) -> bool:
+    """Kill one of a kind; False when there was none."""
+    name = chance.choice(NAMES)
+    if victim == "client":
+        return clients.kill(chance)
+    record = read_record(folder)
+    if record is None:
+        return False
+    if victim == "agent":
+        found = _agent_pids(record.tmux_pid).get(name)
+        pids = [] if found is None else [found]
+    else:
+        pids = [pid for one in victim.split(" and ") if (pid := getattr(record, f"{one}_pid")) is not None]
+    killed = False
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
-            soak.kills[victim] += bool(pids)
+            os.kill(pid, signal.SIGKILL)
+            killed = True
+    return killed
 
 
 def _agent_pids(tmux_pid: int | None) -> dict[str, int]:
@@ -252,15 +251,3 @@ def _measure(cluster: Cluster, began: float) -> tuple[int, float, int, int]:
     assert record is not None
     rss = [psutil.Process(pid).memory_info().rss for pid in (record.supervisor_pid, record.keeper_pid)]
     return cluster.status()["messages"], time.monotonic() - began, rss[0], rss[1]
-
-
-if __name__ == "__main__":
-    import pprint
-
-    os.environ.setdefault("ORCHESTRATOR_RUNTIME_DIR", tempfile.mkdtemp(prefix="r"))
-    done = run(int(sys.argv[1]), seed=int(sys.argv[2]), kills=sys.argv[3:] != ["--no-kills"])
-    pprint.pprint((done.seconds, done.account.messages, done.kills, done.account.rungs, done.account.reasons))
-    pprint.pprint(done.account.problems[:20])
-    every = max(1, len(done.samples) // 12)
-    for messages, seconds, supervisor, keeper in [*done.samples[::every], done.samples[-1]]:
-        print(f"{messages:6d} {seconds:7.1f} s {supervisor / 1e6:7.1f} MB {keeper / 1e6:6.1f} MB")

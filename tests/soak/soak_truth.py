@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Account", "account"]
+    from orchestrator_lab.journal.event import Event
+
+__all__ = ["Account", "Record", "account", "judge", "transcript", "typed"]
 
 FINAL = {"answered", "refused", "expired", "failed", "uncertain"}
 #: Reasons with which a message may end after somebody was killed, by rung.
@@ -51,7 +53,8 @@ class Account:
 def account(run_dir: Path, clients: Iterable[Path], names: Iterable[str]) -> Account:
     """Compare the journal with the programs' transcripts and the clients' logs."""
     found = Account()
-    rows, conversations, replies = _journal(run_dir / "journal.jsonl")
+    record = Record(run_dir / "journal.jsonl").read()
+    rows, conversations, replies = record.rows, record.conversations, record.replies
     found.messages = len(rows)
     _programs(found, rows, replies, {name: run_dir / "transcripts" / f"{name}.jsonl" for name in names})
     _clients(found, rows, conversations, clients)
@@ -63,83 +66,108 @@ def account(run_dir: Path, clients: Iterable[Path], names: Iterable[str]) -> Acc
     return found
 
 
-def _journal(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str | None], dict[str, str | None]]:
-    rows: dict[str, dict[str, Any]] = {}
-    conversations: dict[str, str | None] = {}
-    replies: dict[str, str | None] = {}
-    for batch in JournalReader(path).batches():
-        for event in batch:
-            facts = event.attributes
-            if event.event == "message.queued":
-                rows[str(event.message_id)] = {
-                    **facts,
-                    "id": event.message_id,
-                    "source": event.source,
-                    "status": "queued",
-                    "turn_id": None,
-                    "error_type": None,
-                }
-            elif event.event.startswith("message.") and event.event != "message.submitted":
-                row = rows[str(event.message_id)]
-                row["status"] = event.event.removeprefix("message.")
-                row["error_type"] = facts.get("error_type")
-                row["turn_id"] = event.turn_id or row["turn_id"]
-            elif event.event == "turn.ended":
-                replies[str(event.turn_id)] = facts.get("reply")
-            elif event.event == "conversation.started":
-                conversations.setdefault(facts["conversation_id"], None)
-            elif event.event == "conversation.ended":
-                conversations[facts["conversation_id"]] = facts["reason"]
-    return rows, conversations, replies
+class Record:
+    """What the journal says of messages and conversations, read again only where it grew."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = JournalReader(path)
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.conversations: dict[str, str | None] = {}
+        self.replies: dict[str, str | None] = {}
+        self.counts: Counter[str] = Counter()
+        #: Events about agents and processes, whole.
+        self.others: list[Event] = []
+
+    def read(self) -> Record:
+        for batch in self._reader.batches():
+            for event in batch:
+                self._take(event)
+        return self
+
+    def _take(self, event: Event) -> None:
+        facts = event.attributes
+        self.counts[event.event] += 1
+        if event.event == "message.queued":
+            self.rows[str(event.message_id)] = {
+                **facts,
+                "id": event.message_id,
+                "source": event.source,
+                "status": "queued",
+                "turn_id": None,
+                "error_type": None,
+            }
+        elif event.event.startswith("message.") and event.event != "message.submitted":
+            row = self.rows[str(event.message_id)]
+            row["status"] = event.event.removeprefix("message.")
+            row["error_type"] = facts.get("error_type")
+            row["turn_id"] = event.turn_id or row["turn_id"]
+        elif event.event == "turn.ended":
+            self.replies[str(event.turn_id)] = facts.get("reply")
+        elif event.event == "conversation.started":
+            self.conversations.setdefault(facts["conversation_id"], None)
+        elif event.event == "conversation.ended":
+            self.conversations[facts["conversation_id"]] = facts["reason"]
+        elif event.event.startswith(("agent.", "supervisor.", "keeper.")):
+            self.others.append(event)
 
 
-def _typed(row: dict[str, Any]) -> str:
+def typed(row: dict[str, Any]) -> str:
+    """Return what a message's recipient should have taken."""
     header = row.get("header")
-    return f"{header}\n{row['content']}" if header else str(row["content"])
+    return (f"{header}\n{row['content']}" if header else str(row["content"])).rstrip()
+
+
+def transcript(path: Path) -> tuple[Counter[str], dict[str, str]]:
+    """Return how often a chat program took each prompt, and what it answered."""
+    taken: Counter[str] = Counter()
+    answers: dict[str, str] = {}
+    last = ""
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["type"] == "user":
+            last = str(record["message"]["content"]).rstrip()
+            taken[last] += 1
+        elif record["type"] == "assistant":
+            answers[last] = "".join(str(part.get("text", "")) for part in record["message"]["content"])
+    return taken, answers
+
+
+def judge(row: dict[str, Any], times: int) -> tuple[str, str]:
+    """Return ("", "") for a message whose end agrees with how often it was taken, else the kind of wrong, and why."""
+    status, why = row["status"], str(row["error_type"])
+    what = f"{row['id']} to {row['recipient']} is {status} ({why})"
+    if times > 1:
+        return "doubled", f"{what}, and was taken {times} times"
+    if status not in FINAL:
+        return "unexplained", f"{what}: it has no end"
+    if (status == "answered" or why.startswith("turn_")) and not times:
+        return "lost", f"{what}, and was never taken"
+    if status != "answered" and why not in REASONS[status]:
+        return "unexplained", f"{what}: no reason that is known"
+    if (status in {"refused", "expired"} or (status == "failed" and not why.startswith("turn_"))) and times:
+        return "unexplained", f"{what}, and yet was taken"
+    return "", ""
 
 
 def _programs(
-    found: Account,
-    rows: dict[str, dict[str, Any]],
-    replies: dict[str, str | None],
-    transcripts: dict[str, Path],
+    found: Account, rows: dict[str, dict[str, Any]], replies: dict[str, str | None], transcripts: dict[str, Path]
 ) -> None:
     """Judge each message by how often its recipient took it, and each prompt by where it came from."""
     for name, path in transcripts.items():
-        taken: Counter[str] = Counter()
-        answers: dict[str, str] = {}
-        last = ""
-        for line in path.read_bytes().split(b"\n") if path.exists() else ():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if record["type"] == "user":
-                last = str(record["message"]["content"]).rstrip()
-                taken[last] += 1
-            elif record["type"] == "assistant":
-                answers[last] = "".join(str(part.get("text", "")) for part in record["message"]["content"])
-        mine = {_typed(row).rstrip(): row for row in rows.values() if row["recipient"] == name}
-        for text, times in taken.items():
+        taken, answers = transcript(path)
+        mine = {typed(row): row for row in rows.values() if row["recipient"] == name}
+        for text in taken:
             if text not in mine:
                 found.unexplained.append(f"{name} took a prompt that is no message: {text[:60]!r}")
-            elif times > 1:
-                found.doubled.append(f"{mine[text]['id']} was taken {times} times ({mine[text]['status']})")
         for text, row in mine.items():
-            times, status, why = taken[text], row["status"], str(row["error_type"])
-            what = f"{row['id']} to {name} is {status} ({why})"
-            if status not in FINAL:
-                found.unexplained.append(f"{what}: it has no end")
-            elif status == "answered" and not times:
-                found.lost.append(f"{what}, and was never taken")
-            elif status == "answered" and (replies.get(str(row["turn_id"])) or "") != answers.get(text, ""):
-                found.unexplained.append(f"{what} with another text than {name} wrote")
-            elif status != "answered" and why not in REASONS[status]:
-                found.unexplained.append(f"{what}: no reason that is known")
-            elif (status in {"refused", "expired"} or (status == "failed" and not why.startswith("turn_"))) and times:
-                found.unexplained.append(f"{what}, and yet was taken")
-            elif why.startswith("turn_") and not times:
-                found.lost.append(f"{what}, and was never taken")
+            kind, why = judge(row, taken[text])
+            if kind:
+                getattr(found, kind).append(why)
+            elif row["status"] == "answered" and (replies.get(str(row["turn_id"])) or "") != answers.get(text, ""):
+                found.unexplained.append(f"{row['id']} is answered with another text than {name} wrote")
 
 
 def _clients(

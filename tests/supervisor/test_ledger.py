@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
 import random
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator_lab.errors import JournalError, MessageRefused
 from orchestrator_lab.journal.writer import JournalWriter
@@ -17,7 +23,6 @@ from orchestrator_lab.supervisor.messages import Ledger, Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ENDS = ("answered", "answered", "answered", "failed", "expired", "refused", "uncertain")
 
@@ -110,6 +115,38 @@ def test_messages_that_are_over_are_found_as_they_were(journal: JournalWriter, t
     assert found.events == []
     assert list(found.prompts["ada"])
     restored.journal.close()
+
+
+@settings(max_examples=40)
+@given(cut=st.integers(0, 200_000))
+def test_a_journal_cut_anywhere_is_taken_over_as_far_as_it_goes(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    whole = _lived()
+    path = tmp_path_factory.mktemp("cut") / "journal.jsonl"
+    data = whole[: cut % len(whole)]
+    path.write_bytes(data)
+    ledger, known = again(path)
+    queued = [line for line in data.split(b"\n")[:-1] if b'"event":"message.queued"' in line]
+    assert ledger.count == len(queued)
+    status: dict[str, str] = {}
+    for line in data.split(b"\n")[:-1]:
+        event = json.loads(line)
+        if event["event"].startswith("message."):
+            status[event["message_id"]] = event["event"].removeprefix("message.")
+    assert {one: ledger[one].status for one in status} == status
+    assert known.turns == {}
+    ledger.journal.close()
+
+
+@functools.cache
+def _lived() -> bytes:
+    path = Path(tempfile.mkdtemp()) / "journal.jsonl"
+    with JournalWriter(path, run_id="run_x") as writer:
+        ledger = Ledger(writer)
+        for number in range(120):
+            live(ledger, number, ENDS[number % len(ENDS)])
+    return path.read_bytes()
 
 
 def test_late_evidence_settles_an_uncertain_message_that_was_kept(journal: JournalWriter) -> None:

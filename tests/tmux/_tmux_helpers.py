@@ -33,7 +33,7 @@ class Receiver:
         if setup:
             time.sleep(0.1)  # tmux reads the mode that the setup printed
 
-    def got(self, size: int, seconds: float = 20.0) -> bytes:
+    def got(self, size: int, seconds: float = 20.0, *, settle_s: float = 0.02) -> bytes:
         wait_for(lambda: self.file.stat().st_size >= size, seconds)
-        time.sleep(0.02)
+        time.sleep(settle_s)
         return self.file.read_bytes()
