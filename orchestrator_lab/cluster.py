@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from orchestrator_lab import client as processes
 from orchestrator_lab.client import Client
+from orchestrator_lab.dialog import Dialog
 from orchestrator_lab.errors import (
     AgentNotFound,
     ClusterNotFound,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.run import Run
 
-__all__ = ["Agent", "Cluster", "Conversation", "Exchange"]
+__all__ = ["Agent", "Cluster", "Conversation", "Dialog", "Exchange"]
 
 _CREATED_MARK = ".orchestrator-lab-created"
 
@@ -163,6 +164,11 @@ class Agent:
     def state(self) -> str:
         """Published state: starting, idle, busy, waiting, limited, exited, failed or unknown."""
         return str(self.facts["state"])
+
+    @property
+    def dialog(self) -> Dialog | None:
+        """The question that its program asks its user now, None when it asks nothing."""
+        return Dialog.from_facts(self._cluster.client, self.facts)
 
     @property
     def role(self) -> str:
@@ -608,6 +614,12 @@ class Cluster:
     def screens(self) -> Screens:
         """Return a still of every pane."""
         return Screens([agent.screen() for agent in self])
+
+    @property
+    def dialogs(self) -> builtins.list[Dialog]:
+        """The questions that agents ask their user now."""
+        found = [Dialog.from_facts(self.client, agent) for agent in self.status()["agents"]]
+        return [one for one in found if one is not None]
 
     @property
     def run_dir(self) -> Path:

@@ -18,6 +18,7 @@ __all__ = [
     "ConfigError",
     "DeliveryFailed",
     "DeliveryUncertain",
+    "DialogNotAnswered",
     "DiskFull",
     "EnvironmentProblem",
     "ExchangeTimeout",
@@ -145,6 +146,10 @@ class DeliveryFailed(OrchestratorLabError):
 
 class DeliveryUncertain(OrchestratorLabError):
     """Bytes may have reached the pane, but no evidence says what became of them."""
+
+
+class DialogNotAnswered(OrchestratorLabError):
+    """A dialog is gone, is being answered by somebody else, or did not take its answer."""
 
 
 class TurnFailed(OrchestratorLabError):

@@ -459,12 +459,17 @@ EVENTS: dict[str, EventType] = {
         EventType(
             "dialog.opened",
             "A program asks its user.",
-            ("dialog_id", "kind", "subject", "options"),
+            ("dialog_id", "kind", "subject", "options", "tool", "rule"),
+        ),
+        EventType(
+            "dialog.answering",
+            "An option is about to be chosen on the screen.",
+            ("dialog_id", "option", "decision", "answered_by", "rule", "answer_id"),
         ),
         EventType(
             "dialog.answered",
             "Its question was answered.",
-            ("dialog_id", "answered_by", "decision"),
+            ("dialog_id", "answered_by", "decision", "option", "rule"),
         ),
         EventType("gateway.request", "A model was asked.", ("request_id", "path", "model", "mode")),
         EventType(

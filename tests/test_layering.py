@@ -18,7 +18,7 @@ NAME = "orchestrator_lab"
 #: For each part: the parts that it may import. A part is a module or a package directly below orchestrator_lab.
 BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
-CLIENT = RECORD | {"folds", "frames", "plots", "run", "stills", "client", "exchange", "cluster"}
+CLIENT = RECORD | {"folds", "frames", "plots", "run", "stills", "client", "dialog", "exchange", "cluster"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "runtime": {"errors"},
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": RECORD | {"folds", "frames", "plots"},
     "client": RECORD,
     "stills": {"errors"},
+    "dialog": {"errors", "schema", "client"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},
     "demo": CLIENT | {"models", "doctor"},

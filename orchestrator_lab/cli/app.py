@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator_lab.cli import lifecycle, records, setup, talk
+from orchestrator_lab.cli import asked, lifecycle, records, setup, talk
 from orchestrator_lab.cli.group import Commands
 
 __all__ = ["app"]
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 lifecycle.register(app)
 talk.register(app)
+asked.register(app)
 records.register(app)
 setup.register(app)
 

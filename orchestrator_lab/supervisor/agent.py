@@ -227,6 +227,8 @@ class AgentRunner:
         elif alive:
             # They may be asked for once more, or were asked for while nobody was there to note it.
             self._hold_for_tools()
+        if alive and self.dialog is not None and self.ready is not None and self.adapter.styled:
+            self.dialogs.look_soon()
         if alive:
             # A program that has long been quiet reports nothing more by itself.
             self.looks.arm(_STARTUP_QUIET_S if ready is None else self.adapter.doubt_quiet_s)
@@ -300,7 +302,7 @@ class AgentRunner:
             exit_code=exit.status,
             signal=exit.signal,
         )
-        self.dialogs.close("program", "gone with the program", "process")
+        self.dialogs.close_all(None, "gone with the program", "process")
         self.turns.ended_in_turn()
         self.supervisor.conversations.agent_ended(self.name)
         self.publish()
@@ -337,9 +339,10 @@ class AgentRunner:
 
     # evidence -----------------------------------------------------------------------------------
 
-    def hook(self, payload: Mapping[str, Any]) -> None:
-        """Take in one hook of the program."""
+    def hook(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Take in one hook of the program; return what it is to be told, None when it waits for nothing."""
         self.apply(self.adapter.hook(payload))
+        return self.dialogs.take_reply()
 
     def tools_were_listed(self) -> None:
         """Take note that the program's MCP client asked for the tools, and got them."""
@@ -480,6 +483,7 @@ class AgentRunner:
                 "kind": self.dialog.kind,
                 "subject": self.dialog.subject,
                 "options": list(self.dialog.options),
+                "opened_at": self.dialogs.opened_at,
             },
             "error": None if self.error is None else self.error.message,
         }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from orchestrator_lab.agents.base import Accepted, DialogSeen, TurnEnded
+from orchestrator_lab.agents.base import Accepted, TurnEnded
 from orchestrator_lab.config import Agent
 from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.supervisor.archive import NOWHERE
@@ -262,18 +262,6 @@ def _tools_listed(events: list[Event], name: str) -> bool:
     return False
 
 
-def _open_dialog(events: list[Event], name: str) -> DialogSeen | None:
-    for event in reversed(events):
-        if event.agent == name and event.event in {"dialog.answered", "agent.started"}:
-            return None
-        if event.agent == name and event.event == "dialog.opened":
-            facts = event.attributes
-            return DialogSeen(
-                event.source or "screen", facts["kind"], facts.get("subject", ""), tuple(facts.get("options", ()))
-            )
-    return None
-
-
 def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: list[Event]) -> AgentRunner:
     """Make a runner for an agent whose pane lives on."""
     kept: dict[str, Any] = {}
@@ -305,7 +293,7 @@ def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: lis
         # One whose end nobody has seen yet is taken for alive until its end is journalled with all that hangs on it.
         alive=not pane.dead or _runs(events, name),
         ready=_ready_source(events, name),
-        dialog=_open_dialog(events, name),
+        dialog=runner.dialogs.restore(events),
         tools_listed=_tools_listed(events, name),
     )
     return runner

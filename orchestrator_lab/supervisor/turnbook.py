@@ -254,7 +254,7 @@ class TurnBook:
         if ended.reason == "interrupted" and self._runner.dialogs.undecided is not None:
             self._runner.dialogs.closed(DialogClosed(ended.source, self._runner.dialogs.undecided[1], "deny"))
         if self._runner.dialog is not None and self._runner.ready is not None:
-            self._runner.dialogs.close("human", "deny" if ended.reason == "interrupted" else None, ended.source)
+            self._runner.dialogs.close_all("human", "deny" if ended.reason == "interrupted" else None, ended.source)
         self._runner.turn, self._runner.last_turn = None, turn
         if ended.source == "hook" and not self._over(turn):
             self._runner.closing = ended.source
