@@ -407,7 +407,7 @@ EVENTS: dict[str, EventType] = {
         EventType("agent.started", "Its program was started.", ("pid", "pane_id", "session_id", "restart")),
         EventType("agent.ready", "It takes input now."),
         EventType("agent.tools", "Its program listed the lab's tools; its first message waits for that."),
-        EventType("agent.state", "Its published state changed.", ("state", "previous", "votes")),
+        EventType("agent.state", "Its published state changed.", ("state", "previous", "votes", "decision")),
         EventType("agent.exited", "Its program ended.", ("exit_code", "signal")),
         EventType("agent.failed", "It could not be started or kept.", (*_FAILURE, "screen")),
         EventType("agent.removed", "It is no longer part of the cluster."),

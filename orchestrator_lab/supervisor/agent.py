@@ -33,6 +33,7 @@ from orchestrator_lab.agents.base import (
     Typed,
     clean_environment,
 )
+from orchestrator_lab.agents.claude_screen import plain
 from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
 from orchestrator_lab.runtime import new_token, private_dir, process_start_time
 from orchestrator_lab.schema import new_id
@@ -41,7 +42,7 @@ from orchestrator_lab.supervisor.launching import LaunchFiles
 from orchestrator_lab.supervisor.looking import Looking
 from orchestrator_lab.supervisor.remembered import Remembered
 from orchestrator_lab.supervisor.screenwatch import ScreenWatch
-from orchestrator_lab.supervisor.states import Facts, decide
+from orchestrator_lab.supervisor.states import Facts, deciding
 from orchestrator_lab.supervisor.turnbook import TurnBook
 
 if TYPE_CHECKING:
@@ -129,6 +130,12 @@ class AgentRunner:
         #: Journals that a text was written, while it is being typed together with its Enter.
         self.wrote: Callable[[], None] | None = None
         self.doubt: str | None = None
+        #: Why its input line, which is always in sight, was not when it was looked at.
+        self.hidden: str | None = None
+        #: The rule by which its screen shows work that nothing reports.
+        self.shown: str | None = None
+        #: For each fact what it was when it was last decided by, and since when it is that.
+        self._since: dict[str, tuple[object, float]] = {}
         self.error: OrchestratorLabError | None = None
         self.last_screen = ""
         #: Turns whose tokens are still being read.
@@ -178,12 +185,17 @@ class AgentRunner:
             rows=rows,
             instructions_sha256=hashlib.sha256(instructions.encode()).hexdigest() if instructions else None,
         )
+        if self.adapter.screens_note is not None:
+            self.supervisor.journal.append(
+                "note", agent=self.name, level="warning", source="screen", text=self.adapter.screens_note
+            )
 
     def started(self, pane_id: str, pid: int, *, restart: int | None = None) -> None:
         """Take note of a process that was started in the pane."""
         self.pane_id, self.pid = pane_id, pid
         self.launching = self.was_adopted = False
         self.running, self.stopping, self.doubt, self.error = True, False, None, None
+        self.hidden = self.shown = None
         self.started_at = time.monotonic()
         self.supervisor.journal.append(
             "agent.started", agent=self.name, pid=pid, pane_id=pane_id, session_id=self.session_id, restart=restart
@@ -238,16 +250,8 @@ class AgentRunner:
         """Decide the state from the facts, and journal it when it changed."""
         if self.launching:
             return
-        facts = Facts(
-            running=self.running,
-            ready=self.ready,
-            dialog=self.dialog.source if self.dialog else None,
-            turn=self.turn.source if self.turn else self.closing,
-            composing=self.delivering is not None,
-            doubt=self.doubt,
-            failed=self.error is not None,
-        )
-        state, source = decide(facts)
+        facts = self.known()
+        state, source, fact = deciding(facts)
         if state != self.state or not self.supervisor.journalled_state(self.name):
             previous, self.state = self.state, state
             self.supervisor.note_state(self.name)
@@ -259,9 +263,77 @@ class AgentRunner:
                 state=state,
                 previous=previous if previous != state else None,
                 votes=facts.votes(),
+                decision=fact,
             )
         self.looks.follow(self.looks.closely())
         self.supervisor.ledger.poke()
+
+    def known(self) -> Facts:
+        """Return what is known of it now, and since when."""
+        now = time.monotonic()
+        marks: dict[str, object] = {
+            "running": (self.running, self.pid),
+            "ready": self.ready,
+            "dialog": self.dialog_id,
+            "turn": self.turn.turn_id if self.turn else self.closing,
+            "composing": self.delivering.message_id if self.delivering else None,
+            "shown": self.shown,
+            "doubt": self.doubt,
+            "hidden": self.hidden,
+        }
+        for name, mark in marks.items():
+            if name not in self._since or self._since[name][0] != mark:
+                self._since[name] = (mark, now)
+        ages = {name: now - since for name, (_, since) in self._since.items()}
+        if self.last_activity:
+            ages["terminal"] = now - self.last_activity
+        return Facts(
+            running=self.running,
+            ready=self.ready,
+            dialog=self.dialog.source if self.dialog else None,
+            turn=self.turn.source if self.turn else self.closing,
+            composing=self.delivering is not None,
+            doubt=self.doubt,
+            failed=self.error is not None,
+            shown=self.shown,
+            hidden=self.hidden,
+            ages=ages,
+        )
+
+    async def explain(self) -> dict[str, Any]:
+        """Return why it is in its state: the votes with their ages, and what its screen shows by which rule."""
+        screen, title = "", ""
+        if self.pane_id is not None:
+            screen = await self.supervisor.screen(self, escapes=self.adapter.styled)
+            title = "".join(
+                await self.supervisor.tmux.run(
+                    self.supervisor.driver.run, "display-message", "-p", "-t", self.pane_id, "#{pane_title}"
+                )
+            )
+            self.looks.saw(screen)
+        text = plain(screen)
+        facts = self.known()
+        state, source, fact = deciding(facts)
+        rules = self.adapter.screens
+        return {
+            "agent": self.name,
+            "state": state,
+            "source": source,
+            "decision": fact,
+            "votes": facts.votes(),
+            "screen": {
+                "input_line": self.adapter.composer(screen, Typed("", "")) if self.adapter.styled else None,
+                "title": title,
+                "rules": rules.file or None,
+                "measured": rules.measured or None,
+                "note": self.adapter.screens_note,
+                "matched": [
+                    {"rule": rule.name, "region": rule.region, "means": rule.dialog or rule.state, "line": line}
+                    for rule, line in self.adapter.matches(text, starting=self.ready is None, title=title)
+                ],
+            },
+            "dialog": self.describe()["dialog"],
+        }
 
     async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
         """Settle everything that hung on the process."""

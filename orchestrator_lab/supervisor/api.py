@@ -70,6 +70,7 @@ class Api:
             ("DELETE", "/agents/{name}", self._remove),
             ("GET", "/agents/{name}/screen", self._screen),
             ("GET", "/agents/{name}/attach", self._attach),
+            ("GET", "/agents/{name}/explain", self._explain),
             ("POST", "/agents/{name}/dialog", self._answer),
             ("POST", "/agents/{name}/interrupt", self._interrupt),
             ("POST", "/agents/{name}/restart", self._restart),
@@ -227,7 +228,13 @@ class Api:
         runner = self._supervisor.runner(request.path_params["name"])
         escapes = request.query_params.get("escapes") == "1"
         history = int(_number(request, "history", 0))
-        return JSONResponse({"screen": await self._supervisor.screen(runner, escapes=escapes, history=history)})
+        screen = await self._supervisor.screen(runner, escapes=escapes, history=history)
+        if not history:
+            runner.looks.saw(screen if escapes else await self._supervisor.screen(runner, escapes=True))
+        return JSONResponse({"screen": screen})
+
+    async def _explain(self, request: Request) -> Response:
+        return JSONResponse(await self._supervisor.runner(request.path_params["name"]).explain())
 
     async def _attach(self, request: Request) -> Response:
         read_only = request.query_params.get("read_only") == "1"

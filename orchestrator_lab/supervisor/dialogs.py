@@ -102,6 +102,9 @@ class Dialogs:
             return  # the hook has told the same, and better
         verdict = self._verdict(dialog)
         reply = self._reply_of(dialog, verdict)
+        if current is not None and current.source == "screen" and current.kind == dialog.kind == "permission":
+            self._told_late(dataclasses.replace(dialog, options=current.options), verdict, reply)
+            return
         dialog_id = new_id("dlg_")
         if verdict is not None and reply is not None:
             self._journal_opened(dialog, dialog_id)
@@ -115,6 +118,19 @@ class Dialogs:
         self.close("human", None, dialog.source)
         event = self._journal_opened(dialog, dialog_id)
         self._open(dialog, dialog_id, event.at, time.monotonic())
+
+    def _told_late(self, dialog: DialogSeen, verdict: Verdict | None, reply: dict[str, Any] | None) -> None:
+        """Take in the report of a question that was seen on the screen before."""
+        self._runner.dialog = dialog
+        if self._runner.dialog_id is not None:
+            self._journal_opened(dialog, self._runner.dialog_id)
+        if verdict is None or verdict.decision == "ask":
+            return
+        if reply is not None:
+            self._reply, self._answer = reply, _Answer("", verdict.decision, "policy", verdict.rule)
+            self.close(None, None, "hook")
+        else:
+            self._by_policy(verdict.decision, verdict.rule)
 
     def take_reply(self) -> dict[str, Any] | None:
         """Return what the hook that was just taken in is to be told, once."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.agents.base import (
     Typed,
 )
+from orchestrator_lab.agents.claude_screen import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 _STARTUP_LOOK_S = 0.05
 #: Without any report for this long after the terminal is ready, the screen alone may say so (hooks forbidden).
 _SCREEN_READY_S = 6.0
+#: An input line that is out of sight for less than this is being drawn, in seconds.
+_UNSEEN_S = 0.3
+#: A screen is believed to show work that nothing reports this long after the last turn, in seconds.
+_SHOWN_S = 2.0
 #: Nothing was told yet: no interval is negative.
 _UNTOLD = -1.0
 
@@ -48,6 +53,8 @@ class Looking:
         #: How closely the keeper was told to follow the pane.
         self._followed: float | None = _UNTOLD
         self._quiet: asyncio.TimerHandle | None = None
+        #: Since when the input line of an agent at rest is not in sight.
+        self._unseen: float | None = None
 
     def follow(self, every_s: float | None) -> None:
         """Have the keeper tell this pane's activity at most so often; None: only when its modes change."""
@@ -141,15 +148,69 @@ class Looking:
             await self._runner.watch.look()
         elif self._runner.ready is None:
             await self._look_at_start()
-        elif (
-            self._runner.turn is not None and time.monotonic() - self._runner.last_activity >= self._doubt_quiet_s - 0.1
-        ):
-            await self._runner.turns.reconcile()
-        elif self._runner.doubt is not None and self._runner.delivering is None:
-            screen = await self._runner.supervisor.screen(self._runner, escapes=self._runner.adapter.styled)
-            if self._runner.adapter.composer(screen, Typed("", "")) == "empty":
-                self._runner.doubt = None
-                self._runner.publish()
+        elif self._runner.turn is not None:
+            if time.monotonic() - self._runner.last_activity >= self._doubt_quiet_s - 0.1:
+                await self._look_at_work()
+        elif self._looked_at() and self._runner.delivering is None:
+            self.saw(await self._runner.supervisor.screen(self._runner, escapes=self._runner.adapter.styled))
+
+    async def _look_at_work(self) -> None:
+        """See whether a turn is over that nothing reports, or whether its program asks something unheard."""
+        runner = self._runner
+        if await runner.turns.reconcile() or runner.dialog is not None or not runner.adapter.styled:
+            return
+        screen = await runner.supervisor.screen(runner, escapes=True)
+        if runner.turn is None or runner.dialog is not None:
+            return
+        if runner.adapter.composer(screen, Typed("", "")) == "unknown":
+            asked = runner.adapter.question(plain(screen))
+            if asked is not None:
+                runner.apply([asked])
+
+    def _looked_at(self) -> bool:
+        """Tell whether an agent at rest is worth a look: something spoke against its being idle."""
+        runner = self._runner
+        return self._unseen is not None or any((runner.doubt, runner.hidden, runner.shown))
+
+    def saw(self, screen: str) -> None:
+        """Take in the screen of an agent that seems to rest; one with escapes where its input line has styles.
+
+        An input line that is out of sight for a moment is being drawn. One that stays away says that nobody knows what
+        the program does, unless a rule knows the question in its place.
+        """
+        runner = self._runner
+        rests = runner.running and runner.ready is not None and runner.dialog is None and runner.turn is None
+        if not rests or runner.delivering is not None or runner.closing is not None or not runner.adapter.styled:
+            return
+        held = runner.adapter.composer(screen, Typed("", ""))
+        before = (runner.doubt, runner.hidden, runner.shown)
+        if held == "unknown":
+            now = time.monotonic()
+            if self._unseen is None:
+                self._unseen = now
+            if now - self._unseen < _UNSEEN_S:
+                self.arm(_UNSEEN_S)
+                return
+            asked = runner.adapter.question(plain(screen))
+            if asked is not None:
+                self._unseen = runner.hidden = None
+                runner.apply([asked])
+                return
+            runner.hidden = "its input line is not in sight"
+        else:
+            self._unseen = runner.hidden = None
+            if held == "empty":
+                runner.doubt = None
+            rule = runner.adapter.state_rule(plain(screen)) if self._long_rested() else None
+            runner.shown = rule.name if rule is not None and rule.state == "busy" else None
+            if runner.shown is not None:
+                self.arm(_SHOWN_S)
+        if before != (runner.doubt, runner.hidden, runner.shown):
+            runner.publish()
+
+    def _long_rested(self) -> bool:
+        """Tell whether its last turn is long over: a screen may show the end of it for a moment."""
+        return self._runner.known().ages["turn"] > _SHOWN_S
 
     async def _look_at_start(self) -> None:
         if self._runner.context is None:
