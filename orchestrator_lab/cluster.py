@@ -140,6 +140,17 @@ class Agent:
         reply = self._cluster.client.get(self._path("screen"), timeout_s=10.0, escapes="1", history=history)
         return Screen(self.name, str(reply["screen"]))
 
+    def explain(self) -> dict[str, Any]:
+        """Return why it is in its state.
+
+        Returns
+        -------
+        dict
+            ``state``, ``source`` and ``decision`` (the fact that decides); ``votes``, one for each fact with its source
+            and age; ``screen``, with the input line, the screen rules and those that fit now; ``dialog``.
+        """
+        return self._cluster.client.get(self._path("explain"), timeout_s=10.0)
+
     def interrupt(self) -> None:
         """Interrupt its turn, as a person would; the turn ends as ``interrupted``."""
         self._cluster.client.post(self._path("interrupt"))

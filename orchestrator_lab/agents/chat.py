@@ -43,6 +43,7 @@ from orchestrator_lab.agents.base import (
     find_program,
 )
 from orchestrator_lab.agents.claude_screen import own_text, plain
+from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.agents.reading import ScreenReader
 from orchestrator_lab.errors import ProgramNotFound
 from orchestrator_lab.runtime import write_private
@@ -205,6 +206,9 @@ class ChatAdapter(ScreenReader):
         starts = [index for index, line in enumerate(lines) if plain(line).startswith("›")]
         if not starts:
             return "unknown"
+        menu = read_menu(plain("\n".join(lines[starts[-1] + 1 :])))
+        if menu is not None and menu.selected is not None:
+            return "unknown"  # a question of a program of the user's own: the sign above it is an old prompt's
         first, *others = [own_text(line).strip() for line in lines[starts[-1] :]]
         first = first.removeprefix("›").strip()
         below = [line for line in others if not line.startswith(_HINT)]

@@ -12,7 +12,7 @@ from orchestrator_lab.cli.common import ClusterOption, JsonOption
 if TYPE_CHECKING:
     from orchestrator_lab.dialog import Dialog
 
-__all__ = ["answer", "dialogs", "register", "tell_dialogs"]
+__all__ = ["answer", "dialogs", "explain", "register", "tell_dialogs"]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     panel = "Dialogs"
     app.command(rich_help_panel=panel)(dialogs)
     app.command(rich_help_panel=panel)(answer)
+    app.command(rich_help_panel=panel)(explain)
 
 
 def tell_dialogs(facts: dict[str, Any]) -> None:
@@ -87,3 +88,32 @@ def answer(
     with common.busy(f"Answering {agent}"):
         chosen = dialog.answer(int(option) if option.isdigit() else option)
     typer.echo(f"answered {agent}: {chosen}")
+
+
+def explain(
+    agent: str = typer.Argument(..., help="Whose state."),
+    cluster: str | None = ClusterOption,
+    as_json: bool = JsonOption,
+) -> None:
+    """Show why an agent is in its state: each vote with its source and age, and what its screen shows."""
+    from orchestrator_lab.cli.words import seconds
+
+    found = common.pick(cluster)[agent].explain()
+    if as_json:
+        common.print_json(found)
+        return
+    typer.echo(f"{agent} is {found['state']}, by {found['decision']} ({found['source']})")
+    rows = common.table("fact", "source", "says", ("for", {"justify": "right"}))
+    for vote in found["votes"]:
+        mark = "→ " if vote["fact"] == found["decision"] else "  "
+        rows.add_row(mark + vote["fact"], vote["source"], vote["says"], seconds(vote.get("age_s")))
+    common.out().print(rows)
+    screen = found["screen"]
+    measured = f", measured with {screen['measured']}" if screen["measured"] else ""
+    typer.echo(f"screen rules: {screen['rules'] or 'none'}{measured}")
+    if screen["input_line"] is not None:
+        typer.echo(f"input line: {screen['input_line']}")
+    for one in screen["matched"]:
+        typer.echo(f"on the screen: {one['rule']} ({one['region']}: {one['means']}): {common.fold(one['line'], 120)}")
+    if screen["note"]:
+        common.say_note(screen["note"])

@@ -310,7 +310,7 @@ class AgentRunner:
                     self.supervisor.driver.run, "display-message", "-p", "-t", self.pane_id, "#{pane_title}"
                 )
             )
-            self.looks.saw(screen)
+            await self.looks.look_at_rest()
         text = plain(screen)
         facts = self.known()
         state, source, fact = deciding(facts)
@@ -481,11 +481,11 @@ class AgentRunner:
         on_screen = self.session_ready.source == "screen" and not self.looks.starts_on_screen
         if not self.bracketed_paste and not on_screen:
             return
-        self.dialogs.close("human", None, "screen")
         self._now_ready(self.session_ready.source)
 
     def _now_ready(self, source: str) -> None:
         self.ready = source
+        self.dialogs.close("human", None, "screen")
         self._hold_for_tools()
         self.supervisor.journal.append("agent.ready", agent=self.name, source=source)
         self.publish()

@@ -229,8 +229,7 @@ class Api:
         escapes = request.query_params.get("escapes") == "1"
         history = int(_number(request, "history", 0))
         screen = await self._supervisor.screen(runner, escapes=escapes, history=history)
-        if not history:
-            runner.looks.saw(screen if escapes else await self._supervisor.screen(runner, escapes=True))
+        await runner.looks.look_at_rest()
         return JSONResponse({"screen": screen})
 
     async def _explain(self, request: Request) -> Response:

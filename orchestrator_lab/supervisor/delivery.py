@@ -291,7 +291,7 @@ class Mailbox:
         try:
             while True:
                 seen = runner.activity
-                held = await self._held_now() if reports else await runner.watch.free()
+                held = await self._held_now()
                 if not self._may_write(message) or message.final:
                     return False
                 if held == "empty" or (held == "unknown" and reports and not runner.adapter.styled):
@@ -377,6 +377,11 @@ class Mailbox:
     async def _held_now(self) -> Composer:
         """Look at the input line before anything is written, and let the state follow what is seen."""
         runner = self._runner
+        if not runner.adapter.reports:
+            held = await runner.watch.free()
+            if held == "unknown" or runner.hidden is not None:
+                await runner.looks.look_at_rest()
+            return held
         screen = await runner.supervisor.screen(runner, escapes=runner.adapter.styled)
         held = runner.adapter.composer(screen, _NOTHING)
         if held == "unknown" or runner.hidden is not None:

@@ -199,6 +199,8 @@ class ScreenWatch:
             if watch.ready is not None:
                 self._prompt_line = _without_digits(line)
             runner.is_ready("screen")
+        elif watch.ready is not None or watch.ready_marker is not None:
+            runner.looks.start_question(await supervisor.screen(runner))
 
     async def free(self) -> Composer:
         """Say what the input line holds, as far as the prompt before the cursor tells.

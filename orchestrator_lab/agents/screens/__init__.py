@@ -32,7 +32,7 @@ def _pattern(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return re.compile(value)
+        return re.compile(value, re.MULTILINE)
     except re.error as error:
         raise ValueError(f"{value!r} is no regular expression: {error}") from error
 
@@ -62,7 +62,7 @@ class Rule(_Model):
         ``whole``, ``last N`` (lines that are not empty), ``question`` (what stands above a menu, and its options),
         ``options``, ``input`` (the input line), ``below input``, ``title``.
     pattern : str
-        Regular expression that must be found there.
+        Regular expression that must be found there; ``^`` and ``$`` are a line's ends.
     unless : str, optional
         Regular expression that must not be found there.
     menu : bool
