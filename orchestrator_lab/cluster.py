@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from orchestrator_lab import client as processes
 from orchestrator_lab.client import Client
+from orchestrator_lab.dialog import Dialog
 from orchestrator_lab.errors import (
     AgentNotFound,
     ClusterNotFound,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.run import Run
 
-__all__ = ["Agent", "Cluster", "Conversation", "Exchange"]
+__all__ = ["Agent", "Cluster", "Conversation", "Dialog", "Exchange"]
 
 _CREATED_MARK = ".orchestrator-lab-created"
 
@@ -140,6 +141,17 @@ class Agent:
         reply = self._cluster.client.get(self._path("screen"), timeout_s=10.0, escapes="1", history=history)
         return Screen(self.name, str(reply["screen"]))
 
+    def explain(self) -> dict[str, Any]:
+        """Return why it is in its state.
+
+        Returns
+        -------
+        dict
+            ``state``, ``source`` and ``decision`` (the fact that decides); ``votes``, one for each fact with its source
+            and age; ``screen``, with the input line, the screen rules and those that fit now; ``dialog``.
+        """
+        return self._cluster.client.get(self._path("explain"), timeout_s=10.0)
+
     def interrupt(self) -> None:
         """Interrupt its turn, as a person would; the turn ends as ``interrupted``."""
         self._cluster.client.post(self._path("interrupt"))
@@ -164,6 +176,11 @@ class Agent:
     def state(self) -> str:
         """Published state: starting, idle, busy, waiting, limited, exited, failed or unknown."""
         return str(self.facts["state"])
+
+    @property
+    def dialog(self) -> Dialog | None:
+        """The question that its program asks its user now, None when it asks nothing."""
+        return Dialog.from_facts(self._cluster.client, self.facts)
 
     @property
     def role(self) -> str:
@@ -772,6 +789,12 @@ class Cluster:
     def screens(self) -> Screens:
         """Return a still of every pane."""
         return Screens([agent.screen() for agent in self])
+
+    @property
+    def dialogs(self) -> builtins.list[Dialog]:
+        """The questions that agents ask their user now."""
+        found = [Dialog.from_facts(self.client, agent) for agent in self.status()["agents"]]
+        return [one for one in found if one is not None]
 
     @property
     def run_dir(self) -> Path:

@@ -19,6 +19,7 @@ __all__ = [
     "DeliveryFailed",
     "DeliveryPaused",
     "DeliveryUncertain",
+    "DialogNotAnswered",
     "DiskFull",
     "EnvironmentProblem",
     "ExchangeTimeout",
@@ -151,6 +152,10 @@ class DeliveryPaused(OrchestratorLabError):
 
 class DeliveryUncertain(OrchestratorLabError):
     """Bytes may have reached the pane, but no evidence says what became of them."""
+
+
+class DialogNotAnswered(OrchestratorLabError):
+    """A dialog is gone, is being answered by somebody else, or did not take its answer."""
 
 
 class TurnFailed(OrchestratorLabError):

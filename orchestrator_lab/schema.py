@@ -417,7 +417,7 @@ EVENTS: dict[str, EventType] = {
         EventType("agent.started", "Its program was started.", ("pid", "pane_id", "session_id", "restart")),
         EventType("agent.ready", "It takes input now."),
         EventType("agent.tools", "Its program listed the lab's tools; its first message waits for that."),
-        EventType("agent.state", "Its published state changed.", ("state", "previous", "votes")),
+        EventType("agent.state", "Its published state changed.", ("state", "previous", "votes", "decision")),
         EventType("agent.exited", "Its program ended.", ("exit_code", "signal", "reason")),
         EventType("agent.failed", "It could not be started or kept.", (*_FAILURE, "screen")),
         EventType("agent.stopping", "It is about to be ended on purpose.", ("reason",)),
@@ -481,12 +481,17 @@ EVENTS: dict[str, EventType] = {
         EventType(
             "dialog.opened",
             "A program asks its user.",
-            ("dialog_id", "kind", "subject", "options"),
+            ("dialog_id", "kind", "subject", "options", "tool", "rule"),
+        ),
+        EventType(
+            "dialog.answering",
+            "An option is about to be chosen on the screen.",
+            ("dialog_id", "option", "decision", "answered_by", "rule", "answer_id"),
         ),
         EventType(
             "dialog.answered",
             "Its question was answered.",
-            ("dialog_id", "answered_by", "decision"),
+            ("dialog_id", "answered_by", "decision", "option", "rule"),
         ),
         EventType("gateway.request", "A model was asked.", ("request_id", "path", "model", "mode")),
         EventType(

@@ -28,6 +28,7 @@ CLIENT = RECORD | {
     "orphans",
     "wire",
     "client",
+    "dialog",
     "exchange",
     "cluster",
 }
@@ -46,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "resuming": RECORD | {"frames"},
     "client": RECORD | {"wire", "orphans"},
     "stills": {"errors"},
+    "dialog": {"errors", "schema", "client"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},
     "metrics": {"errors"},

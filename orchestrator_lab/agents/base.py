@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from orchestrator_lab.agents.screens import Rule, ScreenRules
     from orchestrator_lab.config import AgentConfig
 
 __all__ = [
@@ -281,13 +282,21 @@ class Usage:
 class DialogSeen(Evidence):
     """The program asks its user something.
 
-    ``answer`` is the label to choose when the lab may answer by itself, None when a person must.
+    ``answer`` is the label to choose when the lab may answer by itself, None when a person must. ``tool`` and
+    ``tool_input`` are what a permission is asked for, ``tool_call_id`` the call that waits for it. ``by_hook``: whoever
+    reports waits for an answer and takes it. ``rule`` is the screen rule that knew the question.
     """
 
     kind: str
     subject: str
     options: tuple[str, ...] = ()
     answer: str | None = None
+    tool: str | None = None
+    tool_input: Any = None
+    cwd: str | None = None
+    tool_call_id: str | None = None
+    by_hook: bool = False
+    rule: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,6 +404,33 @@ class Adapter(Protocol):
 
     def watch(self, config: AgentConfig) -> Watch | None:
         """Return how to find turns on the screen, None for programs that report."""
+        ...
+
+    # From ScreenReader, which every adapter is.
+
+    screens: ScreenRules
+    screens_note: str | None
+
+    def matches(self, screen: str, *, starting: bool = False, title: str = "") -> list[tuple[Rule, str]]:
+        """Return the screen rules that fit a screen without escapes, with the lines that they fit."""
+        ...
+
+    def question(
+        self, screen: str, *, starting: bool = False, work_dir: str = "", ours: bool = False
+    ) -> DialogSeen | None:
+        """Return the question that a screen without an input line asks, as far as a rule knows it."""
+        ...
+
+    def unknown(self, screen: str) -> DialogSeen:
+        """Return a screen that no rule knows as a dialog."""
+        ...
+
+    def state_rule(self, screen: str, *, title: str = "") -> Rule | None:
+        """Return the rule that tells a state from a screen."""
+        ...
+
+    def permission_reply(self, decision: str, reason: str) -> dict[str, Any] | None:
+        """Return what a waiting hook is told, None when the program takes no answer from its hooks."""
         ...
 
 

@@ -45,6 +45,8 @@ from orchestrator_lab.agents.base import (
     find_program,
 )
 from orchestrator_lab.agents.claude_screen import own_text, plain
+from orchestrator_lab.agents.menu import read_menu
+from orchestrator_lab.agents.reading import ScreenReader
 from orchestrator_lab.errors import ProgramNotFound
 from orchestrator_lab.runtime import write_private
 
@@ -67,7 +69,7 @@ _DEFAULT_KEY = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 _DEFAULT_BASE = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 
 
-class ChatAdapter:
+class ChatAdapter(ScreenReader):
     """The adapter of one chat agent."""
 
     kind = "chat"
@@ -91,6 +93,7 @@ class ChatAdapter:
         provider = "anthropic" if getattr(config, "api", "anthropic") == "anthropic" else "openai"
         mode = config.gateway.mode if config.gateway else "none"
         command: list[str] | None = getattr(config, "command", None)
+        self.use_rules(None, config.screens)
         if command is not None:
             path = find_program(command[0], environ)
             if path is None:
@@ -180,16 +183,28 @@ class ChatAdapter:
             labels = tuple(str(label) for label in options) if isinstance(options, list) else ()
             kind = str(payload.get("kind"))
             subject = str(payload.get("subject") or "")
-            return [DialogSeen("hook", kind if kind in _DIALOGS else "unknown", subject, labels)]
+            tool = payload.get("tool_name")
+            return [
+                DialogSeen(
+                    "hook",
+                    kind if kind in _DIALOGS else "unknown",
+                    subject,
+                    labels,
+                    tool=tool if isinstance(tool, str) else None,
+                    tool_input=payload.get("tool_input"),
+                    cwd=payload.get("cwd") if isinstance(payload.get("cwd"), str) else None,
+                )
+            ]
         if name == "Notification" and payload.get("notification_type") == "dialog_closed":
             return [DialogClosed("hook")]
         if name == "SessionEnd":
             return [SessionEnded("hook", str(payload.get("reason", "")))]
         return []
 
-    def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:  # noqa: ARG002 - the protocol's
-        """Ask nothing: the chat program has no startup questions."""
-        return []
+    def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
+        """Find what a rule of the user's own knows: the lab's program has no startup questions."""
+        asked = self.question(screen, starting=True, work_dir=str(context.work_dir), ours=context.work_dir_is_ours)
+        return [] if asked is None else [asked]
 
     def composer(self, screen: str, typed: Typed) -> Composer:
         """Read the line that begins with the prompt sign, and those below it."""
@@ -197,6 +212,9 @@ class ChatAdapter:
         starts = [index for index, line in enumerate(lines) if plain(line).startswith("›")]
         if not starts:
             return "unknown"
+        menu = read_menu(plain("\n".join(lines[starts[-1] + 1 :])))
+        if menu is not None and menu.selected is not None:
+            return "unknown"  # a question of a program of the user's own: the sign above it is an old prompt's
         first, *others = [own_text(line).strip() for line in lines[starts[-1] :]]
         first = first.removeprefix("›").strip()
         below = [line for line in others if not line.startswith(_HINT)]

@@ -40,9 +40,9 @@ from orchestrator_lab.agents.base import (
     Watch,
     find_program,
 )
-from orchestrator_lab.agents.claude_screen import gave_back, read_composer
+from orchestrator_lab.agents.claude_screen import box_parts, gave_back, read_composer
 from orchestrator_lab.agents.claude_transcript import TranscriptTail, holds_a_prompt
-from orchestrator_lab.agents.menu import read_menu
+from orchestrator_lab.agents.reading import ScreenReader
 from orchestrator_lab.agents.usage_limits import claude_limit
 from orchestrator_lab.errors import ProgramNotFound
 from orchestrator_lab.runtime import private_dir, write_private
@@ -69,6 +69,8 @@ _HTTP_EVENTS = (
     "StopFailure",
     "SessionEnd",
 )
+#: Hooks of a subagent that count: its question stands on the agent's screen.
+_ASKING = frozenset({"PermissionRequest", "PostToolUse", "PostToolUseFailure"})
 #: Whole bodies that end the program when they are submitted.
 _EXIT_WORDS = frozenset({"exit", "quit", ":q", ":q!", ":wq", ":wq!"})
 #: What JavaScript's ``trim`` cuts.
@@ -79,18 +81,6 @@ _PICKER = re.compile(r"(?:^|\s)[@/][^\s]*\Z")
 _IMAGE_PATH = re.compile(
     r"(?P<stem>\.(?=png|jpe?g|gif|webp|bmp)[a-z]{2})[a-z]{1,2}[\"']?[ \t]*(?=$| /| [A-Za-z]:\\)",
     re.IGNORECASE | re.MULTILINE,
-)
-_TRUST = re.compile(r"trust this folder|trust the files in this folder", re.IGNORECASE)
-_STARTUP_DIALOGS = (
-    (re.compile(r"Bypass Permissions mode", re.IGNORECASE), "choice", "bypass permissions mode"),
-    (
-        re.compile(r"Select login method|Browser didn.t open|Paste code here", re.IGNORECASE),
-        "login",
-        "login",
-    ),
-    (re.compile(r"Choose the text style|Let.s get started", re.IGNORECASE), "choice", "onboarding"),
-    (re.compile(r"custom API key", re.IGNORECASE), "choice", "API key found in the environment"),
-    (re.compile(r"new MCP server", re.IGNORECASE), "choice", "project MCP server"),
 )
 #: The transcript's stamps are cut to milliseconds.
 _CLOCK_S = 0.002
@@ -106,7 +96,7 @@ _OTHER_ENDPOINTS = (
 )
 
 
-class ClaudeAdapter:
+class ClaudeAdapter(ScreenReader):
     """The adapter of one Claude Code agent."""
 
     kind = "claude"
@@ -124,6 +114,8 @@ class ClaudeAdapter:
 
     def __init__(self) -> None:
         self._tails: dict[Path, TranscriptTail] = {}
+        #: What tools were called with -> the call, as long as it has not ended.
+        self._called: dict[str, str] = {}
 
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Find Claude Code on the agent's PATH."""
@@ -136,7 +128,9 @@ class ClaudeAdapter:
                 agent=config.name,
                 program=command[0],
             )
-        return Program((path, *command[1:]), "claude-code", installed_version(path), "anthropic")
+        version = installed_version(path)
+        self.use_rules(version, config.screens)
+        return Program((path, *command[1:]), "claude-code", version, "anthropic")
 
     def prepare(self, config: AgentConfig, program: Program, context: LaunchContext) -> Launch:
         """Write settings, hooks, MCP configuration and the role; seed an isolated folder."""
@@ -287,7 +281,7 @@ class ClaudeAdapter:
         name = payload.get("hook_event_name")
         prompt_id = payload.get("prompt_id")
         session = payload.get("session_id")
-        if payload.get("agent_id"):  # a subagent's hook says nothing of the agent's own turn
+        if payload.get("agent_id") and name not in _ASKING:  # a subagent's hook says nothing of the agent's own turn
             return []
         if name == "SessionStart":
             return [Ready("hook", session, payload.get("transcript_path"), payload.get("model"))]
@@ -300,12 +294,16 @@ class ClaudeAdapter:
             return [FirstOutput("hook")]
         if name == "PreToolUse":
             call = str(payload.get("tool_use_id", ""))
+            self._called[_subject(payload)] = call
             return [
                 FirstOutput("hook"),
                 ToolStarted("hook", call, str(payload.get("tool_name", "")), payload.get("tool_input")),
             ]
         if name in {"PostToolUse", "PostToolUseFailure"}:
             failed = name == "PostToolUseFailure"
+            self._called.pop(_subject(payload), None)
+            if payload.get("agent_id"):
+                return [DialogClosed("hook", _subject(payload), "allow")]
             return [
                 DialogClosed("hook", _subject(payload), "allow"),
                 ToolEnded(
@@ -317,9 +315,22 @@ class ClaudeAdapter:
                 ),
             ]
         if name == "PermissionRequest":
-            return [DialogSeen("hook", "permission", _subject(payload))]
+            subject = _subject(payload)
+            return [
+                DialogSeen(
+                    "hook",
+                    "permission",
+                    subject,
+                    tool=str(payload.get("tool_name", "")),
+                    tool_input=payload.get("tool_input"),
+                    cwd=payload.get("cwd") if isinstance(payload.get("cwd"), str) else None,
+                    tool_call_id=None if payload.get("agent_id") else self._called.get(subject),
+                    by_hook=True,
+                )
+            ]
         if name == "Stop":
             reply = payload.get("last_assistant_message")
+            self._called.clear()
             return [
                 DialogClosed("hook"),
                 TurnEnded("hook", reply if isinstance(reply, str) else None, "completed", prompt_id),
@@ -339,24 +350,25 @@ class ClaudeAdapter:
 
     def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
         """Recognise the questions that Claude Code asks before any hook fires."""
-        menu = read_menu(screen)
-        if menu is not None and _TRUST.search(screen):
-            answer = "Yes, I trust this folder" if context.work_dir_is_ours else None
-            if answer is not None and menu.find(answer) is None:
-                answer = None
-            return [DialogSeen("screen", "trust", str(context.work_dir), menu.options, answer)]
-        for pattern, kind, subject in _STARTUP_DIALOGS:
-            if pattern.search(screen) and (menu is not None or kind == "login"):
-                return [DialogSeen("screen", kind, subject, menu.options if menu else ())]
-        return []
+        asked = self.question(screen, starting=True, work_dir=str(context.work_dir), ours=context.work_dir_is_ours)
+        return [] if asked is None else [asked]
+
+    def parts(self, screen: str) -> Mapping[str, str]:
+        """Return the input box, and what stands below it."""
+        return box_parts(screen, self.screens)
+
+    def permission_reply(self, decision: str, reason: str) -> dict[str, Any] | None:
+        """Return the decision in the form that Claude Code takes from a ``PermissionRequest`` hook."""
+        made = {"behavior": "allow"} if decision == "allow" else {"behavior": "deny", "message": reason}
+        return {"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": made}}
 
     def composer(self, screen: str, typed: Typed) -> Composer:
         """Read the input box, styles and all where the screen has them."""
-        return read_composer(screen, typed.text)
+        return read_composer(screen, typed.text, self.screens)
 
     def restored(self, screen: str, prompt: str) -> bool:
         """Tell whether an interrupt before any output gave the prompt back, which leaves no record."""
-        return gave_back(screen, prompt)
+        return gave_back(screen, prompt, self.screens)
 
     def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:
         """Settle a prompt from the session's record."""

@@ -10,15 +10,16 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from orchestrator_lab.agents.screens import choose
+
 if TYPE_CHECKING:
     from orchestrator_lab.agents.base import Composer
+    from orchestrator_lab.agents.screens import ScreenRules
 
-__all__ = ["gave_back", "input_box", "own_text", "plain", "read_composer"]
+__all__ = ["box_parts", "gave_back", "input_box", "own_text", "plain", "read_composer"]
 
-_RULE = re.compile(r"^\s*[─━╌═]{10,}")
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 _ESCAPE = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]|\x1b\].*?(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]|\x1b.|\x0e|\x0f")
-_PASTED = re.compile(r"\[(?:Pasted text|\.\.\.Truncated text) #\d+")
 #: Letters and digits that are compared: as many as every screen shows.
 _COMPARED = 40
 
@@ -98,13 +99,19 @@ def own_text(line: str) -> str:
     return "".join(kept)
 
 
-def input_box(screen: str) -> list[str] | None:
+def _layout(rules: ScreenRules | None, name: str) -> re.Pattern[str]:
+    return (rules or choose("claude")[0]).layout[name]
+
+
+def input_box(screen: str, rules: ScreenRules | None = None) -> list[str] | None:
     r"""Return the lines that stand in the input box.
 
     Parameters
     ----------
     screen : str
         A capture, with or without escapes; only with them can a suggestion be told from a text.
+    rules : ScreenRules, optional
+        Those of the program's version; the newest when left out.
 
     Returns
     -------
@@ -117,16 +124,50 @@ def input_box(screen: str) -> list[str] | None:
     ['hello', 'you']
     """
     lines = screen.splitlines()
-    rules = [index for index, line in enumerate(lines) if _RULE.match(plain(line))]
-    if len(rules) < 2:
+    frame = _layout(rules, "frame")
+    frames = [index for index, line in enumerate(lines) if frame.match(plain(line))]
+    if len(frames) < 2:
         return None
-    box = [own_text(line).replace("\xa0", " ").strip() for line in lines[rules[-2] + 1 : rules[-1]]]
-    if not box or not box[0].startswith(("❯", ">")):
+    box = [own_text(line).replace("\xa0", " ").strip() for line in lines[frames[-2] + 1 : frames[-1]]]
+    sign = _layout(rules, "sign").match(box[0]) if box else None
+    if sign is None:
         return None
-    return [box[0][1:].strip(), *box[1:]]
+    return [box[0][sign.end() :].strip(), *box[1:]]
 
 
-def read_composer(screen: str, text: str) -> Composer:
+def box_parts(screen: str, rules: ScreenRules | None = None) -> dict[str, str]:
+    r"""Return the text in the input box, and below it.
+
+    Parameters
+    ----------
+    screen : str
+        A capture, with or without escapes.
+    rules : ScreenRules, optional
+        Those of the program's version; the newest when left out.
+
+    Returns
+    -------
+    dict
+        ``input`` and ``below input``; empty when no box is seen.
+
+    Examples
+    --------
+    >>> box_parts("─" * 20 + "\n❯\xa0do it\n" + "─" * 20 + "\n  ? for shortcuts")["below input"]
+    '  ? for shortcuts'
+    """
+    box = input_box(screen, rules)
+    if box is None:
+        return {}
+    frame = _layout(rules, "frame")
+    below: list[str] = []
+    for line in reversed(plain(screen).splitlines()):
+        if frame.match(line):
+            break
+        below.insert(0, line)
+    return {"input": "\n".join(box), "below input": "\n".join(below)}
+
+
+def read_composer(screen: str, text: str, rules: ScreenRules | None = None) -> Composer:
     r"""Say what the input box holds.
 
     Parameters
@@ -135,6 +176,8 @@ def read_composer(screen: str, text: str) -> Composer:
         A capture, with or without escapes.
     text : str
         The text that was typed; empty when nothing was.
+    rules : ScreenRules, optional
+        Those of the program's version; the newest when left out.
 
     Returns
     -------
@@ -147,20 +190,20 @@ def read_composer(screen: str, text: str) -> Composer:
     >>> [read_composer(box.format(held), "hello there") for held in ("", "hello there", "a draft")]
     ['empty', 'holds_text', 'other']
     """
-    box = input_box(screen)
+    box = input_box(screen, rules)
     if box is None:
         return "unknown"
     if not any(box):
         return "empty"
     if not text:
         return "other"
-    if _PASTED.search(" ".join(box)):
+    if _layout(rules, "pasted").search(" ".join(box)):
         return "holds_text"
     wanted, held = _letters(text[: 50 * _COMPARED]), _letters("".join(box))
     return "holds_text" if held and wanted.startswith(held[:_COMPARED]) else "other"
 
 
-def gave_back(screen: str, prompt: str) -> bool:
+def gave_back(screen: str, prompt: str, rules: ScreenRules | None = None) -> bool:
     r"""Tell whether nothing runs and the input box holds a prompt, or the part of it that fits.
 
     Parameters
@@ -169,6 +212,8 @@ def gave_back(screen: str, prompt: str) -> bool:
         A capture, with or without escapes.
     prompt : str
         The prompt of a turn that was interrupted.
+    rules : ScreenRules, optional
+        Those of the program's version; the newest when left out.
 
     Returns
     -------
@@ -180,18 +225,15 @@ def gave_back(screen: str, prompt: str) -> bool:
     >>> gave_back("─" * 20 + "\n❯\xa0do it\n" + "─" * 20 + "\n  ? for shortcuts", "do it")
     True
     """
-    box = input_box(screen)
+    box = input_box(screen, rules)
     if box is None or not any(box):
         return False
-    below: list[str] = []
-    for line in reversed(plain(screen).splitlines()):
-        if _RULE.match(line):
-            break
-        below.append(line)
-    if any("to interrupt" in line for line in below):
+    if _layout(rules, "interrupt").search(box_parts(screen, rules)["below input"]):
         return False
     held = "".join(box)
-    return _PASTED.search(held) is not None or bool(_letters(held) and _letters(held) in _letters(prompt))
+    return _layout(rules, "pasted").search(held) is not None or bool(
+        _letters(held) and _letters(held) in _letters(prompt)
+    )
 
 
 def _letters(text: str) -> str:

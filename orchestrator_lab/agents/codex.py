@@ -49,7 +49,9 @@ from orchestrator_lab.agents.base import (
     find_program,
 )
 from orchestrator_lab.agents.codex_rollout import RecordedTurn, RolloutTail
-from orchestrator_lab.agents.codex_screen import read_composer, read_question
+from orchestrator_lab.agents.codex_screen import composer_lines, read_composer
+from orchestrator_lab.agents.menu import read_menu
+from orchestrator_lab.agents.reading import ScreenReader
 from orchestrator_lab.errors import AgentFailed, ConfigError, ProgramNotFound
 from orchestrator_lab.runtime import private_dir, write_private
 
@@ -115,7 +117,7 @@ class HookTrust:
 _TRUST: dict[tuple[str, int, int], HookTrust] = {}
 
 
-class CodexAdapter:
+class CodexAdapter(ScreenReader):
     """The adapter of one Codex agent."""
 
     kind = "codex"
@@ -152,7 +154,9 @@ class CodexAdapter:
             )
         mode = config.gateway.mode if config.gateway else "none"
         provider = None if mode in {"script", "local"} else "openai"
-        return Program((path, *command[1:]), "codex", _package_version(Path(path)), provider)
+        version = _package_version(Path(path))
+        self.use_rules(version, config.screens)
+        return Program((path, *command[1:]), "codex", version, provider)
 
     def prepare(self, config: AgentConfig, program: Program, context: LaunchContext) -> Launch:
         """Write the configuration of an isolated agent, or the overrides of one that inherits."""
@@ -315,7 +319,13 @@ class CodexAdapter:
             return [DialogClosed("hook"), ToolEnded("hook", call, answer, "error" if failed else "ok")]
         if name == "PermissionRequest":
             asked = json.dumps(payload.get("tool_input"), ensure_ascii=False)
-            return [DialogSeen("hook", "permission", f"{tool or 'a tool'} {asked}")]
+            cwd = payload.get("cwd") if isinstance(payload.get("cwd"), str) else None
+            subject = f"{tool or 'a tool'} {asked}"
+            return [
+                DialogSeen(
+                    "hook", "permission", subject, tool=tool or None, tool_input=payload.get("tool_input"), cwd=cwd
+                )
+            ]
         if name == "Stop":
             reply = payload.get("last_assistant_message")
             text = reply if isinstance(reply, str) else None
@@ -351,24 +361,28 @@ class CodexAdapter:
 
     def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
         """Find the composer, or a question that Codex asks before it."""
-        if read_composer(screen, "") in _READY_COMPOSER:
+        if read_composer(screen, "", self.screens) in _READY_COMPOSER:
             return [Ready("screen")]
-        asked = read_question(screen)
-        if asked is None:
-            return []
-        if asked.kind == "trust" and asked.subject == "work folder":
-            trust = "Trust and continue" if context.work_dir_is_ours else None
-            label = trust if trust in asked.options else None
-            return [DialogSeen("screen", "trust", str(context.work_dir), asked.options, label)]
-        return [asked]
+        asked = self.question(screen, starting=True, work_dir=str(context.work_dir), ours=context.work_dir_is_ours)
+        return [] if asked is None else [asked]
 
-    def question(self, screen: str) -> DialogSeen | None:
-        """Return the question that stands in the composer's place, None when the composer is there."""
-        return read_question(screen)
+    def question(
+        self, screen: str, *, starting: bool = False, work_dir: str = "", ours: bool = False
+    ) -> DialogSeen | None:
+        """Return the question that stands in the composer's place, also one that no rule knows."""
+        if composer_lines(screen, self.screens) is not None or read_menu(screen) is None:
+            return None
+        known = super().question(screen, starting=starting, work_dir=work_dir, ours=ours)
+        return known or self.unknown(screen)
+
+    def parts(self, screen: str) -> Mapping[str, str]:
+        """Return what stands in the composer."""
+        lines = composer_lines(screen, self.screens)
+        return {} if lines is None else {"input": "\n".join(lines)}
 
     def composer(self, screen: str, typed: Typed) -> Composer:
         """Read the composer, styles and all where the screen has them."""
-        return read_composer(screen, typed.text)
+        return read_composer(screen, typed.text, self.screens)
 
     def restored(self, screen: str, prompt: str) -> bool:  # noqa: ARG002 - the protocol's signature
         """Return False: Codex keeps the prompt of an interrupted turn."""

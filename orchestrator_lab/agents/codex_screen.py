@@ -11,34 +11,19 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.agents.base import DialogSeen
 from orchestrator_lab.agents.claude_screen import plain
 from orchestrator_lab.agents.menu import read_menu
+from orchestrator_lab.agents.screens import choose
 
 if TYPE_CHECKING:
     from orchestrator_lab.agents.base import Composer
+    from orchestrator_lab.agents.screens import ScreenRules
 
-__all__ = ["composer_lines", "read_composer", "read_question"]
+__all__ = ["composer_lines", "read_composer"]
 
-#: The line below the composer, unless the user has set another: model, folder.
-_FOOTER = re.compile(r"^ {2}\S.* · (?:[/~]|[A-Z]:)")
-#: What stands below a question.
-_HINT = re.compile(r"\benter\b|\besc\b", re.IGNORECASE)
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
-_PASTED = re.compile(r"\[Pasted Content \d+ chars\]")
 #: Letters and digits that are compared: as many as every screen shows.
 _COMPARED = 40
-
-#: What a question's text looks like, the kind of dialog it is and what it is about; the first that fits.
-_QUESTIONS: tuple[tuple[re.Pattern[str], str, str], ...] = (
-    (re.compile(r"Trust this folder\?|Do you trust the contents"), "trust", "work folder"),
-    (re.compile(r"Hooks? needs? review|hooks need review", re.IGNORECASE), "trust", "hooks"),
-    (re.compile(r"Sign in with ChatGPT|Choose how you want to use Codex|Sign in another way"), "login", "login"),
-    (re.compile(r"Update available|Skip until next version"), "update", "a new version of Codex"),
-    (re.compile(r"Try new model|Use existing model|Choose how you'd like Codex to proceed"), "choice", "a new model"),
-    (re.compile(r"rate limit|usage limit", re.IGNORECASE), "limit", "usage limit"),
-    (re.compile(r"Would you like to (?:run|make|grant)|Allow the .* MCP server|Do you want to"), "permission", ""),
-)
 
 
 def _lit(line: str) -> str:
@@ -64,13 +49,19 @@ def _lit(line: str) -> str:
     return plain("".join(kept))
 
 
-def composer_lines(screen: str) -> list[str] | None:
+def _layout(rules: ScreenRules | None, name: str) -> re.Pattern[str]:
+    return (rules or choose("codex")[0]).layout[name]
+
+
+def composer_lines(screen: str, rules: ScreenRules | None = None) -> list[str] | None:
     r"""Return the lines that stand in the composer.
 
     Parameters
     ----------
     screen : str
         A capture, with or without escapes; only with them can the hint be told from a text.
+    rules : ScreenRules, optional
+        Those of the program's version; the newest when left out.
 
     Returns
     -------
@@ -88,7 +79,7 @@ def composer_lines(screen: str) -> list[str] | None:
     if start is None:
         return None
     below = [index for index in range(start + 1, len(bare)) if bare[index].strip()]
-    footer = next((index for index in reversed(below[-2:]) if _FOOTER.match(bare[index])), None)
+    footer = next((index for index in reversed(below[-2:]) if _layout(rules, "footer").match(bare[index])), None)
     if footer is None:
         # With a status line of the user's own, the last lines that stand together are the footer.
         gaps = [
@@ -97,7 +88,11 @@ def composer_lines(screen: str) -> list[str] | None:
         footer = gaps[-1] if gaps else None
         asked = read_menu("\n".join(bare[start:])) is not None
         last = [bare[index] for index in below if footer is not None and index > footer]
-        if footer is None or asked or any(_HINT.search(line) or not line.startswith("  ") for line in last):
+        if (
+            footer is None
+            or asked
+            or any(_layout(rules, "hint").search(line) or not line.startswith("  ") for line in last)
+        ):
             return None
     lines = [_lit(line).rstrip() for line in styled[start:footer]]
     lines[0] = lines[0].lstrip()[1:]
@@ -106,7 +101,7 @@ def composer_lines(screen: str) -> list[str] | None:
     return [line.strip() for line in lines]
 
 
-def read_composer(screen: str, text: str) -> Composer:
+def read_composer(screen: str, text: str, rules: ScreenRules | None = None) -> Composer:
     r"""Say what the composer holds.
 
     Parameters
@@ -115,6 +110,8 @@ def read_composer(screen: str, text: str) -> Composer:
         A capture, with or without escapes.
     text : str
         The text that was typed; empty when nothing was.
+    rules : ScreenRules, optional
+        Those of the program's version; the newest when left out.
 
     Returns
     -------
@@ -127,14 +124,14 @@ def read_composer(screen: str, text: str) -> Composer:
     >>> [read_composer(screen.format(held), "hello there") for held in ("", "hello there", "a draft")]
     ['empty', 'holds_text', 'other']
     """
-    lines = composer_lines(screen)
+    lines = composer_lines(screen, rules)
     if lines is None:
         return "unknown"
     if not any(lines):
         return "empty"
     if not text:
         return "other"
-    if _PASTED.search(" ".join(lines)):
+    if _layout(rules, "pasted").search(" ".join(lines)):
         return "holds_text"
     wanted, held = _letters(text), _letters("".join(lines))
     if not wanted:
@@ -148,38 +145,3 @@ def read_composer(screen: str, text: str) -> Composer:
 def _letters(text: str) -> str:
     """Return the letters and digits of a text: terminals draw the rest each in its own way."""
     return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum())
-
-
-def read_question(screen: str) -> DialogSeen | None:
-    r"""Return the question that stands in the composer's place.
-
-    Parameters
-    ----------
-    screen : str
-        A capture without escapes.
-
-    Returns
-    -------
-    DialogSeen or None
-        With the labels of its options; of kind ``unknown`` when its text is not known. None without a question.
-
-    Examples
-    --------
-    >>> read_question("  Trust this folder?\n› 1. Trust and continue\n  2. Back\n").options
-    ('Trust and continue', 'Back')
-    """
-    if composer_lines(screen) is not None:
-        return None
-    menu = read_menu(screen)
-    if menu is None:
-        return None
-    # Old questions scroll up into the history: only what stands right above the options is the present one.
-    lines = [line.strip() for line in screen.splitlines()]
-    first = max(index for index, line in enumerate(lines) if re.match(r"[›>]?\s*1[.)]\s", line))
-    above = [line for line in lines[:first] if line][-12:]
-    options = tuple(re.split(r" {2,}", option)[0] for option in menu.options)
-    for pattern, kind, subject in _QUESTIONS:
-        found = next((line for line in reversed(above) if pattern.search(line)), None)
-        if found is not None or pattern.search(" ".join(menu.options)):
-            return DialogSeen("screen", kind, subject or str(found or ""), options)
-    return DialogSeen("screen", "unknown", above[-1] if above else "", options)

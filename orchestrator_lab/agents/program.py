@@ -16,6 +16,7 @@ from orchestrator_lab.agents.base import (
     Watch,
     find_program,
 )
+from orchestrator_lab.agents.reading import ScreenReader
 from orchestrator_lab.errors import ProgramNotFound
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ProgramAdapter", "extract_reply", "prompt_start", "strip_echo"]
 
 
-class ProgramAdapter:
+class ProgramAdapter(ScreenReader):
     """The adapter of one program without reports."""
 
     kind = "program"
@@ -45,6 +46,7 @@ class ProgramAdapter:
     def locate(self, config: AgentConfig, environ: Mapping[str, str]) -> Program:
         """Find the command on the agent's PATH."""
         command: list[str] = getattr(config, "command")  # noqa: B009 - the union's member is known by its kind
+        self.use_rules(None, config.screens)
         path = find_program(command[0], environ)
         if path is None:
             raise ProgramNotFound(
@@ -67,9 +69,10 @@ class ProgramAdapter:
         """Return nothing: it has no hooks."""
         return []
 
-    def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:  # noqa: ARG002
-        """Return nothing: its readiness is the watch's to find."""
-        return []
+    def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
+        """Find a question that a rule of the user's own knows: its readiness is the watch's to find."""
+        asked = self.question(screen, starting=True, work_dir=str(context.work_dir), ours=context.work_dir_is_ours)
+        return [] if asked is None else [asked]
 
     def composer(self, screen: str, typed: Typed) -> Composer:  # noqa: ARG002
         """Say that an unknown program's input line cannot be read."""

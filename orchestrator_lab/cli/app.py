@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator_lab.cli import alerts, guards, lifecycle, records, setup, talk
+from orchestrator_lab.cli import alerts, asked, guards, lifecycle, records, setup, talk
 from orchestrator_lab.cli.group import Commands
 
 __all__ = ["app"]
@@ -22,6 +22,7 @@ lifecycle.register(app)
 talk.register(app)
 alerts.register(app)
 guards.register(app)
+asked.register(app)
 records.register(app)
 setup.register(app)
 

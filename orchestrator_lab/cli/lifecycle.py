@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from orchestrator_lab.cli import common
+from orchestrator_lab.cli.asked import tell_dialogs
 from orchestrator_lab.cli.common import ClusterOption, JsonOption
 from orchestrator_lab.cli.guards import tell_guards
 
@@ -170,21 +171,7 @@ def _tell_started(facts: dict[str, Any], notes: list[str], *, lifetime: str) -> 
         console.print(f"[bold]{'end':<7}[/bold]orchestrator-lab shutdown {facts['name']}", soft_wrap=True)
     for note in notes:
         common.say_note(note)
-    _tell_dialogs(facts)
-
-
-def _tell_dialogs(facts: dict[str, Any]) -> None:
-    """Say how to answer the questions that programs put to their user."""
-    for agent in facts["agents"]:
-        dialog = agent["dialog"]
-        if dialog is None:
-            continue
-        options = f" ({' / '.join(map(str, dialog['options']))})" if dialog["options"] else ""
-        common.say_note(
-            f"{agent['name']} asks its user ({dialog['kind']}): {common.fold(str(dialog['subject'] or ''), 200)}"
-            f"{options}; "
-            f"answer it in its pane: orchestrator-lab attach {agent['name']} --cluster {facts['name']}"
-        )
+    tell_dialogs(facts)
 
 
 def _agents_table(facts: dict[str, Any]) -> RenderableType:
@@ -260,7 +247,7 @@ def _show_status(facts: dict[str, Any]) -> None:
 
         console.print()
         console.print(alert_lines(facts["alerts"]))
-    _tell_dialogs(facts)
+    tell_dialogs(facts)
     tell_guards(facts["guards"])
 
 
@@ -355,7 +342,7 @@ def restart(
         if not agent:
             cluster.restart()
     typer.echo(f"restarted {', '.join(agent) or cluster.name}")
-    _tell_dialogs(cluster.status())
+    tell_dialogs(cluster.status())
 
 
 def shutdown(

@@ -315,6 +315,8 @@ class AgentConfig(_Model):
         How it is looked after; the cluster's when omitted.
     limits : Limits
         How far it may go by itself, beside the cluster's limits.
+    screens : Path, optional
+        File with screen rules of your own, tried before the lab's.
     """
 
     name: Name = Field(description="a letter, then up to 31 letters, digits, '-' or '_'")
@@ -335,6 +337,7 @@ class AgentConfig(_Model):
     hang: HangPolicy | None = Field(default=None, description="when it makes no progress; the cluster's when omitted")
     dialogs: DialogPolicy | None = Field(default=None, description="who answers it; the cluster's when omitted")
     limits: Limits = Field(default_factory=Limits, description="how far it may go, beside the cluster's limits")
+    screens: FilePath | None = Field(default=None, description="screen rules of your own, tried before the lab's")
 
     @field_validator("role")
     @classmethod

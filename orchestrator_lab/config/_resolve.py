@@ -91,6 +91,13 @@ def resolve_agent(agent: AnyAgent, at: KeyPath, base: Path, text_base: Path, pro
             changes["instructions_file"] = path
         except ConfigError as error:
             problems.add((*at, "instructions_file"), error.message)
+    if agent.screens is not None:
+        try:
+            path = absolute(agent.screens, base)
+            read_text(path, "the file of screen rules")
+            changes["screens"] = path
+        except ConfigError as error:
+            problems.add((*at, "screens"), error.message)
     command = getattr(agent, "command", None)
     if command and "/" in command[0]:
         try:

@@ -35,6 +35,7 @@ from orchestrator_lab.agents.base import (
     clean_environment,
     well_formed,
 )
+from orchestrator_lab.agents.claude_screen import plain
 from orchestrator_lab.errors import AgentFailed, OrchestratorLabError
 from orchestrator_lab.runtime import new_token, private_dir, process_start_time
 from orchestrator_lab.schema import new_id
@@ -43,7 +44,7 @@ from orchestrator_lab.supervisor.launching import LaunchFiles
 from orchestrator_lab.supervisor.looking import Looking
 from orchestrator_lab.supervisor.remembered import Remembered
 from orchestrator_lab.supervisor.screenwatch import ScreenWatch
-from orchestrator_lab.supervisor.states import Facts, decide
+from orchestrator_lab.supervisor.states import Facts, deciding
 from orchestrator_lab.supervisor.supervision import Supervision
 from orchestrator_lab.supervisor.turnbook import TurnBook
 
@@ -140,6 +141,12 @@ class AgentRunner:
         self.doubt: str | None = None
         #: The usage limit that its program reported and that holds still.
         self.limited: Limited | None = None
+        #: Why its input line, which is always in sight, was not when it was looked at.
+        self.hidden: str | None = None
+        #: The rule by which its screen shows work that nothing reports.
+        self.shown: str | None = None
+        #: For each fact what it was when it was last decided by, and since when it is that.
+        self._since: dict[str, tuple[object, float]] = {}
         self.error: OrchestratorLabError | None = None
         self.last_screen = ""
         #: Turns whose tokens are still being read.
@@ -192,6 +199,10 @@ class AgentRunner:
             rows=rows,
             instructions_sha256=hashlib.sha256(instructions.encode()).hexdigest() if instructions else None,
         )
+        if self.adapter.screens_note is not None:
+            self.supervisor.journal.append(
+                "note", agent=self.name, level="warning", source="screen", text=self.adapter.screens_note
+            )
 
     def started(self, pane_id: str, pid: int, *, restart: int | None = None) -> None:
         """Take note of a process that was started in the pane."""
@@ -201,6 +212,7 @@ class AgentRunner:
         self.launching = self.was_adopted = False
         self.running, self.stopping, self.doubt, self.error = True, False, None, None
         self.returning = False
+        self.hidden = self.shown = None
         self.started_at = time.monotonic()
         self.supervision.began()
         self.supervisor.journal.append(
@@ -245,6 +257,8 @@ class AgentRunner:
         elif alive:
             # They may be asked for once more, or were asked for while nobody was there to note it.
             self._hold_for_tools()
+        if alive and self.dialog is not None and self.ready is not None and self.adapter.styled:
+            self.dialogs.look_soon()
         if alive:
             # A program that has long been quiet reports nothing more by itself.
             self.looks.arm(_STARTUP_QUIET_S if ready is None else self.adapter.doubt_quiet_s)
@@ -254,17 +268,8 @@ class AgentRunner:
         """Decide the state from the facts, and journal it when it changed."""
         if self.launching or (self.running and self.supervisor.rebuild.gone):
             return  # what is to be published follows in a moment
-        facts = Facts(
-            running=self.running,
-            ready=self.ready,
-            dialog=self.dialog.source if self.dialog else None,
-            turn=self.turn.source if self.turn else self.closing,
-            composing=self.delivering is not None,
-            doubt=self.doubt,
-            failed=self.error is not None,
-            limited=self.limited.source if self.limited else None,
-        )
-        state, source = decide(facts)
+        facts = self.known()
+        state, source, fact = deciding(facts)
         if state != self.state or not self.supervisor.journalled_state(self.name):
             previous, self.state = self.state, state
             self.supervisor.note_state(self.name)
@@ -276,9 +281,79 @@ class AgentRunner:
                 state=state,
                 previous=previous if previous != state else None,
                 votes=facts.votes(),
+                decision=fact,
             )
         self.looks.follow(self.looks.closely())
         self.supervisor.ledger.poke()
+
+    def known(self) -> Facts:
+        """Return what is known of it now, and since when."""
+        now = time.monotonic()
+        marks: dict[str, object] = {
+            "running": (self.running, self.pid),
+            "ready": self.ready,
+            "dialog": self.dialog_id,
+            "turn": self.turn.turn_id if self.turn else self.closing,
+            "composing": self.delivering.message_id if self.delivering else None,
+            "limited": self.limited,
+            "shown": self.shown,
+            "doubt": self.doubt,
+            "hidden": self.hidden,
+        }
+        for name, mark in marks.items():
+            if name not in self._since or self._since[name][0] != mark:
+                self._since[name] = (mark, now)
+        ages = {name: now - since for name, (_, since) in self._since.items()}
+        if self.last_activity:
+            ages["terminal"] = now - self.last_activity
+        return Facts(
+            running=self.running,
+            ready=self.ready,
+            dialog=self.dialog.source if self.dialog else None,
+            turn=self.turn.source if self.turn else self.closing,
+            composing=self.delivering is not None,
+            doubt=self.doubt,
+            failed=self.error is not None,
+            limited=self.limited.source if self.limited else None,
+            shown=self.shown,
+            hidden=self.hidden,
+            ages=ages,
+        )
+
+    async def explain(self) -> dict[str, Any]:
+        """Return why it is in its state: the votes with their ages, and what its screen shows by which rule."""
+        screen, title = "", ""
+        if self.pane_id is not None:
+            screen = await self.supervisor.screen(self, escapes=self.adapter.styled)
+            title = "".join(
+                await self.supervisor.tmux.run(
+                    self.supervisor.driver.run, "display-message", "-p", "-t", self.pane_id, "#{pane_title}"
+                )
+            )
+            await self.looks.look_at_rest()
+        text = plain(screen)
+        facts = self.known()
+        state, source, fact = deciding(facts)
+        rules = self.adapter.screens
+        return {
+            "agent": self.name,
+            "state": state,
+            "source": source,
+            "decision": fact,
+            "votes": facts.votes(),
+            "screen": {
+                "input_line": self.adapter.composer(screen, Typed("", "")) if self.adapter.styled else None,
+                "title": title,
+                "rules": rules.file or None,
+                "measured": rules.measured or None,
+                "note": self.adapter.screens_note,
+                "matched": [
+                    {"rule": rule.name, "region": rule.region, "means": rule.dialog or rule.state, "line": line}
+                    for rule, line in self.adapter.matches(text, starting=self.ready is None, title=title)
+                ],
+            },
+            "dialog": self.describe()["dialog"],
+        }
 
     async def exited(self, exit: PaneExit) -> None:  # noqa: A002 - tmux's word
         """Settle everything that hung on the process."""
@@ -321,7 +396,7 @@ class AgentRunner:
             exit_code=exit.status,
             signal=exit.signal,
         )
-        self.dialogs.close("program", "gone with the program", "process")
+        self.dialogs.close_all(None, "gone with the program", "process")
         self.supervision.ended(exit)
         self.turns.ended_in_turn()
         if not self.supervision.pending:
@@ -359,7 +434,7 @@ class AgentRunner:
             return
         self.running = self.launching = False
         self.supervisor.journal.append("agent.exited", agent=self.name, source="process", reason="tmux")
-        self.dialogs.close("program", "gone with the program", "process")
+        self.dialogs.close_all(None, "gone with the program", "process")
         self.turns.ended_in_turn()
         self.publish()
 
@@ -395,10 +470,11 @@ class AgentRunner:
 
     # evidence -----------------------------------------------------------------------------------
 
-    def hook(self, payload: Mapping[str, Any]) -> None:
-        """Take in one hook of the program."""
+    def hook(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Take in one hook of the program; return what it is to be told, None when it waits for nothing."""
         self.last_report = time.monotonic()
         self.apply(self.adapter.hook(well_formed(payload)))
+        return self.dialogs.take_reply()
 
     def tools_were_listed(self) -> None:
         """Take note that the program's MCP client asked for the tools, and got them."""
@@ -467,12 +543,12 @@ class AgentRunner:
         on_screen = self.session_ready.source == "screen" and not self.looks.starts_on_screen
         if not self.bracketed_paste and not on_screen:
             return
-        self.dialogs.close("human", None, "screen")
         self._now_ready(self.session_ready.source)
 
     def _now_ready(self, source: str) -> None:
         self.ready = source
         self.supervision.served = True
+        self.dialogs.close("human", None, "screen")
         self._hold_for_tools()
         self.supervisor.journal.append("agent.ready", agent=self.name, source=source)
         self.publish()
@@ -543,6 +619,7 @@ class AgentRunner:
                 "kind": self.dialog.kind,
                 "subject": self.dialog.subject,
                 "options": list(self.dialog.options),
+                "opened_at": self.dialogs.opened_at,
             },
             "error": None if self.error is None else self.error.message,
         }

@@ -71,6 +71,8 @@ class Api:
             ("DELETE", "/agents/{name}", self._remove),
             ("GET", "/agents/{name}/screen", self._screen),
             ("GET", "/agents/{name}/attach", self._attach),
+            ("GET", "/agents/{name}/explain", self._explain),
+            ("POST", "/agents/{name}/dialog", self._answer),
             ("POST", "/agents/{name}/interrupt", self._interrupt),
             ("POST", "/agents/{name}/restart", self._restart),
             ("POST", "/agents/{name}/stop", self._stop),
@@ -244,12 +246,30 @@ class Api:
         runner = self._supervisor.runner(request.path_params["name"])
         escapes = request.query_params.get("escapes") == "1"
         history = int(_number(request, "history", 0))
-        return JSONResponse({"screen": await self._supervisor.screen(runner, escapes=escapes, history=history)})
+        screen = await self._supervisor.screen(runner, escapes=escapes, history=history)
+        await runner.looks.look_at_rest()
+        return JSONResponse({"screen": screen})
+
+    async def _explain(self, request: Request) -> Response:
+        return JSONResponse(await self._supervisor.runner(request.path_params["name"]).explain())
 
     async def _attach(self, request: Request) -> Response:
         read_only = request.query_params.get("read_only") == "1"
         name = request.path_params.get("name")
         return JSONResponse({"argv": self._supervisor.attach(name, read_only=read_only)})
+
+    async def _answer(self, request: Request) -> Response:
+        """Answer a dialog, by its id: an answer to one that is gone must not meet the next."""
+        runner = self._supervisor.runner(request.path_params["name"])
+        body = await _body(request)
+        dialog_id, option = body.get("dialog_id"), body.get("option")
+        if not isinstance(dialog_id, str) or isinstance(option, bool) or not isinstance(option, str | int):
+            raise ConfigError("an answer needs 'dialog_id', and 'option': a label, allow, deny, or a number from 1")
+        answer_id = body.get("answer_id")
+        label = await runner.dialogs.answer(
+            dialog_id, option, answer_id=answer_id if isinstance(answer_id, str) else None
+        )
+        return JSONResponse({"option": label, "agent": runner.describe()})
 
     async def _interrupt(self, request: Request) -> Response:
         await self._supervisor.lifecycle.interrupt(request.path_params["name"])

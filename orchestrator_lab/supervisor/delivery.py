@@ -257,7 +257,9 @@ class Mailbox:
             return False
         if message.when == "now":
             return runner.doubt is None and runner.closing is None
-        return runner.state == "idle" and runner.turn is None
+        # An input line that is out of sight is waited for by whoever has something to write into it.
+        rests = runner.state == "idle" or (runner.hidden is not None and runner.state == "unknown" and not runner.doubt)
+        return rests and runner.turn is None
 
     async def _deliver(self, message: Message) -> None:
         runner = self._runner
@@ -350,7 +352,7 @@ class Mailbox:
         try:
             while True:
                 seen = runner.activity
-                held = await self._composer(_NOTHING) if reports else await runner.watch.free()
+                held = await self._held_now()
                 if not self._may_write(message) or message.final:
                     return False
                 if held == "empty" or (held == "unknown" and reports and not runner.adapter.styled):
@@ -432,6 +434,20 @@ class Mailbox:
             patience = _UNLIKE_S if held == "other" else runner.adapter.echo_timeout_s
             if time.monotonic() - began >= patience:
                 return
+
+    async def _held_now(self) -> Composer:
+        """Look at the input line before anything is written, and let the state follow what is seen."""
+        runner = self._runner
+        if not runner.adapter.reports:
+            held = await runner.watch.free()
+            if held == "unknown" or runner.hidden is not None:
+                await runner.looks.look_at_rest()
+            return held
+        screen = await runner.supervisor.screen(runner, escapes=runner.adapter.styled)
+        held = runner.adapter.composer(screen, _NOTHING)
+        if held == "unknown" or runner.hidden is not None:
+            runner.looks.saw(screen)
+        return held
 
     async def _composer(self, typed: Typed) -> Composer:
         runner = self._runner

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.agents.base import (
     Typed,
 )
+from orchestrator_lab.agents.claude_screen import plain
+from orchestrator_lab.agents.menu import read_menu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +28,12 @@ logger = logging.getLogger(__name__)
 _STARTUP_LOOK_S = 0.05
 #: Without any report for this long after the terminal is ready, the screen alone may say so (hooks forbidden).
 _SCREEN_READY_S = 6.0
+#: A start whose screen stands still this long asks something: with a menu in sight, and without, in seconds.
+_MENU_QUIET_S, _ODD_QUIET_S = 1.5, 6.0
+#: An input line that is out of sight for less than this is being drawn, in seconds.
+_UNSEEN_S = 0.3
+#: A screen is believed to show work that nothing reports this long after the last turn, in seconds.
+_SHOWN_S = 2.0
 #: Nothing was told yet: no interval is negative.
 _UNTOLD = -1.0
 
@@ -48,6 +56,8 @@ class Looking:
         #: How closely the keeper was told to follow the pane.
         self._followed: float | None = _UNTOLD
         self._quiet: asyncio.TimerHandle | None = None
+        #: Since when the input line of an agent at rest is not in sight.
+        self._unseen: float | None = None
 
     def follow(self, every_s: float | None) -> None:
         """Have the keeper tell this pane's activity at most so often; None: only when its modes change."""
@@ -139,28 +149,108 @@ class Looking:
         """Read the screen or the record, where no better evidence came while the pane was quiet."""
         if self._runner.watch.watch is not None:
             await self._runner.watch.look()
+            if self._looked_at():
+                await self.look_at_rest()
         elif self._runner.ready is None:
             await self._look_at_start()
-        elif (
-            self._runner.turn is not None and time.monotonic() - self._runner.last_activity >= self._doubt_quiet_s - 0.1
-        ):
-            await self._runner.turns.reconcile()
-        elif self._runner.doubt is not None and self._runner.delivering is None:
-            screen = await self._runner.supervisor.screen(self._runner, escapes=self._runner.adapter.styled)
-            if self._runner.adapter.composer(screen, Typed("", "")) == "empty":
-                self._runner.doubt = None
-                self._runner.publish()
+        elif self._runner.turn is not None:
+            if time.monotonic() - self._runner.last_activity >= self._doubt_quiet_s - 0.1:
+                await self._look_at_work()
+        elif self._looked_at():
+            await self.look_at_rest()
+
+    async def look_at_rest(self) -> None:
+        """Look at an agent that seems to rest: nothing tells of what a person at its pane does."""
+        runner = self._runner
+        if not self._rests():
+            return
+        if runner.adapter.styled:
+            self.saw(await runner.supervisor.screen(runner, escapes=True))
+        elif runner.watch.watch is not None and runner.watch.watch.prompt is not None:
+            held = await runner.watch.free()
+            if self._rests():
+                self.out_of_sight(None if held != "unknown" else await runner.supervisor.screen(runner))
+
+    def _rests(self) -> bool:
+        """Tell whether nothing that is known speaks against its being idle."""
+        runner = self._runner
+        busy = runner.dialog is not None or runner.turn is not None or runner.closing or runner.delivering is not None
+        return runner.running and runner.ready is not None and not busy
+
+    async def _look_at_work(self) -> None:
+        """See whether a turn is over that nothing reports, or whether its program asks something unheard."""
+        runner = self._runner
+        if await runner.turns.reconcile() or runner.dialog is not None or not runner.adapter.styled:
+            return
+        screen = await runner.supervisor.screen(runner, escapes=True)
+        if runner.turn is None or runner.dialog is not None:
+            return
+        if runner.adapter.composer(screen, Typed("", "")) == "unknown":
+            asked = runner.adapter.question(plain(screen))
+            if asked is not None:
+                runner.apply([asked])
+
+    def _looked_at(self) -> bool:
+        """Tell whether an agent at rest is worth a look: something spoke against its being idle."""
+        runner = self._runner
+        return self._unseen is not None or any((runner.doubt, runner.hidden, runner.shown))
+
+    def saw(self, screen: str) -> None:
+        """Take in the screen, with escapes, of an agent whose input line is always in sight when it rests."""
+        runner = self._runner
+        if not self._rests() or not runner.adapter.styled:
+            return
+        held = runner.adapter.composer(screen, Typed("", ""))
+        if held == "unknown":
+            self.out_of_sight(screen)
+            return
+        before = (runner.doubt, runner.shown)
+        if held == "empty":
+            runner.doubt = None
+        rule = runner.adapter.state_rule(plain(screen)) if self._long_rested() else None
+        runner.shown = rule.name if rule is not None and rule.state == "busy" else None
+        if runner.shown is not None:
+            self.arm(_SHOWN_S)
+        if before != (runner.doubt, runner.shown):
+            runner.publish()
+        self.out_of_sight(None)
+
+    def out_of_sight(self, screen: str | None) -> None:
+        """Take note that an input line is not in sight on this screen; None: that it is.
+
+        One that is out of sight for a moment is being drawn. One that stays away says that nobody knows what its
+        program does, unless a rule knows the question in its place.
+        """
+        runner = self._runner
+        if screen is None:
+            self._unseen = None
+            if runner.hidden is not None:
+                runner.hidden = None
+                runner.publish()
+            return
+        now = time.monotonic()
+        if self._unseen is None:
+            self._unseen = now
+        if now - self._unseen < _UNSEEN_S:
+            self.arm(_UNSEEN_S)
+            return
+        asked = runner.adapter.question(plain(screen))
+        if asked is not None:
+            self._unseen = runner.hidden = None
+            runner.apply([asked])
+        elif runner.hidden is None:
+            runner.hidden = "its input line is not in sight"
+            runner.publish()
+
+    def _long_rested(self) -> bool:
+        """Tell whether its last turn is long over: a screen may show the end of it for a moment."""
+        return self._runner.known().ages["turn"] > _SHOWN_S
 
     async def _look_at_start(self) -> None:
         if self._runner.context is None:
             return
         screen = await self._runner.supervisor.screen(self._runner)
-        found = self._runner.adapter.startup(screen, context=self._runner.context)
-        if found:
-            self._runner.apply(found)
-        elif self._runner.dialog is not None and self._runner.dialog.source == "screen":
-            self._runner.dialogs.close("human", None, "screen")
-            self._runner.publish()
+        self.start_question(screen)
         waited = time.monotonic() - self._runner.started_at
         if self._starting():
             blank = self._runner.typed or self._runner.adapter.typed("")
@@ -176,6 +266,39 @@ class Looking:
                 self.arm(1.0)
         elif self._runner.dialog is not None:
             self.arm(1.0)
+
+    def start_question(self, screen: str) -> None:
+        """Find, or miss, the question of a program that is not ready, on its screen without escapes.
+
+        A screen that stands still, is not empty and shows no input line asks something as well: soon when there is a
+        menu on it, after a while when not. It is never answered by the lab.
+        """
+        runner = self._runner
+        if runner.context is None:
+            return
+        found = runner.adapter.startup(screen, context=runner.context)
+        if found:
+            runner.apply(found)
+            return
+        dialog = runner.dialog
+        if dialog is not None and dialog.source == "screen":
+            same = dialog.kind == "unknown" and runner.adapter.unknown(screen).subject == dialog.subject
+            if same:
+                self.arm(_LOOSELY_S)
+            else:
+                runner.dialogs.close("human", None, "screen")
+                runner.publish()
+            return
+        if runner.session_ready is not None or dialog is not None or not screen.strip():
+            return
+        if runner.adapter.styled and runner.adapter.composer(screen, Typed("", "")) != "unknown":
+            return
+        patience = _MENU_QUIET_S if read_menu(screen) is not None else _ODD_QUIET_S
+        quiet = time.monotonic() - max(runner.last_activity, runner.started_at)
+        if quiet >= patience:
+            runner.apply([runner.adapter.unknown(screen)])
+        else:
+            self.arm(max(0.05, min(_LOOSELY_S, patience - quiet)))
 
     def _starting(self) -> bool:
         """Tell whether the program lives and neither takes input nor asks anything yet."""

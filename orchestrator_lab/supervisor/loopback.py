@@ -97,12 +97,17 @@ class Loopback:
         if isinstance(hook_id, str) and not self._seen.add(hook_id):
             return 200, {}
         step("told")
+        reply = None
         try:
-            runner.hook(payload)
+            reply = runner.hook(payload)
+            if reply is not None:
+                # What a policy decided is on the disk before the program acts on it.
+                await self._supervisor.journal.asynced()
         except OrchestratorLabError as error:
             logger.warning("hook of %s: %s", runner.name, error)
+            reply = None
         step("noted")
-        return 200, {}
+        return 200, reply or {}
 
     async def _message(self, request: Request) -> Response:
         runner = self._agent(request)

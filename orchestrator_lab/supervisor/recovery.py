@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 
 from orchestrator_lab import __version__
 from orchestrator_lab.agents import adapter_for
-from orchestrator_lab.agents.base import DialogSeen, clean_environment
+from orchestrator_lab.agents.base import clean_environment
 from orchestrator_lab.config import Agent
 from orchestrator_lab.errors import ConfigError, ProgramNotFound, TmuxError
 from orchestrator_lab.supervisor.archive import NOWHERE
@@ -375,18 +375,6 @@ def _tools_listed(events: list[Event], name: str) -> bool:
     return False
 
 
-def _open_dialog(events: list[Event], name: str) -> DialogSeen | None:
-    for event in reversed(events):
-        if event.agent == name and event.event in {"dialog.answered", "agent.started"}:
-            return None
-        if event.agent == name and event.event == "dialog.opened":
-            facts = event.attributes
-            return DialogSeen(
-                event.source or "screen", facts["kind"], facts.get("subject", ""), tuple(facts.get("options", ()))
-            )
-    return None
-
-
 def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: list[Event]) -> AgentRunner:
     """Make a runner for an agent whose pane lives on, or was lost with its tmux server."""
     kept: dict[str, Any] = {}
@@ -445,7 +433,7 @@ def _adopt(supervisor: Supervisor, name: str, pane: PaneInfo | None, events: lis
         # One whose end nobody has seen yet is taken for alive until its end is journalled with all that hangs on it.
         alive=not pane.dead or _runs(events, name),
         ready=_ready_source(events, name),
-        dialog=_open_dialog(events, name),
+        dialog=runner.dialogs.restore(events),
         tools_listed=_tools_listed(events, name),
     )
     return runner

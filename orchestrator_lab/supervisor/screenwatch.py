@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.agents.base import Accepted, FirstOutput, TurnEnded, Watch
-from orchestrator_lab.agents.menu import read_menu
+from orchestrator_lab.agents.menu import question, read_menu
 from orchestrator_lab.agents.program import extract_reply, prompt_start, strip_echo
 
 if TYPE_CHECKING:
@@ -199,6 +199,8 @@ class ScreenWatch:
             if watch.ready is not None:
                 self._prompt_line = _without_digits(line)
             runner.is_ready("screen")
+        elif watch.ready is not None or watch.ready_marker is not None:
+            runner.looks.start_question(await supervisor.screen(runner))
 
     async def free(self) -> Composer:
         """Say what the input line holds, as far as the prompt before the cursor tells.
@@ -268,23 +270,31 @@ class ScreenWatch:
         """Take the input for accepted on the evidence of its echo, or of its having been read."""
         self._runner.apply([Accepted(source, prompt)])
 
-    async def choose(self, label: str) -> bool:
-        """Choose a menu's option by its label; Enter is pressed only on the option that carries it."""
+    async def choose(self, label: str, *, about: str = "") -> bool:
+        """Choose a menu's option by its label; Enter is pressed only on the option that carries it.
+
+        Parameters
+        ----------
+        label : str
+            The option's label, or its beginning.
+        about : str
+            Letters, without blanks, that the question must hold.
+
+        Returns
+        -------
+        bool
+            False when the option is not there, or could not be moved to; Enter was not pressed then.
+        """
         runner = self._runner
         if runner.pane_id is None:
             return False
         driver, thread = runner.supervisor.driver, runner.supervisor.tmux
         deadline = time.monotonic() + _MENU_WAIT_S
         while time.monotonic() < deadline:
-            menu = read_menu(await runner.supervisor.screen(runner))
-            wanted = menu.find(label) if menu is not None else None
-            if menu is None or wanted is None or menu.selected is None:
-                return False
-            if menu.selected == wanted:
-                await thread.run(driver.enter, runner.pane_id)
-                return True
             seen = runner.activity
-            await thread.run(driver.press, runner.pane_id, "Down" if wanted > menu.selected else "Up")
+            step = await thread.run(_step, driver, runner.pane_id, label, about)
+            if step != "moved":
+                return step == "entered"
             try:
                 await asyncio.wait_for(seen.wait(), 0.5)
             except TimeoutError:
@@ -310,6 +320,23 @@ def _without_digits(line: str) -> str:
 
 
 # on the thread of tmux ------------------------------------------------------------------------------
+
+
+def _step(driver: TmuxDriver, pane: str, label: str, about: str) -> str:
+    """Press Enter on a menu's option, or the key that leads to it; nothing lies between the look and the key.
+
+    Returns ``entered``, ``moved``, or ``lost`` when the option is not there.
+    """
+    screen = driver.capture(pane)
+    menu = read_menu(screen)
+    wanted = menu.find(label) if menu is not None else None
+    if menu is None or wanted is None or menu.selected is None or about not in "".join(question(screen).split()):
+        return "lost"
+    if menu.selected == wanted:
+        driver.enter(pane)
+        return "entered"
+    driver.press(pane, "Down" if wanted > menu.selected else "Up")
+    return "moved"
 
 
 def _place(driver: TmuxDriver, pane: str) -> _Place:

@@ -21,7 +21,7 @@ __all__ = ["take_reports"]
 logger = logging.getLogger(__name__)
 
 
-def take_reports(folder: Path, deal: Callable[[dict[str, Any]], None]) -> int:
+def take_reports(folder: Path, deal: Callable[[dict[str, Any]], object]) -> int:
     """Hand over the reports that wait in a folder, oldest first, and remove them.
 
     Parameters

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Facts", "decide"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Facts", "decide", "deciding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,12 @@ class Facts:
         It never became ready, or ended by itself.
     limited : str or None
         Source that said that its account's usage limit is reached.
+    shown : str or None
+        The screen rule by which its screen shows work that nothing reports.
+    hidden : str or None
+        Why an input line that is always in sight is not.
+    ages : mapping of str to float
+        For how long each fact holds, in seconds, by its name here; ``terminal``: since the pane was last written to.
     """
 
     running: bool
@@ -39,21 +49,74 @@ class Facts:
     doubt: str | None = None
     failed: bool = False
     limited: str | None = None
+    shown: str | None = None
+    hidden: str | None = None
+    ages: Mapping[str, float] = field(default_factory=dict)
 
-    def votes(self) -> dict[str, str]:
-        """Return what each source says, for the journal."""
-        votes = {"process": "alive" if self.running else "gone"}
-        if self.ready:
-            votes[self.ready] = "ready"
-        if self.turn:
-            votes[self.turn] = "busy"
-        if self.dialog:
-            votes[self.dialog] = "waiting"
-        if self.limited:
-            votes[self.limited] = "limited"
-        if self.doubt:
-            votes["doubt"] = self.doubt
-        return votes
+    def votes(self) -> list[dict[str, Any]]:
+        """Return what each fact says, with its source and its age, for the journal.
+
+        Examples
+        --------
+        >>> Facts(running=True, ready="hook", ages={"ready": 2.0}).votes()[1]
+        {'fact': 'ready', 'source': 'hook', 'says': 'idle', 'age_s': 2.0}
+        """
+        said: list[tuple[str, str | None, str]] = [("running", "process", "alive" if self.running else "gone")]
+        said.append(("ready", self.ready, "idle"))
+        said.append(("dialog", self.dialog, "waiting"))
+        said.append(("turn", self.turn, "busy"))
+        said.append(("composing", "terminal" if self.composing else None, "busy"))
+        said.append(("limited", self.limited, "limited"))
+        said.append(("shown", "screen" if self.shown else None, f"busy: {self.shown}"))
+        said.append(("doubt", "screen" if self.doubt else None, f"unknown: {self.doubt}"))
+        said.append(("hidden", "screen" if self.hidden else None, f"unknown: {self.hidden}"))
+        said.append(("terminal", "terminal" if "terminal" in self.ages else None, "written to"))
+        found: list[dict[str, Any]] = []
+        for fact, source, says in said:
+            if source is not None:
+                age = self.ages.get(fact)
+                vote = {"fact": fact, "source": source, "says": says}
+                found.append(vote if age is None else {**vote, "age_s": round(age, 3)})
+        return found
+
+
+def deciding(facts: Facts) -> tuple[str, str, str]:
+    """Return an agent's state, the source that decides it, and the fact.
+
+    Parameters
+    ----------
+    facts : Facts
+        What is known.
+
+    Returns
+    -------
+    tuple of str
+        One of the states of the schema, a source, and the name of one of the facts.
+
+    Examples
+    --------
+    >>> deciding(Facts(running=True, ready="hook", turn="hook"))
+    ('busy', 'hook', 'turn')
+    """
+    if not facts.running:
+        return ("failed" if facts.failed else "exited"), "process", "running"
+    if facts.dialog:
+        return "waiting", facts.dialog, "dialog"
+    if not facts.ready:
+        return "starting", "process", "running"
+    if facts.turn:
+        return "busy", facts.turn, "turn"
+    if facts.composing:
+        return "busy", "terminal", "composing"
+    if facts.limited:
+        return "limited", facts.limited, "limited"
+    if facts.shown:
+        return "busy", "screen", "shown"
+    if facts.doubt:
+        return "unknown", "screen", "doubt"
+    if facts.hidden:
+        return "unknown", "screen", "hidden"
+    return "idle", facts.ready, "ready"
 
 
 def decide(facts: Facts) -> tuple[str, str]:
@@ -76,18 +139,4 @@ def decide(facts: Facts) -> tuple[str, str]:
     >>> decide(Facts(running=True, ready="hook", turn="hook", dialog="screen"))
     ('waiting', 'screen')
     """
-    if not facts.running:
-        return ("failed" if facts.failed else "exited"), "process"
-    if facts.dialog:
-        return "waiting", facts.dialog
-    if not facts.ready:
-        return "starting", "process"
-    if facts.turn:
-        return "busy", facts.turn
-    if facts.composing:
-        return "busy", "terminal"
-    if facts.limited:
-        return "limited", facts.limited
-    if facts.doubt:
-        return "unknown", "screen"
-    return "idle", facts.ready
+    return deciding(facts)[:2]

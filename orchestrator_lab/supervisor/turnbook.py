@@ -262,7 +262,7 @@ class TurnBook:
         if ended.reason == "interrupted" and self._runner.dialogs.undecided is not None:
             self._runner.dialogs.closed(DialogClosed(ended.source, self._runner.dialogs.undecided[1], "deny"))
         if self._runner.dialog is not None and self._runner.ready is not None:
-            self._runner.dialogs.close("human", "deny" if ended.reason == "interrupted" else None, ended.source)
+            self._runner.dialogs.close_all("human", "deny" if ended.reason == "interrupted" else None, ended.source)
         if ended.limited is not None:
             # First of all, so that nothing that follows from the end is typed into the limit.
             self._runner.supervisor.guards.breakers.report(self._runner, ended.limited)

@@ -199,9 +199,33 @@ def test_a_permission_denied_ends_the_turn(lab: CodexLab) -> None:
     lab.key("Escape")
     with pytest.raises(TurnFailed, match="interrupted"):
         denied.result(timeout=30)
+    again = ada.send("may I three")
+    chosen = lab.until(lambda: ada.dialog).answer("deny")
+    assert chosen.startswith("No")
+    with pytest.raises(TurnFailed, match="interrupted"):
+        again.result(timeout=30)
+    assert [row["decision"] for row in dialogs_df(lab.cluster.run).to_dict("records")][-2:] == ["deny", "deny"]
     assert ada.state == "idle"
     assert ada.facts["dialog"] is None
     assert ada.ask("count", timeout=30).reply.startswith("text number")
+
+
+def test_a_permission_is_answered_by_label_and_by_policy(lab: CodexLab, codex_command: str) -> None:
+    ada = lab.cluster["ada"]
+    allowed = ada.send("may I four")
+    assert lab.until(lambda: ada.dialog).answer("allow").startswith("Yes, proceed")
+    assert "four" in allowed.result(timeout=30)
+    policy = {"allow": ["Bash(echo *)"], "deny": ["Bash(echo no*)"]}
+    eve = lab.cluster.add({"name": "eve", "kind": "codex", "command": codex_command, "dialogs": policy})
+    assert "five" in str(eve.ask("may I five", timeout=60).reply)
+    with pytest.raises(TurnFailed, match="interrupted"):
+        eve.ask("may I no", timeout=60)
+    rows = dialogs_df(lab.cluster.run, agents="eve").to_dict("records")
+    assert [(row["answered_by"], row["decision"]) for row in rows] == [("policy", "allow"), ("policy", "deny")]
+    answered = [one for one in lab.cluster.events() if one.event == "dialog.answered" and one.agent == "eve"]
+    rules = [one.attributes["rule"] for one in answered]
+    assert rules == ["allow: Bash(echo *)", "deny: Bash(echo no*)"]
+    lab.cluster.remove("eve")
 
 
 def test_tools_that_fail_are_told(lab: CodexLab) -> None:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_lab.agents import adapter_for
-from orchestrator_lab.agents.base import Accepted, DialogSeen, ToolEnded, ToolStarted, TurnEnded
+from orchestrator_lab.agents.base import Accepted, ToolEnded, ToolStarted, TurnEnded
 from orchestrator_lab.agents.codex import CodexAdapter, to_toml
 from orchestrator_lab.agents.codex_rollout import RolloutTail
-from orchestrator_lab.agents.codex_screen import read_composer, read_question
+from orchestrator_lab.agents.codex_screen import read_composer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -287,7 +287,7 @@ def test_the_composer(screen: str, text: str, held: str) -> None:
 @pytest.mark.parametrize(
     ("above", "options", "kind", "subject"),
     [
-        ("  Trust this folder? Codex can read", ["Trust and continue", "Back"], "trust", "work folder"),
+        ("  Trust this folder? Codex can read", ["Trust and continue", "Back"], "trust", "/w"),
         ("  Hooks need review\n  1 hook is new", ["Review hooks", "Trust all and continue"], "trust", "hooks"),
         ("  Choose how you want to use Codex.", ["Sign in with ChatGPT", "Sign in another way"], "login", "login"),
         (
@@ -303,19 +303,28 @@ def test_the_composer(screen: str, text: str, held: str) -> None:
 )
 def test_questions_are_named(above: str, options: list[str], kind: str, subject: str) -> None:
     rows = "\n".join(f"{'›' if number == 0 else ' '} {number + 1}. {option}" for number, option in enumerate(options))
-    asked = read_question(f"{above}\n\n{rows}\n\n  enter to confirm")
-    assert asked == DialogSeen("screen", kind, subject, tuple(options))
+    asked = _codex().question(f"{above}\n\n{rows}\n\n  enter to confirm", starting=True, work_dir="/w", ours=True)
+    assert asked is not None
+    assert (asked.kind, asked.subject, asked.options) == (kind, subject, tuple(options))
+    assert asked.answer == ("Trust and continue" if subject == "/w" else None)
+    assert (asked.rule is None) == (kind == "unknown")
+
+
+def _codex() -> CodexAdapter:
+    adapter = CodexAdapter()
+    adapter.use_rules("0.169.0")
+    return adapter
 
 
 def test_no_question_where_the_composer_is() -> None:
-    assert read_question("› 1. one\n  2. two" + FOOT) is None
-    assert read_question("• working") is None
+    assert _codex().question("› 1. one\n  2. two" + FOOT) is None
+    assert _codex().question("• working") is None
 
 
 @given(st.text(max_size=200))
 def test_no_screen_breaks_the_reader(screen: str) -> None:
     read_composer(screen, "text")
-    read_question(screen)
+    _codex().question(screen)
 
 
 # configuration ------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ With ``--settings`` it speaks the protocol of the lab's chat program (hooks, tra
 script is a JSON object of :data:`DEFAULTS`; ``on_start`` lists actions. More actions may be written, one JSON object a
 line, to the pipe ``TRUTH.jsonl.ctl`` at any time; each is logged as ``control`` when it is done:
 
-``{"set": {...}}`` options · ``{"do": "dialog", "kind": "trust|permission|update|choice"}`` · ``{"do": "close"}`` ·
+``{"set": {...}}`` options · ``{"do": "dialog", "kind": "trust|permission|update|choice|riddle", "command": ...}`` ·
+``{"do": "close"}`` · ``{"do": "blank"}`` (nothing on the screen but a line that explains nothing) ·
 ``{"do": "draft", "text": ...}`` (as a person would type it) · ``{"do": "work", "ms": ...}`` · ``{"do": "hang"}`` ·
 ``{"do": "crash", "signal": 9}`` · ``{"do": "exit", "status": 1}`` · ``{"do": "flood", "bytes": ...}`` ·
 ``{"do": "garbage"}`` · ``{"do": "limit"}``
@@ -79,7 +80,10 @@ DIALOGS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "permission": ("May I run `rm -r build`?", ("Yes", "Yes, and do not ask again", "No, and say what to do"), 2),
     "update": ("A new version is there.", ("Update now", "Skip this version"), 1),
     "choice": ("Which one?", ("The first", "The second", "Cancel"), 2),
+    "riddle": ("Nobody has seen this question before.", ("Erase everything", "Leave"), 1),
 }
+#: What a permission is asked for unless the script says otherwise.
+COMMAND = "rm -r build"
 
 
 class Fake:
@@ -100,6 +104,8 @@ class Fake:
         self.shelf: list[str] = []
         self.queue: deque[str] = deque()
         self.dialog: str | None = None
+        self.command = COMMAND
+        self.blank = False
         self.selected = 0
         self.turn_ends: float | None = None
         self.turn_prompt = ""
@@ -244,13 +250,16 @@ class Fake:
             self._apply()
         what = action.get("do")
         if what == "dialog":
+            self.command = str(action.get("command", COMMAND))
             self._ask(action["kind"])
         elif what == "close":
             self._answered("closed")
+        elif what == "blank":
+            self.blank = True
         elif what == "draft":
             self.draft += str(action["text"])
         elif what == "clear":
-            self.draft = ""
+            self.draft, self.blank = "", False
         elif what == "work":
             self._begin_turn("", float(action["ms"]))
         elif what == "hang":
@@ -287,11 +296,18 @@ class Fake:
 
     def _ask(self, kind: str) -> None:
         title, options, self.selected = DIALOGS[kind]
+        title = title.replace(COMMAND, self.command)
         self.dialog = kind
         self.note("dialog", kind=kind, options=list(options))
         if self.options["dialog_hooks"]:
             self.hooks.send(
-                "Notification", notification_type="dialog_opened", kind=kind, subject=title, options=list(options)
+                "Notification",
+                notification_type="dialog_opened",
+                kind=kind,
+                subject=title,
+                options=list(options),
+                tool_name="Bash" if kind == "permission" else None,
+                tool_input={"command": self.command} if kind == "permission" else None,
             )
         self.become("dialog")
 
@@ -489,18 +505,23 @@ class Fake:
         dialog = None
         if self.dialog is not None:
             title, options, _ = DIALOGS[self.dialog]
-            dialog = (title, options, self.selected)
+            dialog = (title.replace(COMMAND, self.command), options, self.selected)
         always = self.reports if self.options["busy_prompt"] is None else bool(self.options["busy_prompt"])
         busy = self.turn_ends is not None
         self.screen.draw(
             self.options["layout"],
-            prompt=str(self.options["prompt"]) if self.ready and (always or not busy) else None,
+            prompt=str(self.options["prompt"]) if self.ready and (always or not busy) and not self.blank else None,
             draft=shown,
             ghost=str(self.options["ghost"]),
-            status="✻ Working… (esc to interrupt)" if busy else "" if self.ready else "starting …",
+            status="✻ Working… (esc to interrupt)" if busy else self._notice(),
             queued=len(self.queue),
             dialog=dialog,
         )
+
+    def _notice(self) -> str:
+        if self.blank:
+            return "press any key"
+        return "" if self.ready else "starting …"
 
 
 def main(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_lab.schema import TABLES
-from orchestrator_lab.supervisor.states import Facts, decide
+from orchestrator_lab.supervisor.states import Facts, decide, deciding
 
 sources = st.sampled_from([None, "hook", "transcript", "screen"])
 facts = st.builds(
@@ -19,6 +19,8 @@ facts = st.builds(
     composing=st.booleans(),
     doubt=st.sampled_from([None, "holds text"]),
     failed=st.booleans(),
+    shown=st.sampled_from([None, "offers to interrupt"]),
+    hidden=st.sampled_from([None, "not in sight"]),
 )
 
 
@@ -33,6 +35,8 @@ facts = st.builds(
         (Facts(running=True, ready="hook", turn="hook"), ("busy", "hook")),
         (Facts(running=True, ready="hook", composing=True), ("busy", "terminal")),
         (Facts(running=True, ready="hook", doubt="holds text"), ("unknown", "screen")),
+        (Facts(running=True, ready="hook", hidden="not in sight"), ("unknown", "screen")),
+        (Facts(running=True, ready="hook", shown="offers to interrupt", hidden="x"), ("busy", "screen")),
         (Facts(running=True, ready="hook", turn="hook", doubt="holds text"), ("busy", "hook")),
         (Facts(running=True, ready="hook", turn="hook", dialog="hook"), ("waiting", "hook")),
     ],
@@ -47,6 +51,9 @@ def test_idle_only_when_nothing_speaks_against_it(known: Facts) -> None:
     column = next(column for column in TABLES["states"] if column.name == "state")
     assert state in column.categories
     assert source
-    idle = known.running and known.ready and not (known.dialog or known.turn or known.composing or known.doubt)
+    against = (known.dialog, known.turn, known.composing, known.doubt, known.shown, known.hidden)
+    idle = known.running and known.ready and not any(against)
     assert (state == "idle") == bool(idle)
-    assert known.votes()["process"] == ("alive" if known.running else "gone")
+    assert known.votes()[0]["says"] == ("alive" if known.running else "gone")
+    decided_by = deciding(known)[2]
+    assert [vote for vote in known.votes() if vote["fact"] == decided_by and vote["source"] == source]
