@@ -359,19 +359,23 @@ class AgentRunner:
         """Settle everything that hung on the process."""
         if not self.running or self._exiting:
             return
-        # From here to the published state nothing waits: whoever sees that it ends sees how.
-        self._exiting = True
-        try:
-            with contextlib.suppress(OrchestratorLabError):
-                self.last_screen = await self._final_screen()
-        finally:
-            self._exiting = False
-        if not self.running:
-            return  # lost with the tmux server meanwhile, and settled
-        self.running, self.killed, self.ended_at = False, bool(exit.signal), time.monotonic()
         early = self.ready is None and not self.stopping
         quick = time.monotonic() - self.started_at < _END_GRACE_S and not self.stopping and self.turn is None
-        if early or (quick and exit.status not in {0, None}):
+        failed = early or (quick and exit.status not in {0, None})
+        watched = not self.adapter.reports and (self.turn is not None or self.delivering is not None)
+        self.last_screen = ""
+        if failed or watched:  # else nobody needs it, and its end is told at once
+            self._exiting = True
+            try:
+                with contextlib.suppress(OrchestratorLabError):
+                    self.last_screen = await self._final_screen()
+            finally:
+                self._exiting = False
+        if not self.running:
+            return  # lost with the tmux server meanwhile, and settled
+        # From here to the published state nothing waits: whoever sees that it ends sees how.
+        self.running, self.killed, self.ended_at = False, bool(exit.signal), time.monotonic()
+        if failed and not self.stopping:
             how = f"signal {exit.signal}" if exit.signal else f"exit status {exit.status}"
             tail = "\n".join(line for line in self.last_screen.splitlines() if line.strip())[-2000:]
             program = self.program.argv[0] if self.program else self.config.kind
@@ -453,11 +457,13 @@ class AgentRunner:
         tmux writes "Pane is dead" below the last screen when it has, and pushes the first line out of sight for that.
         """
         deadline = time.monotonic() + _FINAL_SCREEN_S
+        pause = 0.001
         while True:
             screen = (await self.supervisor.screen(self, history=1)).rstrip()
             if _PANE_IS_DEAD.search(screen) or time.monotonic() > deadline:
                 return _PANE_IS_DEAD.sub("", screen).rstrip()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 0.02)
 
     def close(self) -> None:
         """Let go of timers, pipes and tasks."""
