@@ -290,7 +290,7 @@ async def test_a_removed_agent_takes_its_alerts_with_it_and_an_ending_cluster_op
 # a real cluster -------------------------------------------------------------------------------------
 
 SCRIPT = [
-    {"when": {"contains": "slowly"}, "reply": "at last", "delay_s": 1.5},
+    {"when": {"contains": "slowly"}, "reply": "at last", "delay_s": 4},
     {"reply": "{agent}: {text}"},
 ]
 
@@ -438,5 +438,6 @@ def test_an_alert_is_told_at_least_once_and_twice_at_worst(
             cluster.status()
             until(lambda: [one for one in cluster.events() if one.event == "alert.notified"], "its journalling")
             told = [one for one in heard.told if "idle" in one["title"]]
-            assert len(told) == (1 if moment.startswith("before") else 2)
+            # On a machine that is busy the channel may have heard before the kill came.
+            assert len(told) in ({1, 2} if moment.startswith("before") else {2})
             assert [one.event for one in cluster.events()].count("alert.opened") == 1
