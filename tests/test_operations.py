@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 PAGES = [page for page in OPERATIONS if page not in JAPANESE]
 FAKE = ROOT / "tests" / "fake_agent" / "fake_agent.py"
 
-#: What the cluster must be like before a block: by page and heading. All others find it running.
+#: What the cluster must be like before a block: by page, heading, and the first line where only one block is meant.
+#: All others find it running.
 STAGES = {
     ("deployment", "What every place needs"): "nothing",
     ("deployment", "Workstation"): "nothing",
@@ -51,10 +52,12 @@ STAGES = {
     ("runbook", "Dead tmux server"): "no tmux",
     ("runbook", "Supervisor or keeper killed"): "unwatched",
     ("runbook", "After a reboot"): "rebooted",
-    ("runbook", "Upgrade of the lab"): "whatever",
+    ("runbook", "Leftovers of dead clusters"): "dead",
+    ("runbook", "Start of day", "orchestrator-lab config validate"): "down",
+    ("runbook", "Upgrade of the lab", "orchestrator-lab version"): "down",
 }
 #: In this order the stages are gone through, so that the cluster is seldom started.
-ORDER = ["nothing", "running", "unwatched", "no tmux", "rebooted", "whatever", "asking", "limited", "guarded"]
+ORDER = ["nothing", "down", "running", "unwatched", "no tmux", "rebooted", "dead", "asking", "limited", "guarded"]
 
 
 # blocks -------------------------------------------------------------------------------------------
@@ -71,7 +74,8 @@ class Block:
 
     @property
     def stage(self) -> str:
-        return STAGES.get((self.page, self.heading), "running")
+        place = (self.page, self.heading)
+        return STAGES.get((*place, self.lines[0])) or STAGES.get(place, "running")
 
 
 def _commands(page: Path) -> Iterator[Block]:
@@ -127,6 +131,8 @@ class Lab:
         """See to it that the cluster is in a state."""
         folder = {"nothing": "empty", "asking": "asking", "limited": "limited"}.get(stage, "duo")
         alone = stage in {"nothing", "asking", "limited", "guarded"}
+        if self.runs and stage == "down":
+            self.good("orchestrator-lab shutdown duo")
         if self.runs and (alone or self._stage in {"asking", "limited", "guarded"}) and stage != self._stage:
             self.good("orchestrator-lab shutdown --all")
         os.chdir(self.place / folder)
@@ -135,7 +141,7 @@ class Lab:
             os.environ["ORCHESTRATOR_CLUSTER__LIMITS__MESSAGES"] = "1"
         if stage == "nothing":
             (self.place / folder / "cluster.yaml").unlink(missing_ok=True)
-        elif stage != "whatever" and not self.runs:
+        elif stage != "down" and not self.runs:
             self.good("orchestrator-lab start")
         if stage == "limited" and stage != self._stage:
             self.good("orchestrator-lab send writer Hello.")
@@ -147,7 +153,7 @@ class Lab:
             self._kill("tmux")
         elif stage == "unwatched":
             self._kill("keeper", "supervisor")
-        elif stage == "rebooted":
+        elif stage in {"rebooted", "dead"}:
             self._kill("keeper", "supervisor", "tmux")
 
     @property
@@ -239,7 +245,8 @@ def test_commands_run(block: Block, lab: Lab) -> None:
 
 
 def test_every_stage_is_of_a_block() -> None:
-    assert set(STAGES) <= {(one.page, one.heading) for one in BLOCKS}
+    places = {(one.page, one.heading) for one in BLOCKS}
+    assert set(STAGES) <= places | {(one.page, one.heading, one.lines[0]) for one in BLOCKS}
 
 
 def test_what_is_not_run_could_not_be() -> None:

@@ -10,7 +10,10 @@ from orchestrator_lab.cli import common
 from orchestrator_lab.cli.common import JsonOption
 from orchestrator_lab.cli.group import Commands
 
-__all__ = ["demo", "doctor", "register", "version"]
+__all__ = ["DOCTOR_PAGE", "demo", "doctor", "register", "version"]
+
+#: Where each finding of `doctor` is explained.
+DOCTOR_PAGE = "docs/operations/troubleshooting.md#what-doctor-finds"
 
 _SOURCE = typer.Argument(
     None, metavar="[FILE|template:NAME]", help="cluster.yaml (or cc-cluster.yaml) of this folder when omitted."
@@ -112,6 +115,8 @@ def _show_findings(findings: list[Any]) -> None:
         console.print(f"[green]ready[/green], {counts['warn']} to look at")
     else:
         console.print("[green]ready[/green]")
+    if counts["fail"] or counts["warn"]:
+        console.print(Text(f"what each means: {DOCTOR_PAGE}", style="dim"), soft_wrap=True)
 
 
 def config_validate(source: str | None = _SOURCE) -> None:
