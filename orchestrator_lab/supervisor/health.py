@@ -101,10 +101,12 @@ class Health:
                 self.failed = self.turn_id = self.turn_since = self.dialog_id = self.question = None
             case "agent.stopping":
                 self.asked = facts.get("reason") != "hung"
+                if self.asked:
+                    self.fell = self.pending = False
             case "agent.restarting":
                 self.pending = True
             case "agent.exited":
-                self.fell = not self.asked
+                self.fell = not self.asked and not self.pending
                 self.turn_id = self.turn_since = None
             case "agent.failed":
                 self.pending = False
@@ -123,6 +125,10 @@ class Health:
             case "dialog.answered":
                 if facts.get("dialog_id") == self.dialog_id:
                     self.dialog_id = self.question = None
+
+    def lost(self) -> None:
+        """Take note that the tmux server ended with it; it will be started again."""
+        self.fell, self.pending = False, True
 
 
 def judge_agent(

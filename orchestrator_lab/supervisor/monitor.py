@@ -48,6 +48,8 @@ _TELLING = frozenset(
         "turn.ended",
         "dialog.opened",
         "dialog.answered",
+        "cluster.stopped",
+        "tmux.lost",
     }
 )
 
@@ -166,14 +168,16 @@ class Monitor:
 
     def _event(self, event: Event) -> None:
         self.take(event)
-        if event.agent is None or event.event not in _TELLING:
+        if event.event not in _TELLING:
+            return
+        # Nothing may be journalled from within the journal: others are to hear of this event first.
+        self._judge_soon()
+        if event.agent is None:
             return
         cost = self._costs.get(event.agent)
         if cost is not None and event.event == "agent.state":
             cost.looked_at = 0.0
         self._told.add(event.agent)
-        # Nothing may be journalled from within the journal: others are to hear of this event first.
-        self._judge_soon()
 
     def take(self, event: Event) -> None:
         """Take in an event without acting on it, such as those of an earlier supervisor.
@@ -185,19 +189,20 @@ class Monitor:
         """
         self.figures.take(event)
         if event.event == "cluster.stopped":
+            # Whoever stops all of them does not miss those that had ended before.
             for health in self._agents.values():
                 health.fell = False
+        elif event.event == "tmux.lost":
+            # One incident with an alert of its own, not as many as there are agents.
+            for name in event.attributes.get("agents", ()):
+                self._agents.setdefault(name, Health(name)).lost()
         if event.agent is None:
             return
         if event.event == "agent.removed":
             self._agents.pop(event.agent, None)
             self._dues.pop(event.agent, None)
             return
-        health = self._agents.setdefault(event.agent, Health(event.agent))
-        if event.event == "agent.exited":
-            runner = self._supervisor.runners.get(event.agent)
-            health.asked = health.asked or (runner is not None and runner.stopping)
-        health.take(event)
+        self._agents.setdefault(event.agent, Health(event.agent)).take(event)
 
     # the rules ----------------------------------------------------------------------------------
 

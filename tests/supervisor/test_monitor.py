@@ -287,6 +287,22 @@ async def test_a_removed_agent_takes_its_alerts_with_it_and_an_ending_cluster_op
     lab.close()
 
 
+async def test_the_end_of_tmux_is_no_end_of_each_agent(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, stopped_agents=[1, 2, 3])
+    lab.journal.append("agent.exited", agent="ada")
+    lab.journal.append("tmux.lost", agents=["ada", "bob"])
+    lab.journal.append("agent.exited", agent="bob")
+    await asyncio.sleep(0.05)
+    assert lab.alerts.open_alerts == []
+    lab.journal.append("agent.started", agent="ada", restart=1)
+    lab.journal.append("agent.exited", agent="ada", signal=9)
+    await lab.until(lambda: [one.rule for one in lab.alerts.open_alerts] == ["stopped_agents"])
+    # Whoever stops what has ended already knows of it.
+    lab.journal.append("cluster.stopped")
+    await lab.until(lambda: lab.alerts.open_alerts == [])
+    lab.close()
+
+
 # a real cluster -------------------------------------------------------------------------------------
 
 SCRIPT = [
