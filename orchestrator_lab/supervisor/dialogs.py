@@ -85,6 +85,8 @@ class Dialogs:
         self._timeout: asyncio.TimerHandle | None = None
         self._behind: deque[_Waiting] = deque()
         self._answer: _Answer | None = None
+        #: The dialog that a policy is about to answer: nobody need be called for it.
+        self.policy_answers: str | None = None
         #: The answer that an earlier supervisor was about to give.
         self._left: _Answer | None = None
         self._reply: dict[str, Any] | None = None
@@ -371,6 +373,7 @@ class Dialogs:
 
     def _by_policy(self, option: str, rule: str | None) -> None:
         if self._runner.dialog_id is not None:
+            self.policy_answers = self._runner.dialog_id
             self._runner.spawn(self._try(self._runner.dialog_id, option, rule))
 
     async def _try(self, dialog_id: str, option: str, rule: str | None) -> None:
@@ -384,6 +387,7 @@ class Dialogs:
                 if self._runner.dialog_id != dialog_id:
                     return
                 if pause is None:
+                    self.policy_answers = None
                     self._runner.supervisor.journal.append(
                         "note",
                         agent=self._runner.name,

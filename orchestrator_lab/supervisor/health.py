@@ -76,8 +76,8 @@ class Health:
     #: It will be started again by itself.
     pending: bool = False
     failed: str | None = None
-    dialog_id: str | None = None
-    question: str | None = None
+    #: What it asks, by dialog; the first stands on its screen.
+    questions: dict[str, str] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
         """Take in an event of the agent.
@@ -98,7 +98,8 @@ class Health:
                 if self.fell and facts.get("restart"):
                     self.restarts, self.restarted_at = self.restarts + 1, event.monotonic_s
                 self.asked = self.fell = self.pending = False
-                self.failed = self.turn_id = self.turn_since = self.dialog_id = self.question = None
+                self.failed = self.turn_id = self.turn_since = None
+                self.questions.clear()
             case "agent.stopping":
                 self.asked = facts.get("reason") != "hung"
                 if self.asked:
@@ -119,12 +120,11 @@ class Health:
                 self.turns += 1
                 self.turn_id = self.turn_since = None
             case "dialog.opened":
-                self.dialog_id = facts.get("dialog_id")
                 subject = " ".join(str(facts.get("subject") or "").split())
-                self.question = f"{facts.get('kind')}: {subject}" if subject else str(facts.get("kind"))
+                question = f"{facts.get('kind')}: {subject}" if subject else str(facts.get("kind"))
+                self.questions[str(facts.get("dialog_id"))] = question
             case "dialog.answered":
-                if facts.get("dialog_id") == self.dialog_id:
-                    self.dialog_id = self.question = None
+                self.questions.pop(str(facts.get("dialog_id")), None)
 
     def lost(self) -> None:
         """Take note that the tmux server ended with it; it will be started again."""
@@ -202,12 +202,13 @@ def judge_agent(
             )
         else:
             dues.append(due)
-    if asks and health.question is not None:
+    if asks and health.questions:
+        dialog_id, question = next(iter(health.questions.items()))
         found["waiting"] = Finding(
             "warning",
-            f"{name} asks a person ({_short(health.question)}); answer it in its pane: "
+            f"{name} asks a person ({_short(question)}); answer it in its pane: "
             f"orchestrator-lab attach {name}{_of(cluster)}",
-            {"dialog_id": health.dialog_id},
+            {"dialog_id": dialog_id},
         )
     if health.failed is not None:
         found["agent_failed"] = Finding("error", f"{name} failed: {_short(health.failed)}")

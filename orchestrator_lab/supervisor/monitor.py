@@ -48,6 +48,8 @@ _TELLING = frozenset(
         "turn.ended",
         "dialog.opened",
         "dialog.answered",
+        # A policy could not give its answer.
+        "note",
         "cluster.stopped",
         "tmux.lost",
     }
@@ -229,7 +231,7 @@ class Monitor:
                 self._agents[name],
                 config.alerts,
                 now,
-                asks=runner.running and runner.asks_a_person,
+                asks=runner.running and runner.asks_a_person and runner.dialogs.policy_answers != runner.dialog_id,
                 calm_s=config.restart_of(runner.config).window_s,
                 cluster=config.name,
             )

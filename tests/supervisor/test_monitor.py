@@ -225,6 +225,7 @@ class Lab:
             name="ada", running=True, stopping=False, asks_a_person=True, state="idle", config=None, pid=os.getpid()
         )
         runner.restarts, runner.last_activity = 0, 0.0
+        runner.dialog_id, runner.dialogs = "dlg_1", SimpleNamespace(policy_answers=None)
         self.runners = {"ada": runner}
         self.mailboxes: dict[str, Any] = {"ada": SimpleNamespace(halted=None, waiting=0)}
         self.alerts = Alerts(self)  # type: ignore[arg-type]
@@ -284,6 +285,24 @@ async def test_a_removed_agent_takes_its_alerts_with_it_and_an_ending_cluster_op
     lab.journal.append("agent.state", agent="ada", state="idle")
     await asyncio.sleep(0.05)
     assert lab.alerts.open_alerts == []
+    lab.close()
+
+
+async def test_a_person_is_called_for_what_no_policy_answers(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    lab.runners["ada"].dialogs.policy_answers = "dlg_1"
+    lab.journal.append("dialog.opened", agent="ada", dialog_id="dlg_1", kind="permission", subject="Bash: ls")
+    lab.journal.append("dialog.opened", agent="ada", dialog_id="dlg_2", kind="permission", subject="Bash: rm")
+    await asyncio.sleep(0.05)
+    assert lab.alerts.open_alerts == []
+    lab.runners["ada"].dialogs.policy_answers = None
+    lab.journal.append("note", agent="ada", text="the policy's answer (allow) was not given")
+    await lab.until(lambda: len(lab.alerts.open_alerts) == 1)
+    assert "permission: Bash: ls" in lab.alerts.open_alerts[0].message
+    lab.journal.append("dialog.answered", agent="ada", dialog_id="dlg_1")
+    await lab.until(lambda: "Bash: rm" in lab.alerts.open_alerts[0].message)
+    lab.journal.append("dialog.answered", agent="ada", dialog_id="dlg_2")
+    await lab.until(lambda: lab.alerts.open_alerts == [])
     lab.close()
 
 
