@@ -363,3 +363,26 @@ def test_full_disk_stops_delivery_and_room_lets_it_go_on(runtime: Path, script_c
         assert [json.loads(line)["seq"] for line in lines] == list(range(1, len(lines) + 1))
         prompts = [row["content"] for _, row in cluster.run.messages.iterrows()]
         assert prompts == ["one", "four"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prlimit is Linux's")
+def test_a_message_that_expires_while_the_disk_is_full_ends_no_mailbox(
+    runtime: Path, script_config: ConfigMaker
+) -> None:
+    import resource
+
+    script = [{"when": {"contains": "slowly"}, "delay_s": 2, "reply": "at last"}, {"reply": "{text}"}]
+    with Cluster.start(script_config("ada", name="full", script=script)) as cluster:
+        slow = cluster["ada"].send("slowly").accepted(20)
+        waiting = cluster["ada"].send("in vain", expires=0.5)
+        record = read_record(runtime / "full")
+        assert record is not None
+        assert record.supervisor_pid is not None
+        size = (cluster.run_dir / "journal.jsonl").stat().st_size
+        before = resource.prlimit(record.supervisor_pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        time.sleep(1.0)  # its time runs out, and nothing can be written about it
+        resource.prlimit(record.supervisor_pid, resource.RLIMIT_FSIZE, before)
+        with pytest.raises(errors.MessageExpired):
+            waiting.result(20)
+        assert slow.result(20) == "at last"
+        assert cluster["ada"].ask("next", timeout=20).reply == "next"

@@ -146,26 +146,28 @@ class Mailbox:
         for message in [one for one in self._queue if one.final]:
             self._queue.remove(message)
         for message in [one for one in self._queue if one.expires_at is not None and one.expires_at <= now]:
-            self._queue.remove(message)
             self._runner.supervisor.ledger.advance(
                 message,
                 "expired",
                 error_type="expired",
                 error_message=f"not delivered to {message.recipient} in time; nothing was typed",
             )
+            self._queue.remove(message)
 
     async def _run(self) -> None:
         while True:
-            message = await self._next()
+            try:
+                message = await self._next()
+            except JournalError as error:
+                await self._halt(error)
+                continue
             try:
                 await self._deliver(message)
             except JournalError as error:
                 # What cannot be journalled must not be typed: the message stays where it was.
-                self.halted = error.message
-                logger.exception("delivery to %s stops", self._runner.name)
                 if message.status == "queued":
                     self._queue.appendleft(message)
-                await asyncio.sleep(1.0)
+                await self._halt(error)
             except asyncio.CancelledError:
                 raise
             except TmuxError as error:
@@ -183,6 +185,12 @@ class Mailbox:
                 if self._runner.delivering is message:
                     self._runner.delivering = None
                 self._runner.publish()
+
+    async def _halt(self, error: JournalError) -> None:
+        """Stand still for a moment: nothing tells when there is room again."""
+        self.halted = error.message
+        logger.error("delivery to %s stops: %s", self._runner.name, error)
+        await asyncio.sleep(1.0)
 
     async def _ended(self, message: Message, error: TmuxError, *, nothing: bool = False) -> None:
         """Say what is known of a message whose pane failed: most often its program has just ended."""

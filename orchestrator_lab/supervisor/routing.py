@@ -92,9 +92,9 @@ class Routing:
                 f"agent {recipient!r} of cluster {self._cluster.config.name!r} is {runner.state} and takes no "
                 "messages; restart it first"
             )
-        halted = self._cluster.mailboxes[recipient].halted
-        if halted:
-            raise DiskFull(halted)
+        mailbox = self._cluster.mailboxes[recipient]
+        if mailbox.halted and mailbox.waiting:  # else this message is the first to try again
+            raise DiskFull(mailbox.halted)
         from_agent = source == "agent"
         message = self.queue(
             sender=sender,
