@@ -280,12 +280,14 @@ def main() -> int:
     chosen = options.parse_args()
     parts = chosen.parts.split(",")
     os.environ["ORCHESTRATOR_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="r")
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    kept: dict[str, Any] = {}
     for part in parts:
         if part == "faults":
-            kept[part] = faults(chosen.kinds.split(","), every=chosen.every)
+            found = faults(chosen.kinds.split(","), every=chosen.every)
         else:
-            kept[part] = soak(chosen.messages, chosen.seed, kills=part == "kills")
+            found = soak(chosen.messages, chosen.seed, kills=part == "kills")
+        # Read as late as possible: parts may be run at the same time.
+        kept = {**(json.loads(KEPT.read_text()) if KEPT.exists() else {}), part: found}
         KEPT.parent.mkdir(exist_ok=True)
         KEPT.write_text(json.dumps(kept))
     chosen.out.write_text(page(kept), encoding="utf-8")
