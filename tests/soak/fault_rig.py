@@ -104,8 +104,7 @@ class Rig:
 
     def taken(self, name: str) -> Counter[str]:
         """Return how often an agent took each prompt, as it says itself."""
-        assert self.cluster is not None
-        return transcript(self.cluster.run_dir / "transcripts" / f"{name}.jsonl")[0]
+        return transcript(self.run_dir / "transcripts" / f"{name}.jsonl")[0]
 
     def body(self, tag: str) -> str:
         return f"{tag} is to be read once"
@@ -133,7 +132,7 @@ class Rig:
             )
         finally:
             del os.environ[VARIABLE]
-        self.at = self.cluster.client.folder
+        self.at, self.run_dir = self.cluster.client.folder, self.cluster.run_dir
         self.record = Record(self.cluster.run_dir / "journal.jsonl")
 
     def close(self) -> None:
@@ -360,10 +359,12 @@ class ClaudeRig(Rig):
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
             return super().taken(name)
-        assert self.cluster is not None
         found: Counter[str] = Counter()
-        config = json.loads((self.at / "agents" / "ada" / "agent.json").read_text())
-        path = Path(config["transcript"])
+        if self.at.exists():
+            config = json.loads((self.at / "agents" / "ada" / "agent.json").read_text())
+            path = Path(config["transcript"])
+        else:  # its own folder went with the cluster; the run has a copy
+            path = self.run_dir / "transcripts" / "ada.jsonl"
         for line in path.read_bytes().split(b"\n") if path.exists() else ():
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
