@@ -87,6 +87,8 @@ class Rig:
     """Two agents, one fault after the other."""
 
     kind = ""
+    #: Seconds by which its record may be behind its reports.
+    behind_s = 0.0
     #: Its text goes in as a whole, with its Enter.
     steps: tuple[str, ...] = tuple(one for one in STEPS if one not in {"part_typed", "entering"})
 
@@ -289,6 +291,10 @@ class Rig:
         if len([one for one in found if one.get("in_reply_to")]) > 1 or len({one["id"] for one in found}) > 2:
             return row, 0, f"doubled: {len(found)} messages for one"
         problems = []
+        with contextlib.suppress(AssertionError):
+            taken = row["status"] == "answered" or str(row["error_type"]).startswith("turn_")
+            until(lambda: not taken or self.taken("ada")[typed(row)], 10 * self.behind_s, "its own record")
+        time.sleep(self.behind_s)
         for one in found:
             text = typed(one)
             times = self.taken(one["recipient"])[text]
@@ -342,6 +348,7 @@ class ClaudeRig(Rig):
 
     kind = "claude"
     steps = STEPS
+    behind_s = 0.5
 
     def __init__(self, command: str) -> None:
         super().__init__()
