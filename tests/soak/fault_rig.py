@@ -43,6 +43,8 @@ VICTIMS = ("supervisor", "agent", "keeper", "client", "tmux")
 _OVER = {"turn_ended", "answered", "followed"}
 #: A supervisor or keeper that dies again within this time is started with a pause that doubles, in seconds.
 _SETTLED_S = 6.0
+#: The same for the tmux server, which is given up when it is lost too often.
+_TMUX_S = 120.0
 #: How often that is waited for, before a new cluster is quicker.
 _AGAIN = 2
 
@@ -152,14 +154,15 @@ class Rig:
 
     def run(self, step: str, victim: str) -> Case:
         began = time.monotonic()
-        recent = [at for at in self.killed_at.get(victim, ()) if began - at < _SETTLED_S * _AGAIN]
+        window_s = _TMUX_S if victim == "tmux" else _SETTLED_S * _AGAIN
+        recent = [at for at in self.killed_at.get(victim, ()) if began - at < window_s]
         if len(recent) >= _AGAIN:
             self.close()
         if self.cluster is None:
             self.killed_at.clear()
             recent.clear()
             self.start()
-        if victim in {"supervisor", "keeper"}:
+        if victim in {"supervisor", "keeper", "tmux"}:
             self.killed_at[victim] = [*recent, time.monotonic()]
         tag = f"<{uuid.uuid4().hex[:8]}>"
         problem, row, times = "", None, 0
@@ -169,7 +172,7 @@ class Rig:
         except (AssertionError, OrchestratorLabError, OSError) as error:
             problem = f"unexplained: {type(error).__name__}: {error}"
             self._let_go()
-        if problem or victim == "tmux" or step == "part_typed":
+        if problem or step == "part_typed":
             self.close()  # half a text stands in the input line: a new one for the next fault
         status = "none" if row is None else f"{row['status']}{f' ({why})' if (why := row['error_type']) else ''}"
         return Case(self.kind, step, victim, status, times, problem, round(time.monotonic() - began, 2))
@@ -235,16 +238,7 @@ class Rig:
             until(lambda: self.cluster["ada"].state in {"exited", "failed"}, 20, "the end of the agent")
             self.cluster["ada"].restart()
         elif victim == "tmux":
-            self._tmux_is_back()
-
-    def _tmux_is_back(self) -> None:
-        """Wait until it is known what the death of the tmux server means: the agents have ended with it."""
-        assert self.cluster is not None
-        until(
-            lambda: all(one["state"] in {"exited", "failed"} for one in self.cluster.status()["agents"]),
-            20,
-            "the end of all agents",
-        )
+            until(lambda: process_alive(self.pid("tmux")), 20, "a new tmux server")
 
     def _ask(self, text: str) -> None:
         """Write to ada as bob does."""
@@ -276,14 +270,9 @@ class Rig:
             found = mine()
             return bool(found) and all(row["status"] in FINAL for row in found)
 
-        if victim == "tmux":
-            with contextlib.suppress(AssertionError):  # without its agent, what is queued stays queued
-                until(over, 3, "the end")
-            self.close()  # and is there in the record
-        else:
-            until(over, 40, f"a final rung: {[(one['id'], one['status']) for one in mine()]}")
-            until(self._idle, 30, "idle agents")
-            until(over, 10, "a final rung of what followed")
+        until(over, 40, f"a final rung: {[(one['id'], one['status']) for one in mine()]}")
+        until(self._idle, 30, "idle agents")
+        until(over, 10, "a final rung of what followed")
         found = mine()
         if not found:
             return None, 0, "lost: the message is not in the journal"
@@ -298,8 +287,6 @@ class Rig:
         for one in found:
             text = typed(one)
             times = self.taken(one["recipient"])[text]
-            if victim == "tmux" and one["status"] == "queued" and not times:
-                continue
             kind, why = judge(one, times)
             if kind:
                 problems.append(f"{kind}: {why}")

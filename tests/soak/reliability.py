@@ -127,7 +127,6 @@ followed to its end, together with the answer that is forwarded to its sender. A
 | ✓? | taken once, and said to be uncertain |
 | ? | not taken, and said to be uncertain |
 | told | not taken, and said to have failed: nothing was typed |
-| queued | not taken, and queued still: its agent is gone with the tmux server |
 
 {made}.
 """
