@@ -43,6 +43,8 @@ VICTIMS = ("supervisor", "agent", "keeper", "client", "tmux")
 _OVER = {"turn_ended", "answered", "followed"}
 #: A supervisor or keeper that dies again within this time is started with a pause that doubles, in seconds.
 _SETTLED_S = 6.0
+#: The same for the tmux server, which is given up when it is lost too often.
+_TMUX_S = 120.0
 #: How often that is waited for, before a new cluster is quicker.
 _AGAIN = 2
 
@@ -87,6 +89,8 @@ class Rig:
     """Two agents, one fault after the other."""
 
     kind = ""
+    #: Seconds by which its record may be behind its reports.
+    behind_s = 0.0
     #: Its text goes in as a whole, with its Enter.
     steps: tuple[str, ...] = tuple(one for one in STEPS if one not in {"part_typed", "entering"})
 
@@ -104,8 +108,7 @@ class Rig:
 
     def taken(self, name: str) -> Counter[str]:
         """Return how often an agent took each prompt, as it says itself."""
-        assert self.cluster is not None
-        return transcript(self.cluster.run_dir / "transcripts" / f"{name}.jsonl")[0]
+        return transcript(self.run_dir / "transcripts" / f"{name}.jsonl")[0]
 
     def body(self, tag: str) -> str:
         return f"{tag} is to be read once"
@@ -133,7 +136,7 @@ class Rig:
             )
         finally:
             del os.environ[VARIABLE]
-        self.at = self.cluster.client.folder
+        self.at, self.run_dir = self.cluster.client.folder, self.cluster.run_dir
         self.record = Record(self.cluster.run_dir / "journal.jsonl")
 
     def close(self) -> None:
@@ -151,14 +154,15 @@ class Rig:
 
     def run(self, step: str, victim: str) -> Case:
         began = time.monotonic()
-        recent = [at for at in self.killed_at.get(victim, ()) if began - at < _SETTLED_S * _AGAIN]
+        window_s = _TMUX_S if victim == "tmux" else _SETTLED_S * _AGAIN
+        recent = [at for at in self.killed_at.get(victim, ()) if began - at < window_s]
         if len(recent) >= _AGAIN:
             self.close()
         if self.cluster is None:
             self.killed_at.clear()
             recent.clear()
             self.start()
-        if victim in {"supervisor", "keeper"}:
+        if victim in {"supervisor", "keeper", "tmux"}:
             self.killed_at[victim] = [*recent, time.monotonic()]
         tag = f"<{uuid.uuid4().hex[:8]}>"
         problem, row, times = "", None, 0
@@ -168,7 +172,7 @@ class Rig:
         except (AssertionError, OrchestratorLabError, OSError) as error:
             problem = f"unexplained: {type(error).__name__}: {error}"
             self._let_go()
-        if problem or victim == "tmux" or step == "part_typed":
+        if problem or step == "part_typed":
             self.close()  # half a text stands in the input line: a new one for the next fault
         status = "none" if row is None else f"{row['status']}{f' ({why})' if (why := row['error_type']) else ''}"
         return Case(self.kind, step, victim, status, times, problem, round(time.monotonic() - began, 2))
@@ -234,16 +238,7 @@ class Rig:
             until(lambda: self.cluster["ada"].state in {"exited", "failed"}, 20, "the end of the agent")
             self.cluster["ada"].restart()
         elif victim == "tmux":
-            self._tmux_is_back()
-
-    def _tmux_is_back(self) -> None:
-        """Wait until it is known what the death of the tmux server means: the agents have ended with it."""
-        assert self.cluster is not None
-        until(
-            lambda: all(one["state"] in {"exited", "failed"} for one in self.cluster.status()["agents"]),
-            20,
-            "the end of all agents",
-        )
+            until(lambda: process_alive(self.pid("tmux")), 20, "a new tmux server")
 
     def _ask(self, text: str) -> None:
         """Write to ada as bob does."""
@@ -275,14 +270,9 @@ class Rig:
             found = mine()
             return bool(found) and all(row["status"] in FINAL for row in found)
 
-        if victim == "tmux":
-            with contextlib.suppress(AssertionError):  # without its agent, what is queued stays queued
-                until(over, 3, "the end")
-            self.close()  # and is there in the record
-        else:
-            until(over, 40, f"a final rung: {[(one['id'], one['status']) for one in mine()]}")
-            until(self._idle, 30, "idle agents")
-            until(over, 10, "a final rung of what followed")
+        until(over, 40, f"a final rung: {[(one['id'], one['status']) for one in mine()]}")
+        until(self._idle, 30, "idle agents")
+        until(over, 10, "a final rung of what followed")
         found = mine()
         if not found:
             return None, 0, "lost: the message is not in the journal"
@@ -290,11 +280,13 @@ class Rig:
         if len([one for one in found if one.get("in_reply_to")]) > 1 or len({one["id"] for one in found}) > 2:
             return row, 0, f"doubled: {len(found)} messages for one"
         problems = []
+        with contextlib.suppress(AssertionError):
+            taken = row["status"] == "answered" or str(row["error_type"]).startswith("turn_")
+            until(lambda: not taken or self.taken("ada")[typed(row)], 10 * self.behind_s, "its own record")
+        time.sleep(self.behind_s)
         for one in found:
             text = typed(one)
             times = self.taken(one["recipient"])[text]
-            if victim == "tmux" and one["status"] == "queued" and not times:
-                continue
             kind, why = judge(one, times)
             if kind:
                 problems.append(f"{kind}: {why}")
@@ -343,6 +335,7 @@ class ClaudeRig(Rig):
 
     kind = "claude"
     steps = STEPS
+    behind_s = 0.5
 
     def __init__(self, command: str) -> None:
         super().__init__()
@@ -360,10 +353,12 @@ class ClaudeRig(Rig):
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
             return super().taken(name)
-        assert self.cluster is not None
         found: Counter[str] = Counter()
-        config = json.loads((self.at / "agents" / "ada" / "agent.json").read_text())
-        path = Path(config["transcript"])
+        if self.at.exists():
+            config = json.loads((self.at / "agents" / "ada" / "agent.json").read_text())
+            path = Path(config["transcript"])
+        else:  # its own folder went with the cluster; the run has a copy
+            path = self.run_dir / "transcripts" / "ada.jsonl"
         for line in path.read_bytes().split(b"\n") if path.exists() else ():
             with contextlib.suppress(ValueError):
                 record = json.loads(line)

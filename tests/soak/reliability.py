@@ -34,6 +34,7 @@ from orchestrator_lab.tmux import find_tmux  # noqa: E402
 
 KEPT = ROOT / "build" / "reliability.json"
 CLAUDE = HERE.parent / "agents" / "node_modules" / ".bin" / "claude"
+KINDS = ("fake", "chat", "claude")
 PARTS = ("faults", "kills", "steady")
 #: How much more memory than at the thousandth message is flat, and where the thousandth is in a shorter run.
 FLAT = 1.10
@@ -55,8 +56,8 @@ def made_of() -> dict[str, Any]:
 # the parts ----------------------------------------------------------------------------------------
 
 
-def faults(kinds: list[str], *, every: int = 1) -> dict[str, Any]:
-    """Kill each at each step, for each kind."""
+def faults(kind: str, *, every: int = 1) -> dict[str, Any]:
+    """Kill each at each step of a kind."""
     rigs: dict[str, Any] = {
         "fake": FakeRig,
         "chat": ChatRig,
@@ -64,19 +65,18 @@ def faults(kinds: list[str], *, every: int = 1) -> dict[str, Any]:
     }
     cases: list[dict[str, Any]] = []
     began = time.monotonic()
-    for kind in kinds:
-        rig: Rig = rigs[kind]()
-        try:
-            # A step with all its victims: the same one is not killed again at once.
-            for step in rig.steps[::every]:
-                for victim in VICTIMS:
-                    case = rig.run(step, victim)
-                    cases.append(dataclasses.asdict(case))
-                    if case.problem:
-                        print(f"WRONG {kind} × {step} × {victim}: {case.status}: {case.problem}", flush=True)
-        finally:
-            rig.close()
-        print(f"{kind}: {sum(bool(one['problem']) for one in cases)} wrong of {len(cases)}", flush=True)
+    rig: Rig = rigs[kind]()
+    try:
+        # A step with all its victims: the same one is not killed again at once.
+        for step in rig.steps[::every]:
+            for victim in VICTIMS:
+                case = rig.run(step, victim)
+                cases.append(dataclasses.asdict(case))
+                if case.problem:
+                    print(f"WRONG {kind} × {step} × {victim}: {case.status}: {case.problem}", flush=True)
+    finally:
+        rig.close()
+    print(f"{kind}: {sum(bool(one['problem']) for one in cases)} wrong of {len(cases)}", flush=True)
     return {"seconds": time.monotonic() - began, "cases": cases, **made_of()}
 
 
@@ -127,7 +127,6 @@ followed to its end, together with the answer that is forwarded to its sender. A
 | ✓? | taken once, and said to be uncertain |
 | ? | not taken, and said to be uncertain |
 | told | not taken, and said to have failed: nothing was typed |
-| queued | not taken, and queued still: its agent is gone with the tmux server |
 
 {made}.
 """
@@ -165,8 +164,8 @@ sends to its model grows with its conversation, which is never cut here.
 
 def page(kept: dict[str, Any]) -> str:
     parts = [HEAD]
-    if "faults" in kept:
-        parts.append(_faults(kept["faults"]))
+    if _kinds(kept):
+        parts.append(_faults(_kinds(kept)))
     if "kills" in kept:
         parts.append(_kills(kept["kills"]))
     if "steady" in kept:
@@ -174,17 +173,21 @@ def page(kept: dict[str, Any]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _faults(part: dict[str, Any]) -> str:
-    cases = part["cases"]
+def _kinds(kept: dict[str, Any]) -> list[dict[str, Any]]:
+    return [kept[f"faults {kind}"] for kind in KINDS if f"faults {kind}" in kept]
+
+
+def _faults(kinds: list[dict[str, Any]]) -> str:
+    cases = [one for part in kinds for one in part["cases"]]
     count = Counter(one["problem"].split(":", 1)[0] for one in cases if one["problem"])
     lines = [
         FAULTS.format(
             count=len(cases),
-            minutes=part["seconds"] / 60,
+            minutes=sum(part["seconds"] for part in kinds) / 60,
             lost=count["lost"],
             doubled=count["doubled"],
             unexplained=count["unexplained"],
-            made=part["made"],
+            made=kinds[0]["made"],
         )
     ]
     for kind in dict.fromkeys(one["kind"] for one in cases):
@@ -263,10 +266,17 @@ def _steady(part: dict[str, Any]) -> str:
 
 
 def wrong(kept: dict[str, Any], parts: list[str]) -> bool:
-    bad = "faults" in parts and any(one["problem"] for one in kept["faults"]["cases"])
+    bad = "faults" in parts and any(one["problem"] for part in _kinds(kept) for one in part["cases"])
     for part in ("kills", "steady"):
         bad = bad or (part in parts and any(kept[part][what] for what in ("lost", "doubled", "unexplained")))
     return bad or ("steady" in parts and max(growth(kept["steady"])) > FLAT)
+
+
+def keep(part: str, found: dict[str, Any]) -> None:
+    """Keep a part's figures beside the others', which may be made at the same time."""
+    kept = {**(json.loads(KEPT.read_text()) if KEPT.exists() else {}), part: found}
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps(kept))
 
 
 def main() -> int:
@@ -274,20 +284,19 @@ def main() -> int:
     options.add_argument("--parts", default=",".join(PARTS))
     options.add_argument("--messages", type=int, default=10_000)
     options.add_argument("--seed", type=int, default=time.time_ns() % 100_000)
-    options.add_argument("--kinds", default="fake,chat,claude")
+    options.add_argument("--kinds", default=",".join(KINDS))
     options.add_argument("--every", type=int, default=1, help="take every nth step only")
     options.add_argument("--out", type=Path, default=ROOT / "docs" / "reliability.md")
     chosen = options.parse_args()
     parts = chosen.parts.split(",")
     os.environ["ORCHESTRATOR_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="r")
-    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for part in parts:
         if part == "faults":
-            kept[part] = faults(chosen.kinds.split(","), every=chosen.every)
+            for kind in chosen.kinds.split(","):
+                keep(f"faults {kind}", faults(kind, every=chosen.every))
         else:
-            kept[part] = soak(chosen.messages, chosen.seed, kills=part == "kills")
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(json.dumps(kept))
+            keep(part, soak(chosen.messages, chosen.seed, kills=part == "kills"))
+    kept = json.loads(KEPT.read_text())
     chosen.out.write_text(page(kept), encoding="utf-8")
     print(f"written: {chosen.out}")
     return int(wrong(kept, parts))
