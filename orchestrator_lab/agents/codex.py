@@ -49,7 +49,7 @@ from orchestrator_lab.agents.base import (
     find_program,
 )
 from orchestrator_lab.agents.codex_rollout import RecordedTurn, RolloutTail
-from orchestrator_lab.agents.codex_screen import composer_lines, read_composer
+from orchestrator_lab.agents.codex_screen import composer_lines, has_footer, is_early, read_composer
 from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.agents.reading import ScreenReader
 from orchestrator_lab.errors import AgentFailed, ConfigError, ProgramNotFound
@@ -95,6 +95,8 @@ _PERMISSIONS = {
 #: A mention at the end, whose picker would take the Enter.
 _PICKER = re.compile(r"(?:^|\s)[@$][^\s]*\Z")
 _IMAGE = re.compile(r"[\"']?\S[^\n]*\.(?:png|jpe?g|gif|webp|bmp)[\"']?", re.IGNORECASE)
+#: A composer without the usual line below it is believed when it has stood this long, in seconds.
+_SETTLED_S = 1.0
 _READY_COMPOSER = frozenset({"empty", "other", "holds_text"})
 
 
@@ -138,6 +140,8 @@ class CodexAdapter(ScreenReader):
     def __init__(self) -> None:
         self._tails: dict[Path, RolloutTail] = {}
         self._transcript: Path | None = None
+        #: Since when a composer stands on the screen of a start.
+        self._drawn: float | None = None
         #: Tool calls that hooks told of -> whether their end was told too.
         self._calls: dict[str, bool] = {}
 
@@ -361,8 +365,15 @@ class CodexAdapter(ScreenReader):
 
     def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
         """Find the composer, or a question that Codex asks before it."""
+        if is_early(screen, self.screens):
+            return []
         if read_composer(screen, "", self.screens) in _READY_COMPOSER:
-            return [Ready("screen")]
+            # One with a line of the user's own below it is not known so well.
+            now = time.monotonic()
+            self._drawn = self._drawn or now
+            settled = has_footer(screen, self.screens) or now - self._drawn >= _SETTLED_S
+            return [Ready("screen")] if settled else []
+        self._drawn = None
         asked = self.question(screen, starting=True, work_dir=str(context.work_dir), ours=context.work_dir_is_ours)
         return [] if asked is None else [asked]
 
