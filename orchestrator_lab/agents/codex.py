@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config import AgentConfig
 
-__all__ = ["MCP_SERVER", "CodexAdapter", "ask_hooks", "to_toml"]
+__all__ = ["MCP_SERVER", "CodexAdapter", "ask_hooks", "package_version", "to_toml"]
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class CodexAdapter(ScreenReader):
             )
         mode = config.gateway.mode if config.gateway else "none"
         provider = None if mode in {"script", "local"} else "openai"
-        version = _package_version(Path(path))
+        version = package_version(Path(path))
         self.use_rules(version, config.screens)
         return Program((path, *command[1:]), "codex", version, provider)
 
@@ -476,8 +476,19 @@ def _rollout(home: Path, session_id: str) -> Path | None:
     return next(iter(sorted((home / "sessions").glob(f"*/*/*/rollout-*-{session_id}.jsonl"))), None)
 
 
-def _package_version(path: Path) -> str | None:
-    """Return the version that the npm package of a command names, None when it is no npm package."""
+def package_version(path: Path) -> str | None:
+    """Return the version that the npm package of a command names, None when it is no npm package.
+
+    Parameters
+    ----------
+    path : Path
+        The command.
+
+    Examples
+    --------
+    >>> package_version(Path("/bin/sh")) is None
+    True
+    """
     with contextlib.suppress(OSError, ValueError, KeyError):
         package = json.loads((path.resolve().parent.parent / "package.json").read_text(encoding="utf-8"))
         if package["name"] == "@openai/codex":
