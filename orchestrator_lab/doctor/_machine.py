@@ -285,11 +285,11 @@ def check_screen_rules(environ: Mapping[str, str]) -> list[Finding]:
         version = installed_version(path) if kind == "claude" else package_version(Path(path))
         rules, note = choose(kind, version)
         if note is None:
-            known = f"measured with {rules.measured}; this is {version or 'of an unknown version'}"
-            found.append(Finding(f"{kind} screens", "ok", known))
+            known = f"{kind}: measured with {rules.measured}; this is {version or 'of an unknown version'}"
+            found.append(Finding("screen rules", "ok", known))
         else:
             cure = "look at what it asks with 'orchestrator-lab explain AGENT'; rules of your own go under 'screens'"
-            found.append(Finding(f"{kind} screens", "warn", note.removeprefix("screen rules: "), cure))
+            found.append(Finding("screen rules", "warn", note.removeprefix("screen rules: "), cure))
     return found
 
 
