@@ -334,3 +334,16 @@ def test_a_crash_of_everything_is_cleared_away(
         assert cluster["ada"].ask("hello", timeout=30).reply == "ada: hello"
         assert levels(doctor.check_runs(run_dir.parent)) == {"ok"}
         assert not [one for one in doctor.examine(runs_dir=run_dir.parent) if one.leftover is not None]
+
+
+def test_screens_of_a_newer_version_are_told(tmp_path: Path) -> None:
+    for version, level in (("2.1.197", "ok"), ("9.0.1", "warn")):
+        package = tmp_path / version
+        (package / "bin").mkdir(parents=True)
+        (package / "package.json").write_text(
+            json.dumps({"name": "@anthropic-ai/claude-code", "version": version}), encoding="utf-8"
+        )
+        (package / "bin" / "claude").write_text("#!/bin/sh\n", encoding="utf-8")
+        (package / "bin" / "claude").chmod(0o755)
+        [found] = doctor.check_screen_rules({"PATH": str(package / "bin")})
+        assert (found.level, version in found.found) == (level, True)

@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": {"errors", "config", "runtime"},
     "orphans": {"runtime"},
     # looks at both sides, and is no part of either
-    "doctor": {"errors", "runtime", "models", "client", "tmux", "orphans", "resuming"},
+    "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
 CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans"}
 #: One thing in two files: the second is the half of the first that needs pandas.

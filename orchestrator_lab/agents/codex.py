@@ -49,7 +49,7 @@ from orchestrator_lab.agents.base import (
     find_program,
 )
 from orchestrator_lab.agents.codex_rollout import RecordedTurn, RolloutTail
-from orchestrator_lab.agents.codex_screen import composer_lines, read_composer
+from orchestrator_lab.agents.codex_screen import composer_lines, has_footer, is_early, read_composer
 from orchestrator_lab.agents.menu import read_menu
 from orchestrator_lab.agents.reading import ScreenReader
 from orchestrator_lab.errors import AgentFailed, ConfigError, ProgramNotFound
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config import AgentConfig
 
-__all__ = ["MCP_SERVER", "CodexAdapter", "ask_hooks", "to_toml"]
+__all__ = ["MCP_SERVER", "CodexAdapter", "ask_hooks", "package_version", "to_toml"]
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,8 @@ _PERMISSIONS = {
 #: A mention at the end, whose picker would take the Enter.
 _PICKER = re.compile(r"(?:^|\s)[@$][^\s]*\Z")
 _IMAGE = re.compile(r"[\"']?\S[^\n]*\.(?:png|jpe?g|gif|webp|bmp)[\"']?", re.IGNORECASE)
+#: A composer without the usual line below it is believed when it has stood this long, in seconds.
+_SETTLED_S = 1.0
 _READY_COMPOSER = frozenset({"empty", "other", "holds_text"})
 
 
@@ -138,6 +140,8 @@ class CodexAdapter(ScreenReader):
     def __init__(self) -> None:
         self._tails: dict[Path, RolloutTail] = {}
         self._transcript: Path | None = None
+        #: Since when a composer stands on the screen of a start.
+        self._drawn: float | None = None
         #: Tool calls that hooks told of -> whether their end was told too.
         self._calls: dict[str, bool] = {}
 
@@ -154,7 +158,7 @@ class CodexAdapter(ScreenReader):
             )
         mode = config.gateway.mode if config.gateway else "none"
         provider = None if mode in {"script", "local"} else "openai"
-        version = _package_version(Path(path))
+        version = package_version(Path(path))
         self.use_rules(version, config.screens)
         return Program((path, *command[1:]), "codex", version, provider)
 
@@ -361,8 +365,15 @@ class CodexAdapter(ScreenReader):
 
     def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
         """Find the composer, or a question that Codex asks before it."""
+        if is_early(screen, self.screens):
+            return []
         if read_composer(screen, "", self.screens) in _READY_COMPOSER:
-            return [Ready("screen")]
+            # One with a line of the user's own below it is not known so well.
+            now = time.monotonic()
+            self._drawn = self._drawn or now
+            settled = has_footer(screen, self.screens) or now - self._drawn >= _SETTLED_S
+            return [Ready("screen")] if settled else []
+        self._drawn = None
         asked = self.question(screen, starting=True, work_dir=str(context.work_dir), ours=context.work_dir_is_ours)
         return [] if asked is None else [asked]
 
@@ -465,8 +476,19 @@ def _rollout(home: Path, session_id: str) -> Path | None:
     return next(iter(sorted((home / "sessions").glob(f"*/*/*/rollout-*-{session_id}.jsonl"))), None)
 
 
-def _package_version(path: Path) -> str | None:
-    """Return the version that the npm package of a command names, None when it is no npm package."""
+def package_version(path: Path) -> str | None:
+    """Return the version that the npm package of a command names, None when it is no npm package.
+
+    Parameters
+    ----------
+    path : Path
+        The command.
+
+    Examples
+    --------
+    >>> package_version(Path("/bin/sh")) is None
+    True
+    """
     with contextlib.suppress(OSError, ValueError, KeyError):
         package = json.loads((path.resolve().parent.parent / "package.json").read_text(encoding="utf-8"))
         if package["name"] == "@openai/codex":

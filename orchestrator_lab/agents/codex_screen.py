@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.agents.base import Composer
     from orchestrator_lab.agents.screens import ScreenRules
 
-__all__ = ["composer_lines", "read_composer"]
+__all__ = ["composer_lines", "has_footer", "is_early", "read_composer"]
 
 _SGR = re.compile(r"\x1b\[([0-9;:]*)m")
 #: Letters and digits that are compared: as many as every screen shows.
@@ -99,6 +99,30 @@ def composer_lines(screen: str, rules: ScreenRules | None = None) -> list[str] |
     while len(lines) > 1 and not lines[-1].strip():
         lines.pop()
     return [line.strip() for line in lines]
+
+
+def is_early(screen: str, rules: ScreenRules | None = None) -> bool:
+    r"""Tell whether a composer is one that Codex draws before it is ready, and before it asks for a login.
+
+    Examples
+    --------
+    >>> is_early("› hello\n\n  ? for shortcuts"), is_early("› hello\n\n  gpt-5 default · /work\n  ? for shortcuts")
+    (True, False)
+    """
+    last = [line for line in plain(screen).splitlines() if line.strip()][-1:]
+    return not has_footer(screen, rules) and any(_layout(rules, "early").match(line) for line in last)
+
+
+def has_footer(screen: str, rules: ScreenRules | None = None) -> bool:
+    r"""Tell whether the line that names model and folder stands at the end of a screen, with or without escapes.
+
+    Examples
+    --------
+    >>> has_footer("› hello\n\n  gpt-5 default · /work\n  ? for shortcuts")
+    True
+    """
+    last = [line for line in plain(screen).splitlines() if line.strip()][-2:]
+    return any(_layout(rules, "footer").match(line) for line in last)
 
 
 def read_composer(screen: str, text: str, rules: ScreenRules | None = None) -> Composer:

@@ -21,6 +21,7 @@ from orchestrator_lab.doctor._machine import (
     check_loopback,
     check_python,
     check_runtime_dir,
+    check_screen_rules,
     check_terminfo,
     check_tmux,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "check_processes",
     "check_runs",
     "check_runtime_dir",
+    "check_screen_rules",
     "check_terminfo",
     "check_tmux",
     "examine",
@@ -77,6 +79,7 @@ def examine(*, runs_dir: Path, environ: Mapping[str, str] | None = None) -> list
         lambda: check_agents(env),
         lambda: check_claude_login(env),
         lambda: check_claude_settings(env),
+        lambda: check_screen_rules(env),
         check_local_model,
         lambda: check_disk(runs_dir),
         lambda: check_loopback(env),

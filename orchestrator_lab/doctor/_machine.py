@@ -30,6 +30,7 @@ __all__ = [
     "check_loopback",
     "check_python",
     "check_runtime_dir",
+    "check_screen_rules",
     "check_terminfo",
     "check_tmux",
 ]
@@ -262,6 +263,34 @@ def check_agents(environ: Mapping[str, str]) -> list[Finding]:
 def _claude_dir(environ: Mapping[str, str]) -> Path:
     chosen = environ.get("CLAUDE_CONFIG_DIR")
     return Path(chosen).expanduser() if chosen else Path(environ.get("HOME", "~")).expanduser() / ".claude"
+
+
+def check_screen_rules(environ: Mapping[str, str]) -> list[Finding]:
+    """Say whether the lab knows the screens of the installed versions of Claude Code and Codex.
+
+    Parameters
+    ----------
+    environ : mapping
+        The environment.
+    """
+    from orchestrator_lab.agents.claude import installed_version
+    from orchestrator_lab.agents.codex import package_version
+    from orchestrator_lab.agents.screens import choose
+
+    found = []
+    for kind in ("claude", "codex"):
+        path = shutil.which(kind, path=environ.get("PATH"))
+        if path is None:
+            continue
+        version = installed_version(path) if kind == "claude" else package_version(Path(path))
+        rules, note = choose(kind, version)
+        if note is None:
+            known = f"{kind}: measured with {rules.measured}; this is {version or 'of an unknown version'}"
+            found.append(Finding("screen rules", "ok", known))
+        else:
+            cure = "look at what it asks with 'orchestrator-lab explain AGENT'; rules of your own go under 'screens'"
+            found.append(Finding("screen rules", "warn", note.removeprefix("screen rules: "), cure))
+    return found
 
 
 def check_claude_login(environ: Mapping[str, str]) -> list[Finding]:
