@@ -105,15 +105,15 @@ async def _serve(options: argparse.Namespace) -> int:
 async def _load_tools(supervisor: Supervisor, loopback: Loopback) -> None:
     """Load the MCP SDK off the loop, once somebody can want it.
 
-    It takes a second of a processor, which agents that start have better use for; and no agent gets a message before it
-    has listed the tools.
+    It takes a second of a processor, which agents that start have better use for, unless they are ready with their
+    tools only; and no agent gets a message before it has listed the tools.
     """
     await supervisor.ledger.until(
         lambda: loopback.tools_wanted or any(getattr(one.config, "mcp", False) for one in supervisor.runners.values()),
         None,
     )
     await supervisor.ledger.until(
-        lambda: all(one.state != "starting" for one in supervisor.runners.values()),
+        lambda: all(one.state != "starting" or one.looks.starts_on_screen for one in supervisor.runners.values()),
         _STARTING_S,
     )
 
@@ -124,10 +124,18 @@ async def _load_tools(supervisor: Supervisor, loopback: Loopback) -> None:
 
         return Tools
 
-    tools = (await asyncio.to_thread(load))(supervisor)
-    async with tools.run():
-        loopback.tools.set_result(tools)
-        await asyncio.Event().wait()
+    try:
+        tools = (await asyncio.to_thread(load))(supervisor)
+        async with tools.run():
+            loopback.tools.set_result(tools)
+            supervisor.tools_settled()
+            await asyncio.Event().wait()
+    except Exception as error:
+        logger.exception("the agents' tools cannot be had")
+        if not loopback.tools.done():
+            loopback.tools.set_exception(SupervisorLost(f"the lab's tools cannot be had: {error!r}"))
+            loopback.tools.exception()  # seen, also when no program ever asks
+        supervisor.tools_settled()
 
 
 def _server(app: Any) -> uvicorn.Server:  # noqa: ANN401 - an ASGI application

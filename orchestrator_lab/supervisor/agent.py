@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 #: Quiet after which the screen of a program that is still starting is read for questions, in seconds.
 _STARTUP_QUIET_S = 0.25
-#: How long a program that is ready gets no message because it has not listed the lab's tools, in seconds.
+#: How long a program that is ready, and could list the lab's tools, gets no message before it has done so, in seconds.
 _TOOLS_WAIT_S = 8.0
 #: Longest wait for tmux to show the end of a program that is gone, in seconds.
 _FINAL_SCREEN_S = 0.5
@@ -126,8 +126,8 @@ class AgentRunner:
         self.session_ready: Ready | None = None
         self.bracketed_paste = False
         self.tools_listed = False
-        #: Until when messages wait for the tools to be listed (monotonic).
-        self._tools_until = 0.0
+        #: Since when messages wait for the tools to be listed (monotonic), None when they do not.
+        self._holds_since: float | None = None
         self.dialog: DialogSeen | None = None
         self.dialog_id: str | None = None
         self.turn: Turn | None = None
@@ -213,6 +213,7 @@ class AgentRunner:
         self.running, self.stopping, self.doubt, self.error = True, False, None, None
         self.returning = False
         self.hidden = self.shown = None
+        self._holds_since = None
         self.started_at = time.monotonic()
         self.supervision.began()
         self.supervisor.journal.append(
@@ -487,6 +488,7 @@ class AgentRunner:
         if not self.tools_listed:
             self.tools_listed = True
             self.supervisor.journal.append("agent.tools", agent=self.name, source="mcp")
+            self.check_ready()
             self.supervisor.ledger.poke()
 
     def apply(self, evidence: list[Evidence]) -> None:
@@ -549,6 +551,14 @@ class AgentRunner:
         on_screen = self.session_ready.source == "screen" and not self.looks.starts_on_screen
         if not self.bracketed_paste and not on_screen:
             return
+        if self.looks.starts_on_screen:
+            # An input line that the screen shows for a moment, before a question, is not meant: that it asks for its
+            # tools confirms it.
+            if self._holds_since is None:
+                self._hold_for_tools()
+            if self.awaits_tools:
+                self._later(_TOOLS_WAIT_S / 8, self.check_ready)
+                return
         self._now_ready(self.session_ready.source)
 
     def _now_ready(self, source: str) -> None:
@@ -562,14 +572,23 @@ class AgentRunner:
     def _hold_for_tools(self) -> None:
         """Let messages wait for the tools, where the program is sure to ask for them soon."""
         wants_tools = getattr(self.config, "mcp", False) and not self.tools_listed
-        if wants_tools and (self.ready == "hook" or self.looks.starts_on_screen):
-            self._tools_until = time.monotonic() + _TOOLS_WAIT_S
-            self._later(_TOOLS_WAIT_S + 0.01, self.supervisor.ledger.poke)
+        sure = wants_tools and (self.ready == "hook" or self.looks.starts_on_screen)
+        self._holds_since = (self._holds_since or time.monotonic()) if sure else None
+        if sure and self.supervisor.tools_since is not None:
+            self.give_up_tools_later()
+
+    def give_up_tools_later(self) -> None:
+        """Look again at what waits for tools that were never asked for."""
+        self._later(_TOOLS_WAIT_S + 0.01, self.supervisor.ledger.poke)
 
     @property
     def awaits_tools(self) -> bool:
         """Whether messages wait until the program has listed the lab's tools: a prompt before would find none."""
-        return not self.tools_listed and time.monotonic() < self._tools_until
+        if self.tools_listed or self._holds_since is None:
+            return False
+        # While the lab itself cannot answer yet, no program is late.
+        served = self.supervisor.tools_since
+        return served is None or time.monotonic() - max(served, self._holds_since) < _TOOLS_WAIT_S
 
     def is_ready(self, source: str) -> None:
         """Take the program for ready on another evidence than its own report."""

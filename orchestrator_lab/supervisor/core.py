@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,8 @@ class Supervisor:
         self.guards = Guards(self)
         self.ledger.on_lost = self.conversations.lost
         self.gateway: Gateway | None = None
+        #: Since when the agents' tools can be had (monotonic), or it is known that they cannot; None before.
+        self.tools_since: float | None = None
         self.keeper = KeeperLink(
             folder,
             api_fd=options.api_fd,
@@ -511,6 +514,12 @@ class Supervisor:
         while self.record.alive("owner"):  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.5)
         await self.lifecycle.shutdown("cancelled")
+
+    def tools_settled(self) -> None:
+        """Take note that the agents' tools can be had, or never will be."""
+        self.tools_since = time.monotonic()
+        for runner in self.runners.values():
+            runner.give_up_tools_later()
 
     def background(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
         """Let work go on beside everything else; its failure is logged."""
