@@ -458,13 +458,11 @@ class AgentRunner:
         tmux writes "Pane is dead" below the last screen when it has, and pushes the first line out of sight for that.
         """
         deadline = time.monotonic() + _FINAL_SCREEN_S
-        pause = 0.001
         while True:
             screen = (await self.supervisor.screen(self, history=1)).rstrip()
             if _PANE_IS_DEAD.search(screen) or time.monotonic() > deadline:
                 return _PANE_IS_DEAD.sub("", screen).rstrip()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 0.02)
+            await asyncio.sleep(0.02)
 
     def close(self) -> None:
         """Let go of timers, pipes and tasks."""

@@ -263,7 +263,6 @@ class Lifecycle:
         if runner.pane_id is not None:
             with contextlib.suppress(TmuxError):
                 await self._cluster.tmux.run(self._cluster.driver.kill_pane, runner.pane_id)
-        self._cluster.keeper.tell(op="end", agent=runner.name)
         self._cluster.keeper.tell(op="forget", agent=runner.name)
         self._cluster.mailboxes.pop(runner.name).close()
         for message in self._cluster.ledger.to(runner.name):
