@@ -50,7 +50,7 @@ def test_a_run_goes_on_after_a_reboot(runtime: Path, script_config: Any) -> None
     talking = events(cluster.run_dir, "conversation.ended")
     run_dir, run_id = power_cut(cluster), cluster.run_id
     assert open_run(run_dir).status is None
-    assert resumable_runs(run_dir.parent) == [run_dir]
+    until(lambda: resumable_runs(run_dir.parent) == [run_dir])
     before = len(events(run_dir))
 
     cluster = Cluster.start(resume=run_dir)

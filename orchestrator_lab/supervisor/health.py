@@ -107,12 +107,13 @@ class Health:
             case "agent.restarting":
                 self.pending = True
             case "agent.exited":
-                self.fell = not self.asked and not self.pending
+                # What ended with its tmux server, or with the machine, is no end of its own.
+                self.fell = not self.asked and not self.pending and facts.get("reason") != "tmux"
                 self.turn_id = self.turn_since = None
             case "agent.failed":
                 self.pending = False
                 # Who gave it up has said so by an alert of its own.
-                if facts.get("error_type") != "restarts_exhausted":
+                if facts.get("error_type") not in {"restarts_exhausted", "tmux_lost"}:
                     self.failed = str(facts.get("error_message") or "it failed")
             case "turn.started":
                 self.turn_id, self.turn_since = event.turn_id, event.monotonic_s

@@ -384,7 +384,7 @@ class Rebuild:
         supervisor.alerts.resolve(_RULE)
         supervisor.status_text = "stopped" if supervisor.stopped else "running"
 
-    def _failed(self, runner: AgentRunner, why: str) -> None:
+    def _failed(self, runner: AgentRunner, why: str, error_type: str = "AgentFailed") -> None:
         supervisor = self._supervisor
         runner.returning = False
         runner.error = AgentFailed(f"agent {runner.name!r} was not started again: {why}", agent=runner.name)
@@ -392,7 +392,7 @@ class Rebuild:
             "agent.failed",
             agent=runner.name,
             level="error",
-            error_type="AgentFailed",
+            error_type=error_type,
             error_message=runner.error.message.split("\n", 1)[0],
         )
         supervisor.conversations.agent_ended(runner.name)
@@ -413,7 +413,7 @@ class Rebuild:
         )
         for runner in supervisor.runners.values():
             if runner.returning:
-                self._failed(runner, f"the tmux server is gone ({why})")
+                self._failed(runner, f"the tmux server is gone ({why})", _RULE)
         supervisor.status_text = "failed"
 
 

@@ -18,7 +18,7 @@ import pytest
 from listeners import Heard, webhook
 
 from orchestrator_lab import Cluster
-from orchestrator_lab.config import AlertsConfig, RestartPolicy
+from orchestrator_lab.config import AlertsConfig, RestartPolicy, Thresholds
 from orchestrator_lab.frames import alerts_df, processes_df
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.journal.reader import read_events
@@ -476,3 +476,12 @@ def test_an_alert_is_told_at_least_once_and_twice_at_worst(
             # On a machine that is busy the channel may have heard before the kill came.
             assert len(told) in ({1, 2} if moment.startswith("before") else {2})
             assert [one.event for one in cluster.events()].count("alert.opened") == 1
+
+
+def test_what_ended_with_the_tmux_server_did_not_fall() -> None:
+    lost = health(event("agent.exited", 1.0, reason="tmux"))
+    assert judge_stopped([lost], Thresholds(warning=1), "lab") is None
+    lost.take(event("agent.started", 2.0, restart=1))
+    assert lost.restarts == 0
+    fell = health(event("agent.exited", 1.0, exit_code=1))
+    assert judge_stopped([fell], Thresholds(warning=1), "lab") is not None
