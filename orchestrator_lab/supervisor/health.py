@@ -107,7 +107,7 @@ class Health:
             case "agent.restarting":
                 self.pending = True
             case "agent.exited":
-                # What ended with the tmux server is that one's incident, with an alert of its own.
+                # What ended with its tmux server, or with the machine, is no end of its own.
                 self.fell = not self.asked and not self.pending and facts.get("reason") != "tmux"
                 self.turn_id = self.turn_since = None
             case "agent.failed":

@@ -314,6 +314,7 @@ def _close_what_ended(supervisor: Supervisor, turns: dict[str, Turn]) -> None:
                 )
             else:
                 ledger.advance(message, "answered", source=end.source, turn_id=message.turn_id)
+                supervisor.conversations.restore_step(message, queued=False)
         elif message.turn_id in running:
             turn = running[message.turn_id]
             if message.message_id not in turn.message_ids:
