@@ -209,5 +209,5 @@ def test_what_does_not_end_is_told(sleeper: Callable[..., int], monkeypatch: pyt
         monkeypatch.setattr(lifecycle_module, name, 0.01)
     cluster: Any = SimpleNamespace(journal=SimpleNamespace(append=append))
     runner: Any = SimpleNamespace(name="ada", agent_id="agt_mine")
-    asyncio.run(Lifecycle(cluster)._end_left([runner]))
+    asyncio.run(Lifecycle(cluster).end_left([runner]))
     assert told == [("agent.left", "warning ended", [pid]), ("agent.left", "error survived", [pid])]
