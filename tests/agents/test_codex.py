@@ -216,16 +216,16 @@ def test_a_permission_is_answered_by_label_and_by_policy(lab: CodexLab, codex_co
     assert lab.until(lambda: ada.dialog).answer("allow").startswith("Yes, proceed")
     assert "four" in allowed.result(timeout=30)
     policy = {"allow": ["Bash(echo *)"], "deny": ["Bash(echo no*)"]}
-    eve = lab.cluster.add({"name": "eve", "kind": "codex", "command": codex_command, "dialogs": policy})
-    assert "five" in str(eve.ask("may I five", timeout=60).reply)
+    pia = lab.cluster.add({"name": "pia", "kind": "codex", "command": codex_command, "dialogs": policy})
+    assert "five" in str(pia.ask("may I five", timeout=60).reply)
     with pytest.raises(TurnFailed, match="interrupted"):
-        eve.ask("may I no", timeout=60)
-    rows = dialogs_df(lab.cluster.run, agents="eve").to_dict("records")
+        pia.ask("may I no", timeout=60)
+    rows = dialogs_df(lab.cluster.run, agents="pia").to_dict("records")
     assert [(row["answered_by"], row["decision"]) for row in rows] == [("policy", "allow"), ("policy", "deny")]
-    answered = [one for one in lab.cluster.events() if one.event == "dialog.answered" and one.agent == "eve"]
+    answered = [one for one in lab.cluster.piants() if one.piant == "dialog.answered" and one.agent == "pia"]
     rules = [one.attributes["rule"] for one in answered]
     assert rules == ["allow: Bash(echo *)", "deny: Bash(echo no*)"]
-    lab.cluster.remove("eve")
+    lab.cluster.remove("pia")
 
 
 def test_tools_that_fail_are_told(lab: CodexLab) -> None:
