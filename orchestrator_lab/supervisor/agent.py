@@ -568,11 +568,11 @@ class AgentRunner:
         self.publish()
 
     def _hold_for_tools(self) -> None:
-        """Let messages wait for the tools, where the program is sure to ask for them soon."""
-        wants_tools = getattr(self.config, "mcp", False) and not self.tools_listed
-        sure = wants_tools and (self.ready == "hook" or self.looks.starts_on_screen)
-        self._holds_since = (self._holds_since or time.monotonic()) if sure else None
-        if sure and self.supervisor.tools_since is not None:
+        """Let messages wait for the tools, however the program was seen to be ready."""
+        if not getattr(self.config, "mcp", False) or self.tools_listed:
+            return
+        self._holds_since = self._holds_since or time.monotonic()
+        if self.supervisor.tools_since is not None:
             self.give_up_tools_later()
 
     def give_up_tools_later(self) -> None:
