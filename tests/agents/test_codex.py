@@ -222,7 +222,7 @@ def test_a_permission_is_answered_by_label_and_by_policy(lab: CodexLab, codex_co
         pia.ask("may I no", timeout=60)
     rows = dialogs_df(lab.cluster.run, agents="pia").to_dict("records")
     assert [(row["answered_by"], row["decision"]) for row in rows] == [("policy", "allow"), ("policy", "deny")]
-    answered = [one for one in lab.cluster.piants() if one.piant == "dialog.answered" and one.agent == "pia"]
+    answered = [one for one in lab.cluster.events() if one.event == "dialog.answered" and one.agent == "pia"]
     rules = [one.attributes["rule"] for one in answered]
     assert rules == ["allow: Bash(echo *)", "deny: Bash(echo no*)"]
     lab.cluster.remove("pia")
