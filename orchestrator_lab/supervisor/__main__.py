@@ -70,7 +70,9 @@ async def _serve(options: argparse.Namespace) -> int:
     if supervisor.status_text != "ending" and (supervisor.unfinished or not supervisor.runners):
         try:
             if supervisor.runners:
-                await supervisor.lifecycle.wait_ready(supervisor.unfinished)
+                # Who was joining is no part of the cluster's own start: whoever adds it asks again.
+                mine = [one for one in supervisor.unfinished if one.name in supervisor.configured]
+                await supervisor.lifecycle.wait_ready(mine)
             else:
                 await supervisor.lifecycle.launch()
         except OrchestratorLabError as error:

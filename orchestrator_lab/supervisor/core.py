@@ -88,6 +88,8 @@ class Supervisor:
         self.record = record
         self.run_dir = Path(record.run_dir)
         self.config = ClusterConfig.from_json((folder / "config.json").read_bytes())
+        #: Names of the agents that it was started with; others joined it.
+        self.configured = frozenset(self.config.names)
         self.environ: dict[str, str] = json.loads((folder / "environ.json").read_text(encoding="utf-8"))
         self.url = f"http://127.0.0.1:{record.port}"
         self.mask = SecretMask(self._known_secrets())
