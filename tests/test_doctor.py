@@ -19,7 +19,14 @@ import pytest
 
 from orchestrator_lab import doctor
 from orchestrator_lab.cluster import Cluster
-from orchestrator_lab.runtime import ClusterRecord, private_dir, process_start_time, read_record, write_record
+from orchestrator_lab.runtime import (
+    ClusterRecord,
+    is_locked,
+    private_dir,
+    process_start_time,
+    read_record,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,6 +178,7 @@ def test_orphans_are_found_and_ended(runtime: Path, script_config: Callable[...,
         os.kill(pid, signal.SIGKILL)
     cluster.client.close()
     wait_until(lambda: not record.alive("keeper") and not record.alive("supervisor"))
+    wait_until(lambda: not is_locked(folder))  # a killed process lets go of its files a moment after it is gone
     (half,) = (finding for finding in doctor.check_clusters() if "lost" in finding.found)
     assert half.level == "warn"
     assert "brings them back" in half.advice
@@ -317,6 +325,7 @@ def test_a_crash_of_everything_is_cleared_away(
             os.kill(pid, number)
     cluster.client.close()
     wait_until(lambda: not any(record.alive(who) for who in ("keeper", "supervisor", "tmux")))
+    wait_until(lambda: not is_locked(folder))
     wait_until(lambda: process_start_time(ada) is None)
     assert process_start_time(mule) is not None
     with killed_at_last(subprocess.Popen(stubborn, start_new_session=True)) as twin:
