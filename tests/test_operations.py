@@ -333,7 +333,7 @@ def test_units_are_valid(text: str, tmp_path: Path) -> None:
     parser.read_string(text)
     kind = "service" if "Service" in parser else "timer"
     assert {"Unit", "Install"} & set(parser.sections())
-    for command in re.findall(r"^Exec\w+=(\S+)", text, re.MULTILINE):
+    for command in re.findall(r"^Exec\w+=-?(\S+)", text, re.MULTILINE):
         assert command.startswith(("%h/", "/")), command
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
