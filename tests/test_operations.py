@@ -7,7 +7,6 @@ need that cluster in another state than running. ``no-run`` marks what needs roo
 from __future__ import annotations
 
 import configparser
-import contextlib
 import importlib
 import json
 import os
@@ -26,17 +25,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import yaml
 from pages import FENCE, JAPANESE, NOT_RUN, OPERATIONS, ROOT, blocks
+from power_cut import until
 from typer.testing import CliRunner
 
+from orchestrator_lab import Cluster
 from orchestrator_lab.cli.app import app
 from orchestrator_lab.config import load_config
 from orchestrator_lab.runtime import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from orchestrator_lab.runtime import ClusterRecord
 
 PAGES = [page for page in OPERATIONS if page not in JAPANESE]
 FAKE = ROOT / "tests" / "fake_agent" / "fake_agent.py"
@@ -50,14 +54,30 @@ STAGES = {
     ("runbook", "Usage limit reached"): "limited",
     ("runbook", "Guard tripped"): "guarded",
     ("runbook", "Dead tmux server"): "no tmux",
+    ("runbook", "Dead tmux server", "orchestrator-lab restart"): "running",
     ("runbook", "Supervisor or keeper killed"): "unwatched",
     ("runbook", "After a reboot"): "rebooted",
     ("runbook", "Leftovers of dead clusters"): "dead",
     ("runbook", "Start of day", "orchestrator-lab config validate"): "down",
     ("runbook", "Upgrade of the lab", "orchestrator-lab version"): "down",
+    ("runbook", "End of day", "orchestrator-lab shutdown"): "ending",
 }
 #: In this order the stages are gone through, so that the cluster is seldom started.
-ORDER = ["nothing", "down", "running", "unwatched", "no tmux", "rebooted", "dead", "asking", "limited", "guarded"]
+ORDER = [
+    *("nothing", "down", "running", "unwatched", "no tmux", "rebooted"),
+    *("ending", "asking", "limited", "guarded", "dead"),
+]
+#: Stages with a cluster of their own, or with none, and the folders that they are brought about in.
+OF_THEIR_OWN = {"nothing": "empty", "asking": "asking", "limited": "limited", "guarded": "duo"}
+#: What is killed before a block.
+KILLED = {
+    "unwatched": ("keeper", "supervisor"),
+    "no tmux": ("tmux",),
+    "rebooted": ("keeper", "supervisor", "tmux"),
+    "dead": ("keeper", "supervisor", "tmux"),
+}
+#: Words of commands that change something, if only for the next command that looks.
+CHANGES = {"init", "start", "stop", "restart", "shutdown", "send", "ask", "answer", "lift", "ack", "clear", "--fix"}
 
 
 # blocks -------------------------------------------------------------------------------------------
@@ -101,6 +121,8 @@ class Lab:
         self.runtime = runtime
         self.home = place / "home"
         self._stage = "nothing"
+        #: Lines that only look, and have been run in this state.
+        self._seen: set[str] = set()
         for folder in ("home", "duo", "asking", "limited", "empty"):
             (place / folder).mkdir()
         (place / "script.yaml").write_text('- reply: "{agent}: {text}"\n', encoding="utf-8")
@@ -129,51 +151,62 @@ class Lab:
 
     def bring(self, stage: str) -> None:
         """See to it that the cluster is in a state."""
-        folder = {"nothing": "empty", "asking": "asking", "limited": "limited"}.get(stage, "duo")
-        alone = stage in {"nothing", "asking", "limited", "guarded"}
-        if self.runs and stage == "down":
-            self.good("orchestrator-lab shutdown duo")
-        if self.runs and (alone or self._stage in {"asking", "limited", "guarded"}) and stage != self._stage:
+        new = stage != self._stage
+        apart = stage in OF_THEIR_OWN or (self._stage in OF_THEIR_OWN and stage != "dead")
+        if self.runs and (stage == "down" or (new and apart)):
             self.good("orchestrator-lab shutdown --all")
-        os.chdir(self.place / folder)
+        os.chdir(self.place / OF_THEIR_OWN.get(stage, "duo"))
         os.environ.pop("ORCHESTRATOR_CLUSTER__LIMITS__MESSAGES", None)
         if stage == "guarded":
             os.environ["ORCHESTRATOR_CLUSTER__LIMITS__MESSAGES"] = "1"
         if stage == "nothing":
-            (self.place / folder / "cluster.yaml").unlink(missing_ok=True)
+            Path("cluster.yaml").unlink(missing_ok=True)
         elif stage != "down" and not self.runs:
             self.good("orchestrator-lab start")
-        if stage == "limited" and stage != self._stage:
-            self.good("orchestrator-lab send writer Hello.")
-        if stage == "guarded" and stage != self._stage:
+        if stage in {"limited", "guarded"} and new:
             self.good("orchestrator-lab send writer One.")
             self.good("orchestrator-lab send writer Two.")
+            until(lambda: Cluster.attach("duo").guards)
+        if stage == "asking":
+            assert Cluster.attach("duo").dialogs
+        if stage in KILLED:
+            self._kill(*KILLED[stage])
+        if new or stage in KILLED:
+            self._seen.clear()
         self._stage = stage
-        if stage == "no tmux":
-            self._kill("tmux")
-        elif stage == "unwatched":
-            self._kill("keeper", "supervisor")
-        elif stage in {"rebooted", "dead"}:
-            self._kill("keeper", "supervisor", "tmux")
 
     @property
     def runs(self) -> bool:
         return (self.runtime / "duo").is_dir()
 
     def _kill(self, *who: str) -> None:
-        """Kill processes of the cluster, the keeper before the supervisor that it would start again."""
+        """Kill processes of the cluster at one moment, so that none can start another again."""
+        record = until(lambda: self._whole(who))
+        processes = [psutil.Process(getattr(record, f"{one}_pid")) for one in who]
+        for process in processes:
+            process.suspend()
+        for process in processes:
+            process.kill()
+        until(lambda: not any(record.alive(one) for one in who))
+
+    def _whole(self, who: tuple[str, ...]) -> ClusterRecord | None:
+        """Return the cluster's record, once what it says of these processes is so."""
         record = read_record(self.runtime / "duo")
-        assert record is not None
-        for one in who:
-            os.kill(getattr(record, f"{one}_pid"), signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while any(record.alive(one) for one in who) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        return record if record is not None and all(record.alive(one) for one in who) else None
 
     # commands -----------------------------------------------------------------------------------
 
+    def once(self, line: str) -> None:
+        """Run one line of a page, unless it only looks and has been run in this very state."""
+        if line not in self._seen:
+            self.good(line)
+        if CHANGES & set(line.split()):
+            self._seen.clear()
+        else:
+            self._seen.add(line)
+
     def good(self, line: str) -> None:
-        """Run one line of a page, the way it is meant to be run; it must end well."""
+        """Run one line, the way it is meant to be run; it must end well."""
         words = shlex.split(line)
         if words[0] == "orchestrator-lab" and {"--follow", "--watch", "attach"} & set(words):
             self._in_terminal(words)
@@ -191,36 +224,37 @@ class Lab:
         pid, terminal = pty.fork()
         if pid == 0:
             os.execvpe(words[0], words, {**os.environ, "TERM": "xterm-256color"})  # noqa: S606 - no shell is wanted
-        shown = b""
+        keys = b"\x02d" if "attach" in words else b"\x03"
+        shown, asked_at, deadline = b"", None, time.monotonic() + 30
         try:
-            shown = self._read(terminal, shown, lambda text: re.search(rb"\w\w\w", text) is not None)
-            os.write(terminal, b"\x02d" if "attach" in words else b"\x03")
-            shown = self._read(terminal, shown, lambda _: False)
+            while True:
+                now = time.monotonic()
+                assert now < deadline, f"{words} is still there: {shown.decode(errors='replace')}"
+                # Keys that come while a program sets its terminal up may be lost: they are typed again, as people do.
+                if re.search(rb"\w\w\w", shown) and (asked_at is None or now > asked_at + 1):
+                    os.write(terminal, keys)
+                    asked_at = now
+                if select.select([terminal], [], [], 0.5)[0]:
+                    piece = self._read(terminal)
+                    if not piece:
+                        break
+                    shown += piece
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL if not shown else 0)
             _, status = os.waitpid(pid, 0)
             os.close(terminal)
-        code = os.waitstatus_to_exitcode(status)
         # Ctrl-C ends with the status that shells give it.
-        assert code in {0, 130}, (words, code, shown.decode(errors="replace"))
+        assert os.waitstatus_to_exitcode(status) in {0, 130}, (words, status, shown.decode(errors="replace"))
 
     @staticmethod
-    def _read(terminal: int, shown: bytes, enough: Callable[[bytes], bool]) -> bytes:
-        """Read until it is enough, or the program has ended."""
-        deadline = time.monotonic() + 20
-        while not enough(shown):
-            left = deadline - time.monotonic()
-            assert left > 0, f"still there: {shown.decode(errors='replace')}"
-            if select.select([terminal], [], [], left)[0]:
-                try:
-                    piece = os.read(terminal, 65536)
-                except OSError:  # Linux: the program has closed its end
-                    break
-                if not piece:
-                    break
-                shown += piece
-        return shown
+    def _read(terminal: int) -> bytes:
+        """Read what is there; nothing when the program has closed its end, which Linux tells by an error."""
+        try:
+            return os.read(terminal, 65536)
+        except OSError:
+            return b""
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +275,7 @@ def lab(module_runtime: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_commands_run(block: Block, lab: Lab) -> None:
     lab.bring(block.stage)
     for line in block.lines:
-        lab.good(line)
+        lab.once(line)
 
 
 def test_every_stage_is_of_a_block() -> None:
@@ -299,7 +333,7 @@ def test_units_are_valid(text: str, tmp_path: Path) -> None:
     parser.read_string(text)
     kind = "service" if "Service" in parser else "timer"
     assert {"Unit", "Install"} & set(parser.sections())
-    for command in re.findall(r"^Exec\w+=(\S+)", text, re.MULTILINE):
+    for command in re.findall(r"^Exec\w+=-?(\S+)", text, re.MULTILINE):
         assert command.startswith(("%h/", "/")), command
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
