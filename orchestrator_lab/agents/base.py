@@ -374,6 +374,10 @@ class Adapter(Protocol):
         """Return what one hook call says."""
         ...
 
+    def parts(self, screen: str) -> Mapping[str, str]:
+        """Return regions of a screen: ``input`` is what stands in the input line, as far as it is known."""
+        ...
+
     def startup(self, screen: str, *, context: LaunchContext) -> list[Evidence]:
         """Return what the screen of a program that is not ready yet says."""
         ...

@@ -36,6 +36,8 @@ _GIVE_UP_S = 12.0
 _CANONICAL_LINE = 4095
 #: While a pasted text is not on the screen yet, it is looked for this often, in seconds (a look takes 0.3 ms).
 _ECHO_LOOK_S = 0.015
+#: Longest wait for one of several parts of a text to be seen, in seconds.
+_PART_S = 3.0
 #: A text on the screen that does not look like what was typed (a terminal draws some characters differently).
 _UNLIKE_S = 0.25
 #: A text of ours that stands in the input line after its turn for this long was left there, in seconds.
@@ -294,7 +296,7 @@ class Mailbox:
         # A program that reads its input strictly in order gets its Enter in the same breath.
         at_once = runner.adapter.reports and not runner.adapter.echo_timeout_s
         parts = [part for part in typed.parts or (typed.text,) if part]
-        typed_parts, entered = 0, False
+        typed_parts, lines_entered, entered = 0, False, False
 
         def written() -> None:
             runner.wrote = None
@@ -302,23 +304,24 @@ class Mailbox:
             step("written")
 
         def type_it() -> None:
-            """On the thread of tmux: one change of threads instead of three."""
+            """Type one part, on the thread of tmux: one change of threads instead of three."""
             nonlocal typed_parts, entered
             supervisor.journal.sync()
-            step("typing")
-            for number, part in enumerate(parts, 1):
-                if number > 1:
-                    step("part_typed")
-                # The mark tells a successor how far this came.
-                entered = supervisor.driver.paste(
-                    pane,
-                    part,
-                    mark=f"{message.message_id}:{number}",
-                    framed=runner.bracketed_paste,
-                    submit=at_once and number == len(parts),
-                )
-                typed_parts += 1
-            step("typed")
+            number = typed_parts + 1
+            step("typing" if number == 1 else "part_typed")
+            if not parts:
+                return
+            # The mark tells a successor how far this came.
+            entered = supervisor.driver.paste(
+                pane,
+                parts[typed_parts],
+                mark=f"{message.message_id}:{number}",
+                framed=runner.bracketed_paste,
+                submit=at_once and number == len(parts),
+            )
+            typed_parts = number
+            if number == len(parts):
+                step("typed")
 
         try:
             if not runner.adapter.reports:
@@ -327,15 +330,21 @@ class Mailbox:
             if not runner.adapter.reports and not typed.parts:
                 await supervisor.journal.asynced()
                 parts = [part for part in (await self._enter_lines(typed.text, pane),) if part]
-                typed_parts += parts != [typed.text]
+                lines_entered = parts != [typed.text]
             if at_once:
                 runner.wrote = written  # the program may report the text before this thread has gone on
             typing = supervisor.tmux.submit(type_it)
             with contextlib.suppress(JournalError):  # it is being typed: what comes next meets the full disk again
                 runner.publish()
             await typing
+            line = ""
+            while len(parts) > 1:
+                line = await self._changed_line(line)
+                if typed_parts == len(parts) or not runner.running:
+                    break
+                await supervisor.tmux.run(type_it)
         except TmuxError as error:
-            nothing = typed_parts == 0 and error.details.get("executed") == "no"
+            nothing = typed_parts == 0 and not lines_entered and error.details.get("executed") == "no"
             if not nothing and not supervisor.driver.alive:
                 raise  # its record may tell, once the program has ended with the server
             if nothing and await self._waits_for_restart(message):
@@ -414,6 +423,23 @@ class Mailbox:
             text="the text of an accepted message still stood in the input line; it was cleared",
         )
         await supervisor.tmux.run(supervisor.driver.press, runner.pane_id, key)
+
+    async def _changed_line(self, before: str) -> str:
+        """Wait until the input line is another: a program may lose a paste that meets another one, or an Enter."""
+        runner = self._runner
+        deadline = time.monotonic() + _PART_S
+        while True:
+            seen = runner.activity
+            screen = await runner.supervisor.screen(runner, escapes=runner.adapter.styled)
+            line = runner.adapter.parts(screen).get("input")
+            if line is None and runner.adapter.styled:
+                # A dialog stands where the input line was.
+                deadline = time.monotonic() + _PART_S
+            elif line != before or time.monotonic() > deadline:
+                return line or ""
+            if not runner.running:
+                return ""
+            await self._wait(seen, _ECHO_LOOK_S)
 
     async def _echoed(self, typed: Typed, echo: asyncio.Event) -> None:
         """Wait until the input line shows the text: an Enter that overtakes it may be lost.

@@ -320,6 +320,13 @@ def test_copy_mode_holds_nothing_up(lab: Any) -> None:
     lab.took("ada", "two\nlines into copy mode")
 
 
+def test_the_last_of_several_parts_is_there_before_enter(lab: Any) -> None:
+    bodies = [f"part {number} of\n/tmp/picture-{number}.png" for number in range(8)]
+    for body in bodies:
+        lab.cluster["ada"].ask(body, timeout=60)
+    lab.took("ada", *bodies)
+
+
 def test_nothing_was_lost_and_nothing_came_twice(lab: Any) -> None:
     """Every row is in Claude Code's own record as often as it was accepted, and nothing else is."""
     lab.cluster.wait(timeout=30)

@@ -290,6 +290,8 @@ class Rig:
             kind, why = judge(one, times)
             if kind:
                 problems.append(f"{kind}: {why}")
+        strange = [one["content"] for one in rows.values() if one["source"] == "human"]
+        problems += [f"unexplained: a prompt that nobody sent: {one[-60:]!r}" for one in strange]
         times = self.taken("ada")[typed(row)]
         if victim in {"keeper", "client"} and row["status"] != "answered":
             problems.append(f"unexplained: {row['status']} although neither its sender nor its recipient died")
