@@ -479,6 +479,9 @@ class AgentRunner:
         """Take in one hook of the program; return what it is to be told, None when it waits for nothing."""
         self.last_report = time.monotonic()
         self.apply(self.adapter.hook(well_formed(payload)))
+        if self.turn is not None and not self.running and not self.launching:
+            # It was on its way when the program ended, and is the last that will be heard of this turn.
+            self.turns.ended_in_turn()
         return self.dialogs.take_reply()
 
     def tools_were_listed(self) -> None:

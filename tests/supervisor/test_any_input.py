@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -124,3 +126,19 @@ def test_any_report_is_borne_and_invents_nothing(lab: Lab) -> None:
             client.post(url, json=payload)
     assert (len(lab.cluster.run.messages), len(lab.cluster.run.turns)) == before
     assert lab.cluster["ada"].ask("still there?", timeout=20).reply
+
+
+def test_a_report_that_outlives_its_program_leaves_no_turn_open(lab: Lab) -> None:
+    """Killed between a report and its reader: the report is true, and nothing more will come."""
+    ada = lab.cluster["ada"]
+    [agent] = lab.cluster.status()["agents"]
+    os.kill(agent["pid"], signal.SIGKILL)
+    lab.cluster.wait(timeout=20)
+    assert ada.state in {"exited", "failed"}
+    late = {"hook_event_name": "UserPromptSubmit", "prompt": "the last words", "prompt_id": "p-late"}
+    url, head = f"{address(lab.cluster)}/hooks", bearer(lab.cluster, "ada")
+    httpx.post(url, headers=head, json=late, timeout=20)
+    turn = lab.cluster.run.turns.iloc[-1]
+    assert turn["end_reason"] == "exited"
+    ada.restart()
+    assert ada.ask("and now?", timeout=20).reply
