@@ -131,6 +131,7 @@ class ChatAdapter(ScreenReader):
             "system_file": str(context.folder / "role.md"),
             "max_tokens": getattr(config, "max_tokens", 1024),
             "temperature": getattr(config, "temperature", None),
+            "remember_turns": getattr(config, "remember_turns", None),
             "key_env": key_env,
             "hook_url": f"{context.url}/hooks",
             "session_id": context.session_id,

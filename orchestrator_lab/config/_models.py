@@ -456,6 +456,9 @@ class ChatAgent(AgentConfig):
         Longest reply, in tokens.
     temperature : float, optional
         Sampling temperature; the endpoint's default when omitted.
+    remember_turns : int, optional
+        Turns of the conversation that are sent to the model with a prompt; all of them when omitted, which a long
+        conversation makes slow, and at last too long for any model.
     """
 
     kind: Literal["chat"] = "chat"
@@ -465,6 +468,9 @@ class ChatAgent(AgentConfig):
     key_env: Variable | None = Field(default=None, description="name of the variable that holds the API key")
     max_tokens: int = Field(default=1024, ge=1, le=1_000_000, description="longest reply, in tokens")
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    remember_turns: Annotated[int, Field(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="turns of the conversation that are sent to the model; all when omitted"
+    )
 
 
 class ProgramAgent(AgentConfig):

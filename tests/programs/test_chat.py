@@ -262,6 +262,16 @@ def test_controls_in_a_reply_never_reach_the_terminal(chat):
     assert chat.receiver.wait("UserPromptSubmit", 2)["prompt"] == "two\nlines"
 
 
+def test_only_so_many_turns_are_remembered(chat):
+    chat.start(remember_turns=1)
+    for count, prompt in enumerate(("one", "two", "three"), 1):
+        chat.pane.paste(prompt)
+        wait_for(lambda count=count: len(chat.receiver.of("Stop")) == count)
+    sent = [[message["content"] for message in body["messages"]] for _, _, body in chat.endpoint.requests]
+    assert sent == [["one"], ["one", "echo: one", "two"], ["two", "echo: two", "three"]]
+    assert [one["message"]["content"] for one in chat.records() if one["type"] == "user"] == ["one", "two", "three"]
+
+
 def test_resume_continues_the_conversation(chat):
     chat.start()
     chat.pane.paste("remember 7")

@@ -151,11 +151,11 @@ STEADY = """\
 ## Memory and speed while nobody is killed
 
 {messages} messages in {minutes:.0f} minutes, {rate:.0f} a second. From message {first} to the last the supervisor's
-memory became {supervisor:.2f} times as large, the keeper's {keeper:.2f} times (flat is up to {flat:.2f}). What an agent
-sends to its model grows with its conversation, which is never cut here.
+memory became {supervisor:.2f} times as large, the keeper's {keeper:.2f} times (flat is up to {flat:.2f}). How many
+messages pass in a second depends on what else the machine does; the supervisor's own time for each does not.
 
-| messages | messages a second since the last row | supervisor | keeper |
-|---|---|---|---|
+| messages | a second, since the last row | supervisor's CPU for each | memory of supervisor | of keeper |
+|---|---|---|---|---|
 {rows}
 
 {made}.
@@ -251,7 +251,9 @@ def _steady(part: dict[str, Any]) -> str:
     rows = []
     for last, one in zip([part["samples"][0], *chosen], chosen, strict=False):
         rate = (one[0] - last[0]) / (one[1] - last[1]) if one[1] > last[1] else 0.0
-        rows.append(f"| {one[0]:.0f} | {rate:.0f} | {one[2] / 1e6:.1f} MB | {one[3] / 1e6:.1f} MB |")
+        cpu_ms = 1e3 * (one[4] - last[4]) / max(1, one[0] - last[0])
+        memory = f"{one[2] / 1e6:.1f} MB | {one[3] / 1e6:.1f} MB"
+        rows.append(f"| {one[0]:.0f} | {rate:.0f} | {cpu_ms:.1f} ms | {memory} |")
     return STEADY.format(
         messages=part["messages"],
         minutes=part["seconds"] / 60,

@@ -48,8 +48,8 @@ class Soak:
     seconds: float = 0.0
     account: Account = field(default_factory=Account)
     kills: Counter[str] = field(default_factory=Counter)
-    #: (messages in the journal, seconds, bytes of the supervisor, bytes of the keeper)
-    samples: list[tuple[int, float, int, int]] = field(default_factory=list)
+    #: (messages in the journal, seconds, bytes of the supervisor, bytes of the keeper, the supervisor's seconds of CPU)
+    samples: list[tuple[int, float, int, int, float]] = field(default_factory=list)
     run_dir: Path = Path()
 
 
@@ -75,7 +75,8 @@ def config(folder: Path) -> dict[str, Any]:
             # Each comes back as often as it is killed.
             "restart": {"policy": "always", "max_restarts": 100_000, "backoff_s": 0.1, "backoff_max_s": 1.0},
         },
-        "agents": [{"name": name, "kind": "chat"} for name in NAMES],
+        # The same work for the first message and for the last: a model is not sent a thousand turns.
+        "agents": [{"name": name, "kind": "chat", "remember_turns": 20} for name in NAMES],
     }
 
 
@@ -246,8 +247,11 @@ def _sample(cluster: Cluster, soak: Soak, stop: threading.Event, began: float) -
             soak.samples.append(_measure(cluster, began))
 
 
-def _measure(cluster: Cluster, began: float) -> tuple[int, float, int, int]:
+def _measure(cluster: Cluster, began: float) -> tuple[int, float, int, int, float]:
     record = read_record(cluster.client.folder)
     assert record is not None
-    rss = [psutil.Process(pid).memory_info().rss for pid in (record.supervisor_pid, record.keeper_pid)]
-    return cluster.status()["messages"], time.monotonic() - began, rss[0], rss[1]
+    supervisor, keeper = (psutil.Process(pid) for pid in (record.supervisor_pid, record.keeper_pid))
+    used = supervisor.cpu_times()
+    messages = int(cluster.status()["messages"])
+    rss = supervisor.memory_info().rss, keeper.memory_info().rss
+    return messages, time.monotonic() - began, *rss, used.user + used.system

@@ -92,6 +92,7 @@ class Session:
         self.messages: list[dict[str, str]] = []
         if settings.resume and settings.transcript_path is not None:
             self.messages = load_messages(settings.transcript_path)
+            self._forget()
         self.resumed = len(self.messages)
         self._system = settings.system_text()
         self._key = os.environ.get(settings.key_env) if settings.key_env else None
@@ -254,6 +255,7 @@ class Session:
         if kept:
             self.messages.append({"role": "user", "content": turn.prompt})
             self.messages.append({"role": "assistant", "content": content or "[no text]"})
+            self._forget()
             self._record(
                 "assistant",
                 message={
@@ -281,6 +283,11 @@ class Session:
             )
         turn.recorded.set()
         self._on_done(turn)
+
+    def _forget(self) -> None:
+        """Let go of the turns that are not to be remembered; the transcript keeps them all."""
+        if self.settings.remember_turns is not None:
+            del self.messages[: max(0, len(self.messages) - 2 * max(0, self.settings.remember_turns))]
 
     def _record(self, record_type: str, **fields: Any) -> str | None:  # noqa: ANN401 - JSON values
         try:

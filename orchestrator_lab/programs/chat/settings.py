@@ -41,6 +41,8 @@ class Settings:
         Longest reply, in tokens.
     temperature : float, optional
         Left to the endpoint when None.
+    remember_turns : int, optional
+        Turns of the conversation that go to the endpoint with a prompt; all when None.
     key_env : str, optional
         Name of the environment variable that holds the key; no key is sent when None.
     hook_url : str, optional
@@ -70,6 +72,7 @@ class Settings:
     system_file: str | None = None
     max_tokens: int = 4096
     temperature: float | None = None
+    remember_turns: int | None = None
     key_env: str | None = None
     hook_url: str | None = None
     hook_token: str | None = None
@@ -158,6 +161,7 @@ def parse_arguments(argv: list[str] | None = None) -> Settings:
     parser.add_argument("--name", help="shown in the header and the title")
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--temperature", type=float)
+    parser.add_argument("--remember-turns", type=int, help="turns that go to the endpoint; all by default")
     parser.add_argument("--key-env", help="environment variable that holds the API key")
     parser.add_argument("--transcript", dest="transcript_path", help="JSONL record of the chat")
     parser.add_argument("--resume", action="store_true", default=None, help="continue it")
@@ -178,7 +182,8 @@ def parse_arguments(argv: list[str] | None = None) -> Settings:
         raise ConfigError(f"'base_url' is {values['base_url']!r}; it must begin with http(s)://")
     if not values.get("model"):
         raise ConfigError(f"no model is named; add --model, for example {_EXAMPLE_MODEL[api]}")
-    for key, kind in (("max_tokens", int), ("temperature", (int, float)), ("resume", bool)):
+    kinds = {"max_tokens": int, "remember_turns": int, "temperature": (int, float), "resume": bool}
+    for key, kind in kinds.items():
         if key in values and not isinstance(values[key], cast("type", kind)):
             raise ConfigError(f"{key!r} is {values[key]!r}, which is of the wrong type")
     values.setdefault("name", "chat")
