@@ -113,6 +113,9 @@ class Rig:
     def body(self, tag: str) -> str:
         return f"{tag} is to be read once"
 
+    def prepare(self) -> None:
+        """Put into the work folder what the program needs there."""
+
     # the cluster
 
     def start(self) -> None:
@@ -120,6 +123,7 @@ class Rig:
         for name in ("work", "runs"):
             (place / name).mkdir(parents=True)
         self.place = place
+        self.prepare()
         os.environ[VARIABLE] = str(self.hold)
         try:
             self.cluster = Cluster.start(
@@ -352,19 +356,17 @@ class ClaudeRig(Rig):
         # A path to an image makes it go in by parts.
         return f"{tag} is to be read once, with\n/tmp/picture.png"
 
+    def prepare(self) -> None:
+        # Its record is written late, and not at all when it is killed: a hook of the test's own keeps the truth.
+        log = self.place / "ada.jsonl"
+        log.touch()
+        hook = {"type": "command", "command": f"cat >>'{log}'; echo >>'{log}'", "timeout": 10}
+        settings = self.place / "work" / ".claude" / "settings.json"
+        settings.parent.mkdir()
+        settings.write_text(json.dumps({"hooks": {"UserPromptSubmit": [{"hooks": [hook]}]}}))
+
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
             return super().taken(name)
-        found: Counter[str] = Counter()
-        if self.at.exists():
-            config = json.loads((self.at / "agents" / "ada" / "agent.json").read_text())
-            path = Path(config["transcript"])
-        else:  # its own folder went with the cluster; the run has a copy
-            path = self.run_dir / "transcripts" / "ada.jsonl"
-        for line in path.read_bytes().split(b"\n") if path.exists() else ():
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                content = (record.get("message") or {}).get("content")
-                if record.get("type") == "user" and isinstance(content, str):
-                    found[content.rstrip()] += 1
-        return found
+        lines = (self.place / "ada.jsonl").read_bytes().split(b"\n")
+        return Counter(str(json.loads(line)["prompt"]).rstrip() for line in lines if line)
