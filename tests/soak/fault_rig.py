@@ -116,6 +116,9 @@ class Rig:
     def prepare(self) -> None:
         """Put into the work folder what the program needs there."""
 
+    def written_down(self, tag: str) -> None:
+        """Wait until a program that has reported a prompt has also written it down where the truth is read."""
+
     # the cluster
 
     def start(self) -> None:
@@ -197,6 +200,8 @@ class Rig:
             held = int(until(self._reached, 30, f"step {step}"))
             until(lambda: psutil.Process(held).status() == psutil.STATUS_STOPPED, 5, "the stopped supervisor")
             (self.hold / "reached").unlink()
+            if step in STEPS[STEPS.index("told") :]:
+                self.written_down(tag)
             self._kill(victim, held, agent, client)
             if victim != "supervisor":
                 os.kill(held, signal.SIGCONT)
@@ -364,6 +369,10 @@ class ClaudeRig(Rig):
         settings = self.place / "work" / ".claude" / "settings.json"
         settings.parent.mkdir()
         settings.write_text(json.dumps({"hooks": {"UserPromptSubmit": [{"hooks": [hook]}]}}))
+
+    def written_down(self, tag: str) -> None:
+        with contextlib.suppress(AssertionError):
+            until(lambda: any(tag in prompt for prompt in self.taken("ada")), 2, "the test's own hook")
 
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
