@@ -127,8 +127,6 @@ followed to its end, together with the answer that is forwarded to its sender. A
 | ✓? | taken once, and said to be uncertain |
 | ? | not taken, and said to be uncertain |
 | told | not taken, and said to have failed: nothing was typed |
-
-{made}.
 """
 
 KILLS = """\
@@ -187,12 +185,19 @@ def _faults(kinds: list[dict[str, Any]]) -> str:
             lost=count["lost"],
             doubled=count["doubled"],
             unexplained=count["unexplained"],
-            made=kinds[0]["made"],
         )
     ]
     for kind in dict.fromkeys(one["kind"] for one in cases):
         found = {(one["step"], one["victim"]): one for one in cases if one["kind"] == kind}
-        lines += [f"### {kind}", "", f"| step | {' | '.join(VICTIMS)} |", "|---" * (len(VICTIMS) + 1) + "|"]
+        made = next(part["made"] for part in kinds if part["cases"][0]["kind"] == kind)
+        lines += [
+            f"### {kind}",
+            "",
+            f"{made}.",
+            "",
+            f"| step | {' | '.join(VICTIMS)} |",
+            "|---" * (len(VICTIMS) + 1) + "|",
+        ]
         for step in (one for one in STEPS if (one, VICTIMS[0]) in found):
             row = " | ".join(_mark(found[step, victim]) if (step, victim) in found else "" for victim in VICTIMS)
             lines.append(f"| {step.replace('_', ' ')} | {row} |")
