@@ -359,6 +359,7 @@ class Rebuild:
         gap_s = round(max(0.0, time.time() - since), 6)
         runner.restarts += runner.name not in self._new
         self._new.discard(runner.name)
+        session, used = runner.session_id, runner.session_used
         try:
             await supervisor.lifecycle.start_pane(runner, restart=runner.restarts or None)
         except OrchestratorLabError as error:
@@ -369,6 +370,14 @@ class Rebuild:
             return
         supervisor.keeper.tell(op="mark", agent=runner.name, label=f"recording gap: no tmux server for {gap_s:.1f} s")
         supervisor.journal.append("recording.gap", agent=runner.name, level="warning", gap_s=gap_s, reason="tmux")
+        if used and runner.session_id != session:
+            supervisor.journal.append(
+                "note",
+                agent=runner.name,
+                level="warning",
+                source="transcript",
+                text=f"its program ended before it had recorded session {session}: it begins a new conversation",
+            )
 
     def _built(self, runners: Sequence[AgentRunner], since: float) -> None:
         supervisor = self._supervisor
