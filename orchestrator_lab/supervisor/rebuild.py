@@ -339,11 +339,12 @@ class Rebuild:
             lambda: (
                 self._ending
                 or self.gone
-                or all(one.ready is not None or one.asks_a_person or not one.running for one in runners)
+                # One that could not be started since the server ended again is not done: its loss is told in a moment.
+                or all(one.ready is not None or one.asks_a_person or one.gone for one in runners)
             ),
             supervisor.config.start_timeout_s,
         )
-        if not self._ending and not self.gone:
+        if not self._ending and not self.gone and supervisor.driver.alive:
             self._built(runners, since)
 
     async def _open(self) -> None:
