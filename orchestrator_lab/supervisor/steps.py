@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,8 @@ def _holding(folder: Path) -> Callable[[str], None]:
             return
         armed.unlink()
         (folder / "reached").write_text(str(os.getpid()))
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this very thread: a signal to the process may be dealt with by another one, while this one goes on.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     return hold
 
