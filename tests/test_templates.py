@@ -103,3 +103,9 @@ def test_unknown_templates_and_kinds() -> None:
         load_config("template:../x")
     with pytest.raises(ConfigError, match="cannot be written for kind 'program'"):
         template_text("duo", "program")
+
+
+def test_another_kind_changes_edges_and_leaves_what_explains_them() -> None:
+    text = template_text("duo", "chat")
+    assert "both: true, replies: forward}" in text
+    assert "# replies: tool        the recipient answers by writing back" in text

@@ -74,13 +74,18 @@ def template_text(name: str, kind: str | None = None) -> str:
     text = re.sub(r"^( +kind:) (?:claude|codex|chat)\b", rf"\1 {kind}", text, flags=re.MULTILINE)
     if kind == "chat":
         text = re.sub(r"^( +)# (gateway: \{mode: local\})", r"\1\2", text, flags=re.MULTILINE)
-        return text.replace("replies: tool", "replies: forward")
+        return _with_replies(text, "forward")
     text = re.sub(r"^ +(?:max_tokens|temperature):.*\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"^( +)(gateway: \{mode: local\})", r"\1# \2", text, flags=re.MULTILINE)
     if kind == "codex":
         for claudes, codexs in _AS_CODEX_SAYS.items():
             text = text.replace(claudes, codexs)
-    return text.replace("replies: forward", "replies: tool")
+    return _with_replies(text, "tool")
+
+
+def _with_replies(text: str, how: str) -> str:
+    """Return a template whose edges have one way of replies; the comments explain both, and stay."""
+    return re.sub(r"^( +- \{[^#\n]*replies: )(?:tool|forward)", rf"\1{how}", text, flags=re.MULTILINE)
 
 
 def template_files(name: str, kind: str | None = None) -> dict[str, str]:

@@ -162,7 +162,7 @@ def touched(tool: str, tool_input: Any, cwd: str | None = None) -> Touched:  # n
 
     Examples
     --------
-    >>> touched("Read", {"file_path": "/work/../etc/passwd"}).parts
+    >>> touched("Read", {"file_path": "/srv/../etc/passwd"}).parts
     ('/etc/passwd',)
     """
     found = Touched()

@@ -339,11 +339,12 @@ class Rebuild:
             lambda: (
                 self._ending
                 or self.gone
-                or all(one.ready is not None or one.asks_a_person or not one.running for one in runners)
+                # One that could not be started since the server ended again is not done: its loss is told in a moment.
+                or all(one.ready is not None or one.asks_a_person or one.gone for one in runners)
             ),
             supervisor.config.start_timeout_s,
         )
-        if not self._ending and not self.gone:
+        if not self._ending and not self.gone and supervisor.driver.alive:
             self._built(runners, since)
 
     async def _open(self) -> None:
@@ -359,6 +360,7 @@ class Rebuild:
         gap_s = round(max(0.0, time.time() - since), 6)
         runner.restarts += runner.name not in self._new
         self._new.discard(runner.name)
+        session, used = runner.session_id, runner.session_used
         try:
             await supervisor.lifecycle.start_pane(runner, restart=runner.restarts or None)
         except OrchestratorLabError as error:
@@ -369,6 +371,14 @@ class Rebuild:
             return
         supervisor.keeper.tell(op="mark", agent=runner.name, label=f"recording gap: no tmux server for {gap_s:.1f} s")
         supervisor.journal.append("recording.gap", agent=runner.name, level="warning", gap_s=gap_s, reason="tmux")
+        if used and runner.session_id != session:
+            supervisor.journal.append(
+                "note",
+                agent=runner.name,
+                level="warning",
+                source="transcript",
+                text=f"its program ended before it had recorded session {session}: it begins a new conversation",
+            )
 
     def _built(self, runners: Sequence[AgentRunner], since: float) -> None:
         supervisor = self._supervisor

@@ -343,6 +343,8 @@ class ExitWatcher:
         """Ask tmux for the pulses, and tell what is settled."""
         with self._lock:
             dying = list(self._dying)
+            # What is added while tmux is asked is not in its answer, and has not ended for that.
+            watched = dict(self._watched)
         alive = True
         if dying:
             alive = self._poke()
@@ -369,8 +371,7 @@ class ExitWatcher:
                         self._forget(pane_id)
             else:
                 if swept:
-                    self._sweep(pulses)
-                    dying = list(self._dying)
+                    dying += self._sweep(pulses, watched)
                 told = self._tell(pulses, dying)
         for exit_ in told:
             if self._closing:
@@ -395,11 +396,16 @@ class ExitWatcher:
             except Exception:  # whoever is told must not break the thread's end
                 logger.exception("the callback for the end of the tmux server failed")
 
-    def _sweep(self, pulses: dict[str, Pulse]) -> None:
-        for pane_id, pid in list(self._watched.items()):
+    def _sweep(self, pulses: dict[str, Pulse], watched: dict[str, int]) -> list[str]:
+        """Return the panes whose process has ended unseen, of those that were watched when tmux was asked."""
+        found = []
+        for pane_id, pid in watched.items():
             pulse = pulses.get(pane_id)
-            if pulse is None or pulse.pid != pid or pulse.dead or pulse.settled:
+            over = pulse is None or pulse.pid != pid or pulse.dead or pulse.settled
+            if over and self._watched.get(pane_id) == pid:
                 self._ended(pid)
+                found.append(pane_id)
+        return found
 
     def _tell(self, pulses: dict[str, Pulse], asked: list[str]) -> list[PaneExit]:
         told = []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator_lab.config import DialogPolicy
 from orchestrator_lab.supervisor.policies import Verdict, commands, decide, touched
 
-GIT = DialogPolicy(allow=["Bash(git *)", "Bash(ls*)", "Read(/work/*)"], deny=["Bash(git push*)", "Read(*secret*)"])
+GIT = DialogPolicy(allow=["Bash(git *)", "Bash(ls*)", "Read(/srv/*)"], deny=["Bash(git push*)", "Read(*secret*)"])
 
 
 def bash(line: str) -> dict[str, Any]:
@@ -61,15 +61,15 @@ def test_commands(line: str, decision: str) -> None:
 @pytest.mark.parametrize(
     ("tool", "tool_input", "decision"),
     [
-        ("Read", {"file_path": "/work/a.txt"}, "allow"),
-        ("Read", {"file_path": "/work/../etc/passwd"}, "ask"),
-        ("Read", {"file_path": "/work/sub/../../etc/passwd"}, "ask"),
-        ("Read", {"file_path": "/work//./a"}, "allow"),
-        ("Read", {"file_path": "/work/secret.txt"}, "deny"),
-        ("Read", {"file_path": "/work/a", "path": "/etc/b"}, "ask"),
+        ("Read", {"file_path": "/srv/a.txt"}, "allow"),
+        ("Read", {"file_path": "/srv/../etc/passwd"}, "ask"),
+        ("Read", {"file_path": "/srv/sub/../../etc/passwd"}, "ask"),
+        ("Read", {"file_path": "/srv//./a"}, "allow"),
+        ("Read", {"file_path": "/srv/secret.txt"}, "deny"),
+        ("Read", {"file_path": "/srv/a", "path": "/etc/b"}, "ask"),
         ("Read", {}, "ask"),
         ("Read", None, "ask"),
-        ("Write", {"file_path": "/work/a.txt"}, "ask"),
+        ("Write", {"file_path": "/srv/a.txt"}, "ask"),
         ("Bash", {"command": ["bash", "-lc", "git status; rm x"]}, "ask"),
         ("Bash", {"command": ["bash", "-lc", "git status"]}, "allow"),
         ("Bash", {"command": ["git", "status; rm x"]}, "allow"),  # one word of an argv, no shell
@@ -101,10 +101,10 @@ def test_tools_by_name() -> None:
 
 def test_a_patch_is_known_by_its_files() -> None:
     patch = "*** Begin Patch\n*** Update File: src/a.py\n@@\n+x\n*** Add File: ../b.py\n+y\n*** End Patch"
-    assert touched("apply_patch", {"command": patch}, "/work").parts == ("/work/src/a.py", "/b.py")
-    policy = DialogPolicy(allow=["apply_patch(/work/*)"])
-    assert decide(policy, "apply_patch", {"command": patch}, "/work").decision == "ask"
-    assert decide(policy, "apply_patch", {"command": patch.replace("../b", "b")}, "/work").decision == "allow"
+    assert touched("apply_patch", {"command": patch}, "/srv").parts == ("/srv/src/a.py", "/b.py")
+    policy = DialogPolicy(allow=["apply_patch(/srv/*)"])
+    assert decide(policy, "apply_patch", {"command": patch}, "/srv").decision == "ask"
+    assert decide(policy, "apply_patch", {"command": patch.replace("../b", "b")}, "/srv").decision == "allow"
 
 
 def test_a_tool_that_nobody_names_is_not_allowed_past_denials() -> None:

@@ -135,3 +135,24 @@ def test_the_sweep_alone_finds_every_exit(driver: TmuxDriver, folder: Path, monk
     pane = driver.create_pane("a", ["sh", "-c", "sleep 0.1; exit 8"], cwd=folder)
     wait_for(lambda: told, 3)
     assert told == [PaneExit(pane.pane_id, pane.pid, 8, None)]
+
+
+def test_a_pane_that_is_added_while_tmux_is_asked_has_not_ended() -> None:
+    """tmux's answer is older than the pane: it says nothing about it."""
+    told: list[PaneExit] = []
+    asked = threading.Event()
+
+    def query(panes: list[str] | None) -> dict[str, exits_module.Pulse]:
+        if panes is None and not asked.is_set():
+            watcher.add("%1", os.getpid())
+            asked.set()
+        return {}
+
+    watcher = exits_module.ExitWatcher(query, lambda: True, told.append)
+    try:
+        watcher.add("%0", os.getppid())  # a sweep is made only where something is watched
+        assert asked.wait(5)
+        wait_for(lambda: bool(told))
+    finally:
+        watcher.close()
+    assert [one.pane_id for one in told] == ["%0"]
