@@ -85,7 +85,7 @@ def kept_in(folder: Path) -> list[Kept]:
 
     Examples
     --------
-    >>> kept_in(Path("/nonexistent"))
+    >>> kept_in(Path("/no/such/folder"))
     []
     """
     found = []

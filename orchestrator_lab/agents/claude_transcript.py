@@ -263,7 +263,7 @@ def holds_a_prompt(path: Path) -> bool:
     Examples
     --------
     >>> from pathlib import Path
-    >>> holds_a_prompt(Path("/nonexistent"))
+    >>> holds_a_prompt(Path("/no/such/transcript.jsonl"))
     False
     """
     try:

@@ -341,6 +341,7 @@ class CastWriter:
             self.flush()
 
     def _lost(self, error: OSError) -> None:
+        self._decoder.reset()  # half a character of what is lost is lost with it
         if self.error is None:
             logger.error("%s: recording stops for now: %s", self.path, error.strerror)
         self.error = f"{self.path}: {error.strerror}"

@@ -34,6 +34,8 @@ __all__ = ["Lifecycle"]
 
 #: Seconds that programs have to end after SIGTERM (Claude Code writes its session's end).
 _TERM_GRACE_S = 4.0
+#: Seconds that a program has to write down the turn that it has just ended.
+_RECORD_S = 2.0
 #: Seconds after which a program that was asked to end by a key is hung up on, as by a closed terminal.
 _HANGUP_AFTER_S = 0.5
 #: Seconds in which the children of a program that has ended may end by themselves.
@@ -296,6 +298,9 @@ class Lifecycle:
         """End programs, and all that they have started; a restart that is pending is given up."""
         for runner in runners:
             runner.supervision.asked(why)
+        if why != HUNG:
+            # Claude Code writes a turn down a moment after it told its end: ended before, it would not know of it.
+            await self._cluster.ledger.until(lambda: not any(one.amending for one in runners), _RECORD_S)
         # While the programs live their children are known by descent, too.
         pids = {one.agent_id: one.pid if one.running else None for one in runners}
         known = await asyncio.to_thread(find_kin, pids)

@@ -134,7 +134,9 @@ class TmuxDriver(PaneHouse):
 
         Examples
         --------
-        >>> TmuxDriver.absent("/nonexistent/tmux.sock", session="x", cols=80, rows=24, layout="windows").alive
+        >>> import tempfile
+        >>> socket = Path(tempfile.mkdtemp()) / "tmux.sock"
+        >>> TmuxDriver.absent(socket, session="x", cols=80, rows=24, layout="windows").alive
         False
         """
         facts = ServerFacts(0, "", session, layout, cols, rows)

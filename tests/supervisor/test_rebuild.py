@@ -358,15 +358,15 @@ def test_what_survives_its_terminal_is_ended_and_a_look_alike_is_not(script_conf
         cluster.shutdown()
 
 
-def test_a_pid_alone_and_a_secret_alone_prove_nothing() -> None:
-    secret = {**os.environ, "ORCHESTRATOR_LAB_AGENT_TOKEN": "secret"}
-    with subprocess.Popen(["sleep", "60"], start_new_session=True, env=secret) as ours:
-        started = process_start_time(ours.pid)
-        assert started is not None
-        assert [one.pid for one in survivors([Kept("x", ours.pid, started, "secret")])] == [ours.pid]
-        assert survivors([Kept("x", ours.pid, started, "another")]) == []
-        assert survivors([Kept("x", os.getpid(), started, "secret")]) == []
-        ours.kill()
+def test_a_pid_alone_and_a_secret_alone_prove_nothing(spawn: Callable[..., Any]) -> None:
+    ours = spawn(["sleep", "60"], start_new_session=True, env={**os.environ, "ORCHESTRATOR_LAB_AGENT_TOKEN": "secret"})
+    # The kernel shows a new program's environment a moment after it began.
+    until(lambda: "ORCHESTRATOR_LAB_AGENT_TOKEN" in psutil.Process(ours.pid).environ())
+    started = process_start_time(ours.pid)
+    assert started is not None
+    assert [one.pid for one in survivors([Kept("x", ours.pid, started, "secret")])] == [ours.pid]
+    assert survivors([Kept("x", ours.pid, started, "another")]) == []
+    assert survivors([Kept("x", os.getpid(), started, "secret")]) == []
 
 
 # a supervisor that is killed in the middle of it ---------------------------------------------------

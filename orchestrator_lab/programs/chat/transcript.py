@@ -110,7 +110,7 @@ def load_messages(path: Path) -> list[dict[str, str]]:
 
     Examples
     --------
-    >>> load_messages(Path("/nonexistent"))
+    >>> load_messages(Path("/no/such/transcript.jsonl"))
     []
     """
     messages: list[dict[str, str]] = []
