@@ -176,7 +176,8 @@ def run(
                 helper.join()
         _settle(cluster, max(60.0, deadline - time.monotonic()))
         soak.seconds = time.monotonic() - began
-        soak.samples.append(_measure(cluster, began))
+        with contextlib.suppress(psutil.Error):  # one that was killed last may be coming back just now
+            soak.samples.append(_measure(cluster, began))
     soak.account = account(soak.run_dir, clients.logs, NAMES)
     return soak
 
