@@ -139,5 +139,5 @@ if __name__ == "__main__":
         "Start of Claude agents",
         bench,
         ("--agents", {"type": int, "default": 5}),
-        ("--rounds", {"type": int, "default": 5}),
+        ("--rounds", {"type": int, "default": 13}),
     )
