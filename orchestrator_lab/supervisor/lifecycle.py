@@ -23,6 +23,7 @@ from orchestrator_lab.supervisor.delivery import Mailbox
 from orchestrator_lab.supervisor.header import split_header
 from orchestrator_lab.supervisor.kin import Kin, find_kin, signal_kin, wait_for_kin
 from orchestrator_lab.supervisor.supervision import HUNG
+from orchestrator_lab.tmux.process import interrupt_missed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -468,6 +469,10 @@ class Lifecycle:
                 or await runner.turns.reconcile()
             ):
                 return
+            if not runner.adapter.reports and runner.lives() and interrupt_missed(int(runner.pid or 0)):
+                # Typed in the instant before a shell's command took the terminal, it reached the shell only.
+                await self._cluster.tmux.run(self._cluster.driver.press, runner.pane_id, runner.adapter.interrupt_key)
+                self._cluster.journal.append("note", agent=name, text="interrupted again", source="process")
 
     async def shutdown(self, status: str = "completed") -> None:
         """End everything: agents, tmux, run."""

@@ -160,7 +160,7 @@ class ScreenWatch:
             lines, _ = strip_echo(shown.text.split("\n"), self._typed, watch, prefix=self._prefix, echo=self._echo)
             ended = watch.marker in "\n".join(lines)
             if not ended and turn.interrupted:
-                ended = quiet >= _INTERRUPTED_QUIET_S
+                ended = quiet >= _INTERRUPTED_QUIET_S and await self._waits_for_input()
                 self._again(_INTERRUPTED_QUIET_S)
         else:
             wanted = watch.quiet_s or 0.0
@@ -194,7 +194,7 @@ class ScreenWatch:
             if not ready:
                 self._again((watch.ready_quiet_s or 0.0) - quiet)
         if ready:
-            if watch.ready is not None and watch.prompt is not None:
+            if watch.ready is not None:
                 self._canonical = (await supervisor.tmux.run(supervisor.driver.terminal_modes, pane)).canonical
             if watch.ready is not None:
                 self._prompt_line = _without_digits(line)

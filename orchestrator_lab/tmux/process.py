@@ -16,12 +16,27 @@ __all__ = [
     "command_line",
     "dying_with_us",
     "find_by_argv",
+    "interrupt_missed",
     "kill_if_same",
     "process_started",
     "wait_gone",
 ]
 
 _LINUX = sys.platform == "linux"
+
+
+#: Signals that a process blocks, ignores and handles, by their names in ``/proc/PID/status``.
+_MASKS = ("SigBlk", "SigIgn", "SigCgt")
+
+
+def _stat(pid: int, field: int) -> str | None:
+    """Return a field of ``/proc/PID/stat``, counted from the state; None when only a zombie is left, or nothing."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()  # the name may hold anything
+    return None if fields[0] in {b"Z", b"X"} else fields[field].decode()
 
 
 def process_started(pid: int) -> str | None:
@@ -38,12 +53,7 @@ def process_started(pid: int) -> str | None:
         The start time; None when there is no such process, or only its zombie.
     """
     if _LINUX:
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
-        except OSError:
-            return None
-        fields = stat[stat.rindex(b")") + 2 :].split()  # the name may hold anything
-        return None if fields[0] in {b"Z", b"X"} else fields[19].decode()
+        return _stat(pid, 19)
     import psutil
 
     try:
@@ -136,6 +146,38 @@ def kill_if_same(pid: int, started: str, number: int = signal.SIGKILL) -> bool:
         os.kill(pid, number)
         return True
     return False
+
+
+def interrupt_missed(pid: int) -> bool:
+    """Tell whether the program at work in a terminal cannot have received the interrupt that was typed there.
+
+    A shell that has just read a line is still alone in the foreground for an instant: the signal of an interrupt typed
+    then reaches the shell, and not the command that it is about to start. A process that would end by the signal, and
+    lives, did not receive it.
+
+    Parameters
+    ----------
+    pid : int
+        A process of the terminal's session, such as a pane's.
+
+    Returns
+    -------
+    bool
+        True when a process of the foreground group neither handles, ignores nor blocks SIGINT; False when that is not
+        known (macOS), and when none lives.
+    """
+    if not _LINUX:
+        return False
+    group = _stat(pid, 5)
+    if group is None or int(group) <= 0 or process_started(int(group)) is None:
+        return False
+    try:
+        lines = Path(f"/proc/{int(group)}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    masks = {key: int(value, 16) for key, _, value in (line.partition(":\t") for line in lines) if key in _MASKS}
+    bit = 1 << (signal.SIGINT - 1)
+    return len(masks) == len(_MASKS) and not any(mask & bit for mask in masks.values())
 
 
 def wait_gone(pid: int, started: str, timeout: float) -> bool:

@@ -51,12 +51,12 @@ def goes_on(config: dict[str, Any], name: str) -> None:
         assert cluster[name].facts["state"] == "idle", cluster[name].screen()
         assert "third" in str(cluster[name].ask("And a third turn.", timeout=60).reply)
         assert cluster[name].facts["session_id"] == session
-        text = conversation(cluster, name)
-        assert all(one in text for one in ("My word is violet.", "And a second turn.", "And a third turn."))
+        turns = ("My word is violet.", "And a second turn.", "And a third turn.")
+        until(lambda: all(one in conversation(cluster, name) for one in turns))
     finally:
         cluster.shutdown()
     kept = texts(run_dir, name)
-    assert all(one in kept for one in ("My word is violet.", "And a second turn.", "And a third turn."))
+    assert all(one in kept for one in turns)
     assert len(events(run_dir, "agent.started")) == 3
 
 

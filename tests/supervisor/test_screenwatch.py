@@ -204,6 +204,18 @@ def test_interrupt_where_no_marker_will_come(programs: Cluster) -> None:
     assert ask(programs, "marked", "echo again; echo DONE-$((3+4))") == "again"
 
 
+def test_interrupt_that_comes_before_the_command_starts(programs: Cluster) -> None:
+    """The shell takes the signal for itself while it counts; the command that follows never received it."""
+    marked = programs["marked"]
+    exchange = marked.send("trap : INT; for ((i = 0; i < 300000; i++)); do :; done; sleep 61").accepted(10)
+    marked.interrupt()
+    with pytest.raises(TurnFailed, match="interrupted"):
+        exchange.result(10)
+    notes = [event for event in programs.events() if event.event == "note" and event.agent == "marked"]
+    assert [note.attributes["text"] for note in notes][-2:] == ["interrupted", "interrupted again"]
+    assert ask(programs, "marked", "trap - INT; echo next; echo DONE-$((3+4))") == "next"
+
+
 def test_interrupted_python(programs: Cluster) -> None:
     exchange = programs["py"].send("import time; time.sleep(60)").accepted(10)
     programs["py"].interrupt()

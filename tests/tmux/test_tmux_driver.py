@@ -15,7 +15,7 @@ from _tmux_helpers import wait_for
 
 from orchestrator_lab.errors import EnvironmentProblem, TmuxError
 from orchestrator_lab.tmux import TmuxDriver, attach_argv
-from orchestrator_lab.tmux.process import command_line, process_started
+from orchestrator_lab.tmux.process import command_line, interrupt_missed, process_started
 
 
 def environ_of(pid: int) -> dict[str, str]:
@@ -68,6 +68,23 @@ def test_panes(driver: TmuxDriver, folder: Path) -> None:
     assert (driver.panes()[1].cols, driver.panes()[1].rows) == (100, 30)
     driver.paste(first.pane_id, "abc")
     wait_for(lambda: driver.panes()[0].cursor_x == 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how a process takes signals")
+def test_who_would_have_ended_by_an_interrupt(driver: TmuxDriver, folder: Path) -> None:
+    shell = driver.create_pane("shell", ["bash", "--norc"], cwd=folder)
+    wait_for(lambda: not driver.terminal_modes(shell.pane_id).canonical)
+    assert not interrupt_missed(shell.pid)
+    driver.paste(shell.pane_id, "sleep 60")
+    driver.enter(shell.pane_id)
+    wait_for(lambda: interrupt_missed(shell.pid))
+    driver.press(shell.pane_id, "C-c")
+    wait_for(lambda: not interrupt_missed(shell.pid))
+    driver.paste(shell.pane_id, "trap '' INT; sleep 60")
+    driver.enter(shell.pane_id)
+    wait_for(lambda: "sleep" in driver.run("display-message", "-p", "-t", shell.pane_id, "#{pane_current_command}")[0])
+    assert not interrupt_missed(shell.pid)
+    assert not interrupt_missed(2**22 + 1)
 
 
 def test_windows_are_never_resized_by_a_terminal(driver: TmuxDriver, folder: Path) -> None:
