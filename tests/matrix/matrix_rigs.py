@@ -216,11 +216,14 @@ class Rig:
         expected = self.expected(text)
         if status not in {"accepted", "started", "answered"}:
             time.sleep(0.15)  # what comes late is late, but comes
-        found = judge(expected, status, error_type, self.truth(), tuple(self.others), dying=dying)
         deadline = time.monotonic() + 2.0
-        while found[0] and time.monotonic() < deadline and len(self.truth().prompts) <= len(self.others):
+        while True:
+            truth = self.truth()
+            found = judge(expected, status, error_type, truth, tuple(self.others), dying=dying)
+            late = len(truth.prompts) <= len(self.others)
+            if not found[0] or not late or time.monotonic() > deadline:
+                break
             time.sleep(0.05)  # its log may be a moment behind its hook
-            found = judge(expected, status, error_type, self.truth(), tuple(self.others), dying=dying)
         return found
 
     def send(self, text: str, **options: Any) -> Any:
