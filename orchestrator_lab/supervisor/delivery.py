@@ -501,11 +501,19 @@ class Mailbox:
         if not (await supervisor.tmux.run(supervisor.driver.terminal_modes, pane)).canonical:
             return text
         *lines, last = text.split("\n")
-        for line in lines:
-            if line:
-                await supervisor.tmux.run(supervisor.driver.paste, pane, line)
-            await supervisor.tmux.run(supervisor.driver.enter, pane)
-            await runner.watch.settle()
+        begun = False
+        try:
+            for line in lines:
+                if line:
+                    await supervisor.tmux.run(supervisor.driver.paste, pane, line)
+                    begun = True
+                await supervisor.tmux.run(supervisor.driver.enter, pane)
+                begun = True
+                await runner.watch.settle()
+        except TmuxError as error:
+            if begun:  # of this line nothing was typed, but the lines before it are there
+                error.details["executed"] = "in part"
+            raise
         return last
 
     async def _unfit(self, typed: Typed, pane: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator_lab import Cluster, turns_df
-from orchestrator_lab.errors import AgentFailed, DeliveryFailed, TurnFailed
+from orchestrator_lab.errors import AgentFailed, DeliveryFailed, DeliveryUncertain, TurnFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -282,6 +282,17 @@ def test_the_program_ends_in_the_middle_of_a_turn(programs: Cluster) -> None:
     assert programs.run.agents.set_index("name").loc["plain", "exit_code"] == 7
     programs["plain"].restart()
     assert ask(programs, "plain", "back") == "BACK"
+
+
+def test_the_program_ends_between_two_lines(programs: Cluster) -> None:
+    """What was entered before is there: nothing says that the message failed whole, and nobody types it again."""
+    text = "\n".join(["first", "die", *(f"line {number}" for number in range(40))])
+    exchange = programs["plain"].send(text)
+    with pytest.raises(DeliveryUncertain, match="plain ended"):
+        exchange.result(20)
+    programs["plain"].restart()
+    assert ask(programs, "plain", "back again") == "BACK AGAIN"
+    assert "FIRST" not in str(programs["plain"].screen())
 
 
 def test_stop_by_text_and_by_key(programs: Cluster) -> None:
