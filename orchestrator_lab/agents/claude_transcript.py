@@ -4,15 +4,16 @@ The format (``projects/<folder>/<session>.jsonl``) is internal to Claude Code an
 are not known are passed over and counted, never fatal. Seen with 2.1.x: ``user`` records carry ``promptId``, the same
 id that the hooks call ``prompt_id``; texts typed during a turn are ``queue-operation`` records first, then either an
 attachment ``queued_command`` (the running turn took them in, no hook tells) or prompts of their own, several of them
-with one ``promptId``; ``assistant`` records repeat the usage of one API message on each of its lines;
-a ``system`` record ``turn_duration`` closes a turn, and may come after the Stop hook.
+with one ``promptId``; ``assistant`` records repeat the usage of one API message on each of its lines, and may stand
+before the record that their ``parentUuid`` names when Claude Code is busy; a ``system`` record ``turn_duration``
+closes a turn, and may come after the Stop hook.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,8 @@ class TranscriptTail:
 
     #: Turns kept in memory; older ones were settled long ago.
     KEEP = 64
+    #: Records whose turn is kept in memory.
+    PLACES = 4096
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,6 +127,10 @@ class TranscriptTail:
         self._queued: deque[tuple[str, float]] = deque(maxlen=self.KEEP)
         #: Of these, those that a running turn took in.
         self._joined: deque[tuple[str, float, RecordedTurn]] = deque(maxlen=self.KEEP)
+        #: The turn of each record of late, by its uuid.
+        self._places: OrderedDict[str, RecordedTurn] = OrderedDict()
+        #: Answers whose parent is not in the file yet, by the parent's uuid.
+        self._early: dict[str, list[dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
     def read(self) -> None:
@@ -178,16 +185,50 @@ class TranscriptTail:
             self.version = version
         if record.get("isSidechain"):
             return
-        if kind == "user":
-            self._user(record)
-        elif kind == "assistant" and self.turns:
-            self._assistant(record, self.turns[-1])
-        elif kind == "system" and record.get("subtype") == "turn_duration" and self.turns:
-            self.turns[-1].ended = True
-        elif kind == "queue-operation" and record.get("operation") == "enqueue":
+        parent = record.get("parentUuid")
+        place = self._places.get(parent) if isinstance(parent, str) else None
+        if kind == "assistant" and place is None and isinstance(parent, str):
+            self._early.setdefault(parent, []).append(record)
+            return
+        if kind == "queue-operation" and record.get("operation") == "enqueue":
             self._queued.append((str(record.get("content", "")), _epoch(record.get("timestamp"))))
-        elif kind == "attachment" and self.turns:
-            self._attachment(record.get("attachment"), self.turns[-1])
+        if kind == "user" and self._is_prompt(record):
+            place = self.turns[-1] if self.turns else None
+        elif place is None and self.turns:
+            place = self.turns[-1]
+        if place is None:
+            return
+        if kind == "assistant":
+            self._assistant(record, place)
+        elif kind == "system" and record.get("subtype") == "turn_duration":
+            self._take_orphans(_epoch(record.get("timestamp")))
+            place.ended = True
+        elif kind == "attachment":
+            self._attachment(record.get("attachment"), place)
+        self._is_known(record.get("uuid"), place)
+
+    def _is_known(self, uuid: object, turn: RecordedTurn) -> None:
+        """Remember to which turn a record belongs, and take in what came before it."""
+        if not isinstance(uuid, str):
+            return
+        self._places[uuid] = turn
+        if len(self._places) > self.PLACES:
+            self._places.popitem(last=False)
+        for record in self._early.pop(uuid, ()):
+            self._take(record)
+
+    def _take_orphans(self, before: float) -> None:
+        """Give answers of before that instant, whose parent is nowhere, to the turn in which they were written."""
+        for parent, held in list(self._early.items()):
+            for record in held:
+                at = _epoch(record.get("timestamp"))
+                turn = next((one for one in reversed(self.turns) if one.at <= at), None)
+                if at <= before and turn is not None:
+                    self._assistant(record, turn)
+            left = [record for record in held if _epoch(record.get("timestamp")) > before]
+            self._early[parent] = left
+            if not left:
+                del self._early[parent]
 
     def _attachment(self, attachment: object, turn: RecordedTurn) -> None:
         if not isinstance(attachment, dict) or attachment.get("type") != "queued_command":
@@ -199,21 +240,23 @@ class TranscriptTail:
         turn.joined.append(text)
         self._joined.append((text, _epoch(stamp), turn))
 
-    def _user(self, record: dict[str, Any]) -> None:
+    def _is_prompt(self, record: dict[str, Any]) -> bool:
+        """Take in a record of the user's; tell whether it belongs to the last turn, whatever its parent is."""
         message = record.get("message")
         content = message.get("content") if isinstance(message, dict) else None
         text, is_result = _text_of(content)
         if text.startswith(_INTERRUPTED):
             if self.turns:
                 self.turns[-1].ended = self.turns[-1].interrupted = True
-            return
+            return True
         if is_result or record.get("isMeta") or record.get("isCompactSummary"):
-            return
+            return False
         prompt_id = record.get("promptId")
         if self.turns and prompt_id is not None and self.turns[-1].prompt_id == prompt_id:
             self._join(text, record.get("timestamp"), self.turns[-1])
-            return
+            return True
         if self.turns:
+            self._take_orphans(_epoch(record.get("timestamp")))
             self.turns[-1].ended = True
         self.turns.append(
             RecordedTurn(
@@ -222,6 +265,7 @@ class TranscriptTail:
                 _epoch(record.get("timestamp")),
             )
         )
+        return True
 
     @staticmethod
     def _assistant(record: dict[str, Any], turn: RecordedTurn) -> None:

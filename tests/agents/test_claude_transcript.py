@@ -53,6 +53,14 @@ RECORDS: list[dict[str, Any]] = [
 ]
 
 
+def chained(*records: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give each record its uuid and its parent, as Claude Code does."""
+    return [
+        {**one, "uuid": f"u{at}", "parentUuid": f"u{at - 1}" if at else None, "timestamp": AT.format(at * 10)}
+        for at, one in enumerate(records)
+    ]
+
+
 def written(tmp_path: Path, data: bytes | None = None) -> Path:
     path = tmp_path / "session.jsonl"
     path.write_bytes(b"".join(json.dumps(one).encode() + b"\n" for one in RECORDS) if data is None else data)
@@ -129,3 +137,45 @@ def test_strange_lines_harm_nothing(tmp_path_factory: Any, lines: list[bytes]) -
     tail = TranscriptTail(path)
     tail.read()
     assert all(isinstance(turn.prompt, str) for turn in tail.turns)
+
+
+@given(st.data())
+def test_answers_may_stand_before_what_they_answer(tmp_path_factory: Any, data: st.DataObject) -> None:
+    """Claude Code 2.1.197 writes an answer before its prompt when it is busy (seen with five at once on two cores)."""
+    records = chained(
+        user("first", "p1", 0),
+        {"type": "attachment"},
+        said("half", "a", 1),
+        said("whole", "b", 2),
+        {"type": "system", "subtype": "turn_duration"},
+        user("second", "p2", 0),
+        said("more", "c", 4),
+        {"type": "system", "subtype": "turn_duration"},
+    )
+    order = list(range(len(records)))
+    for at in data.draw(st.lists(st.sampled_from([2, 3, 6]), unique=True)):
+        order.remove(at)
+        order.insert(data.draw(st.integers(max(0, at - 3), at)), at)
+    path = tmp_path_factory.mktemp("early") / "session.jsonl"
+    tail = TranscriptTail(path)
+    with path.open("ab") as file:
+        for at in order:
+            file.write(json.dumps(records[at]).encode() + b"\n")
+            file.flush()
+            tail.read()
+    totals = [one.total() for one in tail.turns]
+    assert [one.output_tokens for one in totals if one is not None] == [3, 4]
+    assert [one.ended for one in tail.turns] == [True, True]
+
+
+def test_an_answer_without_its_parent_belongs_to_the_turn_of_its_time(tmp_path: Path) -> None:
+    first, answer, end, second = chained(
+        user("first", "p1", 0), said("lost", "a", 3), {"type": "system", "subtype": "turn_duration"}, user("2", "p2", 0)
+    )
+    answer["parentUuid"] = "nowhere"
+    tail = TranscriptTail(written(tmp_path, b"".join(json.dumps(x).encode() + b"\n" for x in (first, answer, second))))
+    tail.read()
+    assert [len(one.usage) for one in tail.turns] == [1, 0]
+    tail = TranscriptTail(written(tmp_path, b"".join(json.dumps(x).encode() + b"\n" for x in (first, answer, end))))
+    tail.read()
+    assert len(tail.turns[0].usage) == 1
