@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from orchestrator_lab import __version__
+from orchestrator_lab.acting import audit_headers
 from orchestrator_lab.errors import (
     ClusterExists,
     ClusterNotFound,
@@ -135,12 +136,15 @@ class Client:
         payload = None if body is None else json.dumps(body).encode()
         while True:
             # One thread's connection is no other's: what is in use is not in the list.
-            wire = self._idle.pop() if self._idle else None
+            try:
+                wire: Wire | None = self._idle.pop()
+            except IndexError:
+                wire = None
             kept = wire is not None
             wire = wire or Wire(self.folder / "api.sock")
             try:
                 status, answer, stays = wire.exchange(
-                    method, target, payload, None if wait_s is None else wait_s + _MARGIN_S
+                    method, target, payload, None if wait_s is None else wait_s + _MARGIN_S, audit_headers()
                 )
             except BaseException as error:
                 wire.close()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from orchestrator_lab import client as processes
+from orchestrator_lab.acting import actor
 from orchestrator_lab.client import Client
 from orchestrator_lab.dialog import Dialog
 from orchestrator_lab.errors import (
@@ -303,6 +304,7 @@ class Cluster:
             tags=tags,
             seed=seed,
             work_dir=settings.work_dir,
+            started_by=None if (who := actor()) is None else {"by": who.by, "origin": who.origin},
         )
         try:
             write_private(run_dir / "config.yaml", to_yaml(settings))

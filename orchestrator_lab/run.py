@@ -273,6 +273,7 @@ def create_run(
     work_dir: str | os.PathLike[str] | None = None,
     tmux_version: str | None = None,
     parent_run_id: str | None = None,
+    started_by: Mapping[str, Any] | None = None,
 ) -> Path:
     """Make the folder of a new run, with its manifest.
 
@@ -300,6 +301,8 @@ def create_run(
         Version of tmux; asked of the one on the PATH otherwise.
     parent_run_id : str, optional
         The run that this one replays or continues.
+    started_by : mapping, optional
+        Who asked for it through another program: ``by`` and ``origin``.
 
     Returns
     -------
@@ -352,6 +355,7 @@ def create_run(
             "cwd": None if cwd is None else _git_state(cwd),
         },
         "command": sys.argv[0] if sys.argv else None,
+        "started_by": None if started_by is None else dict(started_by),
         "config": dict(config),
     }
     try:

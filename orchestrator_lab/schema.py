@@ -558,6 +558,13 @@ EVENTS: dict[str, EventType] = {
             "Agents of a kind go on: the reset has come, somebody said so, or the program has answered again.",
             ("guard_id", "kind", "provider", "by"),
         ),
+        EventType("monitoring.paused", "Somebody stopped the monitoring: no rule is asked until it is resumed."),
+        EventType("monitoring.resumed", "Somebody started the monitoring again."),
+        EventType(
+            "action.requested",
+            "Somebody asked for something through the web API; journalled before it has an effect.",
+            ("action", "by", "origin", "details"),
+        ),
         EventType("note", "A remark for people.", ("text",)),
     )
 }

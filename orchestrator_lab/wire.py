@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["Wire", "read_head"]
@@ -36,7 +37,12 @@ class Wire:
             raise
 
     def exchange(
-        self, method: str, target: str, payload: bytes | None, timeout_s: float | None
+        self,
+        method: str,
+        target: str,
+        payload: bytes | None,
+        timeout_s: float | None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes, bool]:
         """Make one request.
 
@@ -48,6 +54,8 @@ class Wire:
             The body, JSON.
         timeout_s : float or None
             How long an answer may take; None is without end.
+        headers : mapping of str to str, optional
+            More of them; values of plain ASCII on one line.
 
         Returns
         -------
@@ -62,6 +70,7 @@ class Wire:
             When it is none of a supervisor's.
         """
         head = f"{method} {target} HTTP/1.1\r\nHost: supervisor\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         if payload is not None:
             head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
         self._socket.settimeout(timeout_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator_lab.cli import alerts, asked, guards, lifecycle, records, setup, talk
+from orchestrator_lab.cli import alerts, asked, dashboard, guards, lifecycle, records, setup, talk
 from orchestrator_lab.cli.group import Commands
 
 __all__ = ["app"]
@@ -21,6 +21,7 @@ app = typer.Typer(
 lifecycle.register(app)
 talk.register(app)
 alerts.register(app)
+dashboard.register(app)
 guards.register(app)
 asked.register(app)
 records.register(app)

@@ -90,6 +90,21 @@ class Fold:
             columns[name] = spans(self._cells[start], self._cells[end])
         return columns
 
+    def cells(self, name: str) -> list[Any]:
+        """Return one column so far, which costs nothing.
+
+        Parameters
+        ----------
+        name : str
+            A column that is no duration.
+
+        Returns
+        -------
+        list
+            One value a row. Not to be changed.
+        """
+        return self._cells[name]
+
     def rows(self) -> list[dict[str, Any]]:
         """Return the table so far, one dict a row.
 

@@ -23,6 +23,7 @@ from orchestrator_lab import __version__
 from orchestrator_lab.config import Agent
 from orchestrator_lab.errors import ConfigError, ExchangeTimeout, OrchestratorLabError, to_payload
 from orchestrator_lab.runtime import PROTOCOL
+from orchestrator_lab.supervisor.audit import action_of, audited
 from orchestrator_lab.supervisor.steps import step
 
 if TYPE_CHECKING:
@@ -83,17 +84,21 @@ class Api:
             ("POST", "/alerts/{alert_id}/acknowledge", self._acknowledge),
             ("POST", "/alerts/{alert_id}/clear", self._clear),
             ("GET", "/figures", self._figures),
+            ("POST", "/monitoring/start", self._monitor),
+            ("POST", "/monitoring/stop", self._pause),
             ("POST", "/stop", self._stop),
             ("POST", "/restart", self._restart),
             ("GET", "/guards", self._guards),
             ("POST", "/guards/lift", self._lift),
             ("POST", "/shutdown", self._shutdown),
         ]
-        self._routes = Starlette(
-            routes=[Route(path, _answering(call), methods=[method]) for method, path, call in routes]
-        )
+        calls = [
+            (method, path, _answering(audited(supervisor, action_of(method, path), call)))
+            for method, path, call in routes
+        ]
+        self._routes = Starlette(routes=[Route(path, call, methods=[method]) for method, path, call in calls])
         #: Paths without a variable part, which are found by looking them up.
-        self._direct = {(method, path): _answering(call) for method, path, call in routes if "{" not in path}
+        self._direct = {(method, path): call for method, path, call in calls if "{" not in path}
         #: Set once the first start is over; holds its error.
         self.launched: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -337,6 +342,14 @@ class Api:
 
     async def _figures(self, _: Request) -> Response:
         return JSONResponse(self._supervisor.figures())
+
+    async def _monitor(self, _: Request) -> Response:
+        self._supervisor.monitor.go_on()
+        return JSONResponse({"monitoring": self._supervisor.monitor.mode})
+
+    async def _pause(self, _: Request) -> Response:
+        self._supervisor.monitor.pause()
+        return JSONResponse({"monitoring": self._supervisor.monitor.mode})
 
     async def _events(self, request: Request) -> Response:
         """Stream events from a sequence number on, and then as they come."""

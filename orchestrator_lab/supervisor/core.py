@@ -232,6 +232,8 @@ class Supervisor:
             manifest = json.loads((self.run_dir / "manifest.json").read_text(encoding="utf-8"))
             known = ("name", "experiment", "params", "tags", "seed", "mode", "parent_run_id")
             self.journal.append("run.started", **{key: manifest.get(key) for key in known})
+            if manifest.get("started_by") is not None:
+                self.journal.append("action.requested", source="human", action="start", **manifest["started_by"])
         if self.journal.repaired:
             self.journal.append("journal.repaired", level="warning", bytes=self.journal.repaired)
         self.journal.append(
@@ -383,6 +385,7 @@ class Supervisor:
             "tmux_socket": str(self.folder / "tmux.sock"),
             "attach": shlex.join(self.attach()),
             "agents": [{**runner.describe(), **self.monitor.describe(runner.name)} for runner in self.runners.values()],
+            "monitoring": self.monitor.mode,
             "totals": self.monitor.totals(),
             "alerts": [alert.to_dict() for alert in self.alerts.open_alerts],
             "messages": self.ledger.count,

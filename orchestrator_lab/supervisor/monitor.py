@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import JournalError
+from orchestrator_lab.errors import ConfigError, JournalError
 from orchestrator_lab.runtime import read_record
 from orchestrator_lab.supervisor.figures import Figures
 from orchestrator_lab.supervisor.health import AGENT_RULES, Finding, Health, judge_agent, judge_stopped
@@ -87,6 +87,7 @@ class Monitor:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._paused = False
         supervisor.journal.subscribe(self._event)
 
     def resume(self) -> None:
@@ -98,6 +99,36 @@ class Monitor:
         """Begin to look at processes."""
         if self._supervisor.config.alerts.enabled and self._looking is None:
             self._looking = asyncio.create_task(self._look_on(), name="monitor")
+
+    @property
+    def mode(self) -> str:
+        """``on``, ``paused`` by somebody, or ``off`` by the configuration."""
+        if not self._supervisor.config.alerts.enabled:
+            return "off"
+        return "paused" if self._paused else "on"
+
+    def pause(self) -> None:
+        """Look at no processes and ask no rules until :meth:`go_on`, also after a restart of the supervisor."""
+        if self.mode == "on":
+            self._supervisor.journal.append("monitoring.paused", source="human")
+
+    def go_on(self) -> None:
+        """Watch again, and ask all rules at once.
+
+        Raises
+        ------
+        ConfigError
+            When the configuration has switched it off.
+        """
+        if self.mode == "off":
+            raise ConfigError(
+                f"monitoring of cluster {self._supervisor.config.name!r} is switched off by its configuration "
+                "(alerts.enabled): start the cluster with it on"
+            )
+        if self._paused:
+            self._supervisor.journal.append("monitoring.resumed", source="human")
+            self._told.update(self._agents)
+            self._judge_soon()
 
     def stop(self) -> None:
         """Watch no more."""
@@ -193,7 +224,9 @@ class Monitor:
             The next one of the journal.
         """
         self.figures.take(event)
-        if event.event == "cluster.stopped":
+        if event.event in {"monitoring.paused", "monitoring.resumed"}:
+            self._paused = event.event == "monitoring.paused"
+        elif event.event == "cluster.stopped":
             # Whoever stops all of them does not miss those that had ended before.
             for health in self._agents.values():
                 health.fell = False
@@ -212,7 +245,7 @@ class Monitor:
     # the rules ----------------------------------------------------------------------------------
 
     def _judge_soon(self) -> None:
-        if not self._scheduled and self._supervisor.config.alerts.enabled:
+        if not self._scheduled and self.mode == "on":
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._judge)
 
@@ -220,7 +253,7 @@ class Monitor:
         """Have the rules look at all agents of which something was told, or for which the time has come."""
         self._scheduled = False
         supervisor = self._supervisor
-        if supervisor.status_text == "ending" or supervisor.ending.is_set():
+        if self._paused or supervisor.status_text == "ending" or supervisor.ending.is_set():
             return
         now = supervisor.journal.now_s
         due = {name for name, at in self._dues.items() if at is not None and at <= now}
@@ -265,6 +298,9 @@ class Monitor:
     async def _look_on(self) -> None:
         while True:
             await asyncio.sleep(self._supervisor.config.alerts.check_s)
+            if self._paused:
+                self._supervisor.alerts.catch_up()
+                continue
             try:
                 await self._look()
             except JournalError as error:

@@ -1,0 +1,54 @@
+"""The Jupyter Server extension: the one door for browsers, under Jupyter's own login, XSRF, TLS and origin checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jupyter_server.extension.application import ExtensionApp
+from traitlets import Int
+
+from orchestrator_lab.server.clusters import Clusters
+from orchestrator_lab.server.handlers import NothingHandler, api_handlers
+from orchestrator_lab.server.page import FileHandler, PageHandler
+from orchestrator_lab.server.routes import API
+from orchestrator_lab.server.scrape import ScrapeHandler
+
+__all__ = ["OrchestratorLab"]
+
+
+class OrchestratorLab(ExtensionApp):
+    """Clusters of command-line agents, in the browser."""
+
+    name = "orchestrator_lab"
+    extension_url = "/orchestrator-lab/"
+    default_url = "/orchestrator-lab/"
+    #: Started by itself it serves this page, and no notebooks.
+    load_other_extensions = False
+
+    max_body_bytes = Int(
+        10 * 1024 * 1024, min=1024, help="The longest body of a request to the API, in bytes; longer ones get 413."
+    ).tag(config=True)
+
+    def initialize_settings(self) -> None:
+        """Make what the handlers share."""
+        assert self.serverapp is not None  # noqa: S101 - Jupyter's own order
+        self.settings.update(
+            orchestrator_lab_clusters=Clusters(),
+            orchestrator_lab_root=Path(self.serverapp.root_dir),
+        )
+
+    def initialize_handlers(self) -> None:
+        """Add the routes; the last one answers for all that is not there."""
+        handlers: list[tuple[Any, ...]] = [
+            *api_handlers(),
+            ("/orchestrator-lab/metrics", ScrapeHandler, {}),
+            ("/orchestrator-lab/?", PageHandler, {}),
+            ("/orchestrator-lab/static/(.*)", FileHandler, {}),
+            (f"{API}.*", NothingHandler, {}),
+        ]
+        self.handlers.extend(handlers)
+
+    async def stop_extension(self) -> None:
+        """Start no more calls; clusters go on."""
+        self.settings["orchestrator_lab_clusters"].close()
