@@ -164,7 +164,8 @@ class ClusterControls(Saved, widgets.VBox):  # type: ignore[misc]
             self._stage.change(lambda: self._show(facts, gap), key="facts")
 
     def _show(self, facts: Facts | None, gap: str | None) -> None:
-        if facts is not None and (facts != self._facts or gap is None):
+        # What the feed knew already may be older than what was asked for at the beginning.
+        if facts is not None and facts.events >= self._facts.events:
             self._facts = facts
         self._draw(gap)
 

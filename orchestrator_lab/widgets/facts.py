@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["AgentFact", "AlertFact", "DialogFact", "Facts", "GuardFact", "coloured", "counted", "shortened"]
@@ -71,13 +71,14 @@ class GuardFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the controls show of a cluster at one moment."""
+    """All that the controls show of a cluster at one moment; `events` tells an older one from a newer one."""
 
     status: str
     agents: tuple[AgentFact, ...] = ()
     dialogs: tuple[DialogFact, ...] = ()
     alerts: tuple[AlertFact, ...] = ()
     guards: tuple[GuardFact, ...] = ()
+    events: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, status: dict[str, Any]) -> Facts:
@@ -111,6 +112,7 @@ class Facts:
                 GuardFact(str(one["guard_id"]), str(one["message"]), one.get("until"))
                 for one in status.get("guards", [])
             ),
+            int(status.get("events", 0)),
         )
 
     @property

@@ -209,7 +209,9 @@ class _ClusterRow(widgets.VBox):  # type: ignore[misc]
             self._stage.change(lambda: self._take(facts, tick.gap), key=self.name)
 
     def _take(self, facts: Facts | None, gap: str | None) -> None:
-        self._facts, self._gap = facts or self._facts, gap
+        if facts is not None and facts.events >= self._facts.events:
+            self._facts = facts
+        self._gap = gap
         self.draw()
 
     def draw(self) -> None:

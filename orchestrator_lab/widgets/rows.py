@@ -43,9 +43,10 @@ class Rows(widgets.VBox, Generic[FactT]):  # type: ignore[misc]
 
     def show(self, facts: Iterable[FactT]) -> None:
         """Show these facts, in this order."""
-        before, self._rows = self._rows, {}
+        before, now = dict(self._rows), {}
         for fact in facts:
-            self._rows[fact] = before.pop(fact) if fact in before else self._make(fact)
+            now[fact] = before.pop(fact) if fact in before else self._make(fact)
+        self._rows = now
         shown: tuple[Any, ...] = tuple(self._rows.values())
         if self._shown != shown:
             self._shown = self.children = shown
