@@ -59,9 +59,11 @@ def follow(on_change: Callable[[], None]) -> Callable[[], None] | None:
     _add_all(root, add)
     thread.start()
 
+    ends = [writing]
+
     def end() -> None:
-        with contextlib.suppress(OSError):
-            os.close(writing)
+        while ends:
+            os.close(ends.pop())
 
     return end
 

@@ -244,10 +244,8 @@ class _ClusterRow(widgets.VBox):  # type: ignore[misc]
         self._buttons(self._open if self._view is None else self._close, self._shut)
 
     def _on_open(self) -> None:
-        from orchestrator_lab.widgets.view import ClusterView
-
         try:
-            self._view = ClusterView(self._cluster)
+            self._view = opened.view_of(self._cluster)
         except OrchestratorLabError as error:
             # Without the part that draws panes there are still the controls.
             from orchestrator_lab.widgets.controls import ClusterControls

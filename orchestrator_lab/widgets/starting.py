@@ -47,7 +47,7 @@ def written(template: str, kind: str | None, name: str, folder: str) -> Path:
     place = Path(folder or ".").expanduser().absolute()
     others = [one for one in FILE_NAMES if one != _FILE and (place / one).exists()]
     for one, text in files.items():
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if (place / one).read_bytes() != text.encode():
                 others.append(one)
     if others:

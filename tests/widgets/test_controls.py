@@ -134,7 +134,9 @@ def test_a_guard_is_lifted_and_its_alert_acknowledged_and_cleared(hand: Hand, mi
     hand.press("Lift")
     hand.hears("lifted: ")
     hand.hears("dot: dot: one more")
-    assert [event.attributes["by"] for event in mixed.cluster.run.events() if event.event == "guard.lifted"] == ["human"]
+    assert [event.attributes["by"] for event in mixed.cluster.run.events() if event.event == "guard.lifted"] == [
+        "human"
+    ]
 
 
 def test_a_dialog_is_answered_with_its_own_options(hand: Hand, mixed: Any) -> None:
