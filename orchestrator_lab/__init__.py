@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.frames import agents_df, events_df, messages_df, runs_df, states_df, turns_df
     from orchestrator_lab.plots import plot_timeline
     from orchestrator_lab.run import Run, open_run
+    from orchestrator_lab.widgets.panel import panel
 
 __all__ = [
     "Cluster",
@@ -24,6 +25,7 @@ __all__ = [
     "load_config",
     "messages_df",
     "open_run",
+    "panel",
     "plot_timeline",
     "runs_df",
     "states_df",
@@ -38,6 +40,7 @@ _HOMES = {
     "load_config": "config",
     "messages_df": "frames",
     "open_run": "run",
+    "panel": "widgets.panel",
     "plot_timeline": "plots",
     "runs_df": "frames",
     "states_df": "frames",
@@ -57,3 +60,17 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's
+    """Give a notebook the magics: ``%load_ext orchestrator_lab``."""
+    from orchestrator_lab.widgets.magics import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's
+    """Take the magics away again."""
+    from orchestrator_lab.widgets.magics import unload
+
+    unload(shell)
