@@ -152,7 +152,10 @@ def stop_agent(asked: Asked) -> dict[str, Any]:
 
 def keys(asked: Asked) -> dict[str, Any]:
     """Type into a pane what a person typed."""
-    return _agent(asked, "keys", {"keys": asked.body_as(models.KeysRequest).data})
+    # Never repeated: a key that may have reached the pane is not pressed again.
+    return asked.cluster.client.post_once(
+        f"/agents/{asked.agent}/keys", {"keys": asked.body_as(models.KeysRequest).data}
+    )
 
 
 def answer(asked: Asked) -> dict[str, Any]:

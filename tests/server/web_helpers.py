@@ -74,6 +74,8 @@ def served(*more: str) -> Iterator[Door]:
         **os.environ,
         **{f"JUPYTER_{name}_DIR": str(root / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")},
         "HOME": str(root),
+        # As if it was started in a pane: terminals must not take that for their own.
+        "TMUX": f"{root}/none,1,0",
     }
     argv = ["dashboard", "--no-browser", "--port", "0", "--allow-root", "--ServerApp.base_url=/base/"]
     process = subprocess.Popen(
