@@ -1,7 +1,8 @@
 """Builds the browser's part when a wheel or an editable install is made, with Node from a wheel.
 
 Hatchling calls :class:`CustomBuildHook`; ``python extensions/build_hook.py`` does the same by hand. A build that fails
-does not fail the install: the package works without its views, and says what this file wrote down when one is asked for.
+does not fail the install: the package works without its views, and says what was written down here when one is asked
+for.
 """
 
 from __future__ import annotations
@@ -59,7 +60,11 @@ def build(root: Path, bundle: Bundle) -> bool:
     installed = source / "node_modules" / ".installed"
     lock = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()
     if not installed.is_file() or installed.read_text(encoding="utf-8") != lock:
-        _run([str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], source, environ)
+        _run(
+            [str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+            source,
+            environ,
+        )
         installed.write_text(lock, encoding="utf-8")
     output.mkdir(parents=True, exist_ok=True)
     _run([str(node), "build.mjs", str(output)], source, environ)
