@@ -24,12 +24,12 @@ from orchestrator_lab.errors import ClusterNotFound, ConfigError, OrchestratorLa
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Awaitable, Callable, Coroutine
-    from pathlib import Path
 
     import pandas as pd
 
     from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.exchange import Exchange
+    from orchestrator_lab.run import Run
 
 __all__ = ["ClusterMagics", "awaited", "load", "unload"]
 
@@ -141,11 +141,13 @@ class ClusterMagics(Magics):
             }
         return self._take(await Cluster.astart(source, **options), given.variable)
 
-    async def _end(self, cluster: Cluster, action: str) -> Path | None:
-        done: Any = await getattr(cluster, f"a{action}")()
-        if action == "shutdown" and cluster is self._cluster:
+    async def _end(self, cluster: Cluster, action: str) -> Run | None:
+        await getattr(cluster, f"a{action}")()
+        if action != "shutdown":
+            return None
+        if cluster is self._cluster:
             self._cluster = None
-        return done  # type: ignore[no-any-return]
+        return cluster.run
 
     def _take(self, cluster: Cluster, variable: str) -> Cluster:
         self._cluster = cluster
