@@ -243,7 +243,6 @@ class ClusterMagics(Magics):
     def panes(self, line: str) -> Any:  # noqa: ANN401 - a view, or stills
         """Show the panes of agents."""
         from orchestrator_lab.stills import Screens
-        from orchestrator_lab.widgets.opened import view_of
         from orchestrator_lab.widgets.saved import static_only
 
         given = parse_argstring(self.panes, line)
@@ -252,7 +251,7 @@ class ClusterMagics(Magics):
             names = [cluster[name].name for name in given.agents]
             if given.still or static_only():
                 return Screens([cluster[name].screen() for name in names or cluster.names])
-            return view_of(cluster, names or None)
+            return cluster.view(names or None)
         except OrchestratorLabError as error:
             raise _plainly(error) from None
 

@@ -28,7 +28,7 @@ def cluster(kernel: Any, script_config: Any, tmp_path_factory: pytest.TempPathFa
     place.write_text(yaml.safe_dump(config))
     kernel.run("%load_ext orchestrator_lab")
     (shown,) = kernel.run(f"%cluster start {place} --experiment trial --param n=3 --tag quick --seed 7")
-    assert "magic" in shown["content"]["data"]["text/plain"]
+    assert shown["content"]["data"]["text/plain"] == "ClusterView(agents=2)"
     with Cluster.attach("magic") as running:
         yield running
 
@@ -116,6 +116,13 @@ def test_stop_and_restart(kernel: Any, cluster: Cluster) -> None:
     assert cluster["ada"].ask("there?", timeout=20).reply == "ada: there?"
 
 
+def test_panes_are_live(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001 - it is shown
+    (shown,) = kernel.run("%panes bob")
+    assert shown["content"]["data"]["text/plain"] == "ClusterView(agents=1)"
+    assert "application/vnd.jupyter.widget-view+json" in shown["content"]["data"]
+    kernel.run("_.close()")
+
+
 def test_panes_as_stills(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001 - it is shown
     (shown,) = kernel.run("%panes --still ada")
     assert shown["content"]["data"]["text/plain"].startswith("── ada ──")
@@ -157,8 +164,10 @@ def test_other_cells_are_untouched(kernel: Any, cluster: Cluster) -> None:  # no
         assert "".join(awaited(cell.splitlines(keepends=True))) == cell
 
 
-def test_shutdown_and_unload(kernel: Any, cluster: Cluster) -> None:
-    (shown,) = kernel.run("%cluster shutdown")
+def test_shutdown_and_unload(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001 - it is shut down
+    *frozen, shown = kernel.run("%cluster shutdown")
+    # the views that start and attach have shown
+    assert {one["msg_type"] for one in frozen} == {"update_display_data"}
     assert shown["content"]["data"]["text/plain"].startswith("Run magic: completed")
     assert kernel.value("len(_.messages)") > 5
     assert error(kernel.run("%cluster attach")).startswith(
