@@ -96,7 +96,9 @@ class Kernel:
 
     def value(self, code: str) -> Any:
         """Return what an expression is, as JSON."""
-        (said,) = self.run(f"import json; print(json.dumps({code}))")
+        # A view that freezes may be told of in any cell.
+        shown = self.run(f"import json; print(json.dumps({code}))")
+        (said,) = [one for one in shown if one["msg_type"] != "update_display_data"]
         return json.loads(said["content"]["text"])
 
     def comm(self, comm_id: str, data: dict[str, Any]) -> None:

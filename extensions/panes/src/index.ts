@@ -1,0 +1,34 @@
+import "@xterm/xterm/css/xterm.css";
+import "./style.css";
+import type { Options, Still, Transport } from "./protocol";
+import { createView, type View } from "./view";
+
+export { createView };
+export type { Options, Transport, View };
+
+/** The part of anywidget's model that is used here. */
+interface Model {
+  get(name: string): unknown;
+  on(name: string, call: (...args: never[]) => void): void;
+  off(name: string, call: (...args: never[]) => void): void;
+  send(content: object): void;
+}
+
+function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
+  const transport: Transport = {
+    send: (message) => model.send(message),
+    onMessage(handler) {
+      const call = (message: object, buffers: DataView[]): void => handler(message, buffers);
+      model.on("msg:custom", call);
+      return () => model.off("msg:custom", call);
+    },
+  };
+  const view = createView(el, transport, {
+    ...(model.get("options") as Options),
+    acks: true,
+    still: model.get("snapshot") as Still | null,
+  });
+  return () => view.dispose();
+}
+
+export default { render };
