@@ -34,7 +34,6 @@ class Dashboard {
 
   private clusters: ClusterFacts[] = [];
   private cluster: string | null = null;
-  private status: Status | null = null;
   private at = 0;
   private tab: Tab = 'panes';
 
@@ -153,7 +152,6 @@ class Dashboard {
     this.answer.replaceChildren();
     this.cluster = facts?.name ?? null;
     this.run = facts?.run_id ?? null;
-    this.status = null;
     this.drawClusters();
     this.main.classList.toggle('empty', !facts);
     if (!facts) {
@@ -236,7 +234,6 @@ class Dashboard {
   }
 
   private takeStatus(status: Status): void {
-    this.status = status;
     this.at = Date.now();
     const names = status.agents.map(one => one.name);
     this.timeline.setStatus(status);
