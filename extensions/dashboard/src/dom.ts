@@ -75,6 +75,11 @@ export function count(value: number | null | undefined): string {
   return value < 1e6 ? `${Math.round(value / 1000)} k` : `${(value / 1e6).toFixed(1)} M`;
 }
 
+/** A number with its noun. */
+export function many(value: number, noun: string): string {
+  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
+}
+
 export function bytes(value: number): string {
   return value < 1e6 ? `${Math.round(value / 1e3)} kB` : `${Math.round(value / 1e6)} MB`;
 }

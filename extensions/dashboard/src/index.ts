@@ -3,7 +3,7 @@ import { createView } from '../../panes/src/index';
 import { Alerts } from './alerts';
 import { Agent, ClusterFacts, Status, get, post } from './api';
 import { confirmed } from './ask';
-import { MARKS, ago, button, count, h, replace } from './dom';
+import { MARKS, ago, button, count, h, many, replace } from './dom';
 import { Frame, Link } from './link';
 import { Logs } from './logs';
 import { Messages } from './messages';
@@ -258,7 +258,7 @@ class Dashboard {
     replace(
       this.head,
       h('h2', {}, cluster),
-      h('span', { class: 'faint' }, [status.status, ...states, `${count(totals.turns)} turns`, `${count(totals.input_tokens)} tokens in, ${count(totals.output_tokens)} out`].join(' · ')),
+      h('span', { class: 'faint' }, [status.status, ...states, many(totals.turns, 'turn'), `${count(totals.input_tokens)} tokens in, ${count(totals.output_tokens)} out`].join(' · ')),
       h(
         'div',
         { class: 'bar' },
@@ -319,7 +319,7 @@ class Dashboard {
       h('strong', { title: [one.kind, one.role, one.model].filter(Boolean).join(', ') }, one.name),
       h('span', { class: 'state' }, `${MARKS[one.state] ?? '?'} ${one.state}`),
       h('span', { class: 'age faint', 'data-since': one.state_s === null ? null : this.at - one.state_s * 1000 }),
-      h('span', { class: 'faint' }, `${one.turns} turns${one.queued ? `, ${one.queued} queued` : ''}`),
+      h('span', { class: 'faint' }, many(one.turns, 'turn') + (one.queued ? `, ${one.queued} queued` : '')),
       h(
         'span',
         { class: 'bar' },

@@ -97,7 +97,8 @@ function chart(title: string, series: Series[], say: (value: number) => string):
   }
   const times = drawn.flatMap(one => one.points.map(point => point[0]));
   const begin = Math.min(...times);
-  const end = Math.max(...times, begin + 1);
+  // A figure is told again when it changes: the last one holds until now.
+  const end = Math.max(Date.now() / 1000, ...times, begin + 1);
   const most = Math.max(...drawn.flatMap(one => one.points.map(point => point[1])), 1e-9);
   const x = (at: number) => LEFT + ((at - begin) / (end - begin)) * (WIDTH - LEFT - 6);
   const y = (value: number) => 8 + (1 - value / most) * (HEIGHT - 30);
@@ -112,8 +113,12 @@ function chart(title: string, series: Series[], say: (value: number) => string):
     picture.append(svg('text', { x: x(at), y: HEIGHT - 4, class: 'tick', 'text-anchor': anchor }, clock(new Date(at * 1000).toISOString())));
   }
   drawn.forEach((one, place) => {
-    const points = one.points.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(' ');
-    const [at, value] = one.points[one.points.length - 1];
+    const held = one.points.flatMap(([at, value], place, all): [number, number][] => [
+      [at, value],
+      [all[place + 1]?.[0] ?? end, value]
+    ]);
+    const points = held.map(([at, value]) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(' ');
+    const [at, value] = held[held.length - 1];
     picture.append(
       svg('polyline', { points, class: `line line-${place % 6}` }, svg('title', {}, one.name)),
       svg('circle', { cx: x(at), cy: y(value), r: 2.5, class: `dot line-${place % 6}` })

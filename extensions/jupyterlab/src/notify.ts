@@ -67,7 +67,7 @@ export class Notifier {
 
   private _alert(cluster: string, alert: IAlert): void {
     // That an agent waits is told with its question.
-    const asked = this.settings.dialogs && alert.rule === 'dialog_waiting';
+    const asked = this.settings.dialogs && alert.rule === 'waiting';
     const wanted = LEVELS.indexOf(alert.level) >= LEVELS.indexOf(this.settings.alerts);
     if (this.settings.alerts === 'never' || !wanted || asked || alert.acknowledged_by) {
       return;

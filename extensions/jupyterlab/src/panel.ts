@@ -116,7 +116,7 @@ export class StatesPanel extends Widget {
       element(
         'p',
         'ol-faint',
-        `${turns} turns, ${count(input_tokens)} tokens in, ${count(output_tokens)} out`
+        `${turns} ${turns === 1 ? 'turn' : 'turns'}, ${count(input_tokens)} tokens in, ${count(output_tokens)} out`
       )
     );
     if (status.alerts.length > 0) {
