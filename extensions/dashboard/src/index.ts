@@ -108,6 +108,11 @@ class Dashboard {
       this.linked.textContent = open ? 'live' : 'not connected';
       this.linked.classList.toggle('lost', !open);
     };
+    // The view of panes looks whether the page is dark when this class changes.
+    const dark = matchMedia('(prefers-color-scheme: dark)');
+    const shade = () => document.documentElement.classList.toggle('dark', dark.matches);
+    dark.addEventListener('change', shade);
+    shade();
     window.addEventListener('hashchange', () => void this.follow());
     window.setInterval(() => document.visibilityState === 'visible' && void this.look(), LOOK);
     window.setInterval(() => this.age(), 1000);
@@ -174,7 +179,7 @@ class Dashboard {
       }
       this.takeStatus(status);
       this.link.follow(cluster, since);
-      this.view = createView(this.panes, this.transport, { controls: false, theme: 'auto' });
+      this.view = createView(this.panes, this.transport, { controls: true, theme: 'auto' });
       this.transport.facts({ agents: status.agents });
       this.show(this.tab);
     } catch (problem) {
