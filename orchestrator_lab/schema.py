@@ -434,6 +434,7 @@ EVENTS: dict[str, EventType] = {
         ),
         EventType("agent.removed", "It is no longer part of the cluster."),
         EventType("agent.session", "Its program began another session.", ("session_id",)),
+        EventType("agent.keys", "A person who took its pane over is about to type: how much, never what.", ("bytes",)),
         EventType("agent.model", "Its program told its model.", ("model", "program_version")),
         EventType(
             "message.queued",

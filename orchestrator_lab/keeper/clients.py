@@ -2,7 +2,8 @@
 
 A connection begins with one line of JSON. ``{"op":"pane","agent":A}`` brings a descriptor and gets
 one byte back; ``{"op":"status"}`` gets one line; ``{"op":"subscribe","agents":[…]|null}`` gets
-``{"op":"subscribed"}`` and from then on the live output, one line a read:
+``{"op":"subscribed"}`` and from then on the live output (said again on the same connection, it
+changes whose), one line a read:
 ``{"agent","at","bytes","data"}`` with base64 data, ``{"agent","resize":[cols,rows]}``,
 ``{"agent","closed":true}`` and, where a subscriber was too slow, ``{"agent","repaint":true}``:
 fetch a screen, then go on with what follows.
@@ -64,6 +65,7 @@ class _Subscriber:
         self._waiting = 0
         self._begun = False
         self._behind: set[str] = set()
+        self._asked = b""
         self.cut_backs = 0
         loop.watch(connection.fileno(), READ, self._ready)
 
@@ -101,7 +103,8 @@ class _Subscriber:
     def _ready(self, events: int) -> None:
         if events & READ:
             try:
-                if not self._socket.recv(4096):
+                data = self._socket.recv(4096)
+                if not data or not self._asked_again(data):
                     self._on_end(self)
                     return
             except BlockingIOError:
@@ -111,6 +114,23 @@ class _Subscriber:
                 return
         if events & WRITE:
             self._flush()
+
+    def _asked_again(self, data: bytes) -> bool:
+        """Take in what the reader says; False when it makes no sense."""
+        *lines, self._asked = (self._asked + data).split(b"\n")
+        try:
+            for line in lines:
+                agents = json.loads(line)["agents"]
+                self._agents = None if agents is None else frozenset(map(str, agents))
+                self.greet()
+        except (ValueError, TypeError, LookupError) as error:
+            logger.warning("keeper.sock: refused %r: %s", data[:200], error)
+            return False
+        return len(self._asked) <= REQUEST_LIMIT
+
+    def greet(self) -> None:
+        """Say whose output comes from here on."""
+        self.offer("", encode({"op": "subscribed", "agents": None if self._agents is None else sorted(self._agents)}))
 
     def _flush(self) -> None:
         try:
@@ -160,8 +180,7 @@ class Hub:
         """Take a connection that asked for the live stream."""
         subscriber = _Subscriber(self._loop, connection, agents, self._remove)
         self._subscribers.append(subscriber)
-        wanted = None if agents is None else sorted(agents)
-        subscriber.offer("", encode({"op": "subscribed", "agents": wanted}))
+        subscriber.greet()
 
     def output(self, agent: str, at: float, total: int, data: bytes) -> None:
         """Pass on what a program wrote; encoded once, and only when someone watches."""

@@ -71,6 +71,8 @@ class Api:
             ("POST", "/agents", self._add),
             ("DELETE", "/agents/{name}", self._remove),
             ("GET", "/agents/{name}/screen", self._screen),
+            ("GET", "/agents/{name}/repaint", self._repaint),
+            ("POST", "/agents/{name}/keys", self._keys),
             ("GET", "/agents/{name}/attach", self._attach),
             ("GET", "/agents/{name}/explain", self._explain),
             ("POST", "/agents/{name}/dialog", self._answer),
@@ -254,6 +256,17 @@ class Api:
         screen = await self._supervisor.screen(runner, escapes=escapes, history=history)
         await runner.looks.look_at_rest()
         return JSONResponse({"screen": screen})
+
+    async def _repaint(self, request: Request) -> Response:
+        """Return tmux's own picture of a pane; an agent without a pane has none."""
+        return JSONResponse(await self._supervisor.hands.repaint(request.path_params["name"]))
+
+    async def _keys(self, request: Request) -> Response:
+        """Type what a person typed who has taken a pane over."""
+        keys = (await _body(request)).get("keys")
+        if not isinstance(keys, str) or not keys:
+            raise ConfigError("typing needs 'keys': what the terminal sends for them, a text")
+        return JSONResponse({"bytes": await self._supervisor.hands.type(request.path_params["name"], keys)})
 
     async def _explain(self, request: Request) -> Response:
         return JSONResponse(await self._supervisor.runner(request.path_params["name"]).explain())

@@ -30,6 +30,7 @@ from orchestrator_lab.runtime import private_dir, process_start_time, read_recor
 from orchestrator_lab.supervisor.alerts import Alerts
 from orchestrator_lab.supervisor.conversations import Conversations
 from orchestrator_lab.supervisor.guards import Guards
+from orchestrator_lab.supervisor.hands import Hands
 from orchestrator_lab.supervisor.hangs import HangWatch
 from orchestrator_lab.supervisor.keeperlink import KeeperLink
 from orchestrator_lab.supervisor.lifecycle import Lifecycle
@@ -106,6 +107,7 @@ class Supervisor:
         self.mailboxes: dict[str, Mailbox] = {}
         self.conversations = Conversations(self)
         self.guards = Guards(self)
+        self.hands = Hands(self)
         self.ledger.on_lost = self.conversations.lost
         self.gateway: Gateway | None = None
         #: Since when the agents' tools can be had (monotonic), or it is known that they cannot; None before.

@@ -153,6 +153,9 @@ class Monitor:
             "state_s": round(now - health.state_since, 3) if health is not None and known else None,
             "last_activity_s": None if quiet_s is None else round(max(0.0, quiet_s), 3),
             "turns": 0 if health is None else health.turns,
+            # Not 0 where no program has told any.
+            "input_tokens": self.figures.tokens.get((name, "input")),
+            "output_tokens": self.figures.tokens.get((name, "output")),
             "cpu_percent": None if sample is None else sample.cpu_percent,
             "rss_bytes": None if sample is None else sample.rss_bytes,
             "children": None if sample is None else sample.children,

@@ -15,6 +15,7 @@ from orchestrator_lab.tmux.house import PaneHouse, pipe_command
 from orchestrator_lab.tmux.panes import PULSE, SERVER_TAGS_OPTION, Pulse, dump_tags, load_tags, parse_pulse
 from orchestrator_lab.tmux.paste import Typist
 from orchestrator_lab.tmux.process import process_started
+from orchestrator_lab.tmux.repaint import Picture, picture
 from orchestrator_lab.tmux.server import ServerFacts, find_server, kill_server, make_way, start_server
 from orchestrator_lab.tmux.terminal import TerminalModes, read_modes, unread_bytes
 
@@ -469,6 +470,28 @@ class TmuxDriver(PaneHouse):
             for pane_id, reply in zip(pane_ids, self._channel.batch(commands), strict=True)
             if reply.ok
         }
+
+    def picture(self, pane_id: str, *, bracketed_paste: bool = False) -> Picture:
+        """Return what a pane shows as bytes that make another terminal show it: cells, cursor and modes.
+
+        Parameters
+        ----------
+        pane_id : str
+            The pane.
+        bracketed_paste : bool, default False
+            Whether its program wants pastes to be marked, which tmux does not tell.
+
+        Returns
+        -------
+        Picture
+            The bytes, and the size that the terminal must have.
+
+        Raises
+        ------
+        TmuxError
+            When there is no such pane.
+        """
+        return picture(self._channel, pane_id, bracketed_paste=bracketed_paste)
 
     def pipe(self, pane_id: str, argv: Sequence[str] | None) -> None:
         """Send a pane's output to the standard input of a program.
