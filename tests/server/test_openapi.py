@@ -10,12 +10,13 @@ import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
-from web_helpers import Door
 
 from orchestrator_lab.server.openapi import document
 from orchestrator_lab.server.routes import ROUTES
 
 if TYPE_CHECKING:
+    from web_helpers import Door
+
     from orchestrator_lab import Cluster
 
 #: What would end the cluster of these tests or its programs, or start others: tried elsewhere.
@@ -57,7 +58,7 @@ def operations(door: Door) -> list[Any]:
 
 @pytest.mark.timeout(120)
 def test_no_request_makes_the_server_fail(door: Door, cluster: Cluster) -> None:
-    """Each operation with values that its schema allows and values that it does not, names of real things among them."""
+    """Each operation with values that its schema allows, and values that it does not; real names among them."""
     checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
     tried = 0
     for operation in operations(door):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -190,7 +191,7 @@ folder = sys.argv[1]
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 tried = 0
 for name in ("", "/lab", "/lab/api.sock", "/lab/keeper.sock", "/lab/tmux.sock", "/lab/environ.json", "/lab/agents"):
-    for action in (os.listdir, lambda path: open(path).read(), lambda path: socket.socket(socket.AF_UNIX).connect(path)):
+    for action in (os.listdir, open, lambda path: socket.socket(socket.AF_UNIX).connect(path)):
         try:
             action(folder + name)
         except OSError as error:
@@ -247,8 +248,10 @@ def test_the_dashboard_offers_no_files_no_kernels_and_no_way_to_end_it(door: Doo
 def test_tls_is_jupyters_own(tmp_path: Path, runtime: Path) -> None:
     del runtime
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem"]
-        + ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        shlex.split(
+            "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost "
+            "-addext subjectAltName=IP:127.0.0.1"
+        ),
         cwd=tmp_path,
         check=True,
         capture_output=True,
