@@ -13,6 +13,7 @@ from orchestrator_lab.server.handlers import NothingHandler, api_handlers
 from orchestrator_lab.server.page import FileHandler, PageHandler
 from orchestrator_lab.server.routes import API
 from orchestrator_lab.server.scrape import ScrapeHandler
+from orchestrator_lab.server.socket import Socket
 
 __all__ = ["OrchestratorLab"]
 
@@ -42,6 +43,7 @@ class OrchestratorLab(ExtensionApp):
         """Add the routes; the last one answers for all that is not there."""
         handlers: list[tuple[Any, ...]] = [
             *api_handlers(),
+            (f"{API}ws", Socket, {}),
             ("/orchestrator-lab/metrics", ScrapeHandler, {}),
             ("/orchestrator-lab/?", PageHandler, {}),
             ("/orchestrator-lab/static/(.*)", FileHandler, {}),

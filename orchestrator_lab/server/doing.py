@@ -152,7 +152,7 @@ def stop_agent(asked: Asked) -> dict[str, Any]:
 
 def keys(asked: Asked) -> dict[str, Any]:
     """Type into a pane what a person typed."""
-    return _agent(asked, "keys", {"data": asked.body_as(models.KeysRequest).data})
+    return _agent(asked, "keys", {"keys": asked.body_as(models.KeysRequest).data})
 
 
 def answer(asked: Asked) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +13,7 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 from pydantic import ValidationError
 from tornado import web
+from tornado.iostream import StreamClosedError
 
 from orchestrator_lab.acting import Actor, acting
 from orchestrator_lab.errors import OrchestratorLabError, to_payload
@@ -72,12 +74,25 @@ class LabHandler(LabMixin, APIHandler):
 
     async def prepare(self) -> None:  # type: ignore[override] # as in Jupyter's own
         """Check the login first, and then what the body is said to be."""
-        await super().prepare()
         declared = self.request.headers.get("Content-Length", "")
-        if declared.isdigit() and int(declared) > self._longest:
+        length = int(declared) if declared.isdigit() else 0
+        try:
+            await super().prepare()
+        except web.HTTPError:
             self._too_long = True
-            if int(declared) > _HOPELESS:
-                self._refuse_length()
+            if length <= _HOPELESS:
+                await self._let_pass()
+            raise
+        self._too_long = length > self._longest
+        if length > _HOPELESS:
+            self._refuse_length()
+
+    async def _let_pass(self) -> None:
+        """Let a body that nobody reads go by: a connection that is closed over it can lose the answer."""
+        if self._prepared_future is not None and not self._prepared_future.done():
+            self._prepared_future.set_result(None)
+        with contextlib.suppress(StreamClosedError):
+            await self.request._body_future  # noqa: SLF001 - Tornado has no other word for the body's end
 
     def data_received(self, chunk: bytes) -> None:
         """Take a piece of the body; of one that is too long nothing is kept, so that memory is bounded."""

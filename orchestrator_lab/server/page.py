@@ -53,13 +53,13 @@ class PageHandler(_Page):
     @authorized
     def get(self) -> None:
         """Return the page, and the cookie that its requests have to repeat."""
+        _ = self.xsrf_token
         missing = what_is_missing()
         if missing is not None:
             self.set_status(404)
             self.set_header("Content-Type", "text/plain; charset=utf-8")
             self.finish(missing + "\n")
             return
-        _ = self.xsrf_token
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
         self.finish((STATIC / "index.html").read_bytes())

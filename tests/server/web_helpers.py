@@ -7,6 +7,7 @@ import json
 import os
 import re
 import selectors
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 import websocket
@@ -84,6 +86,7 @@ def served(*more: str) -> Iterator[Door]:
     door = None
     try:
         url, token = said_by(process)
+        listening(url)
         door = Door(url, token, process, root)
         yield door
     finally:
@@ -97,6 +100,20 @@ def served(*more: str) -> Iterator[Door]:
         process.wait(10)
         assert process.stderr is not None
         process.stderr.close()
+
+
+def listening(url: str) -> None:
+    """Wait until a server listens: it says where before it does, and nothing tells of it then."""
+    place = urlsplit(url)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection((str(place.hostname), place.port or 0), timeout=5).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, f"nobody listens at {url}"
+            time.sleep(0.02)
+        else:
+            return
 
 
 def said_by(process: subprocess.Popen[bytes]) -> tuple[str, str]:
@@ -133,5 +150,5 @@ def events(cluster: Cluster, name: str) -> list[dict[str, Any]]:
 
 def attributes(cluster: Cluster, action: str) -> list[dict[str, Any]]:
     """Return what the audit says of an action."""
-    found = [event["attributes"] | {"agent": event["agent"]} for event in events(cluster, "action.requested")]
+    found = [event["attributes"] | {"agent": event.get("agent")} for event in events(cluster, "action.requested")]
     return [one for one in found if one["action"] == action]

@@ -1,0 +1,96 @@
+"""The OpenAPI document is valid, complete, and true: whatever it allows, and what it does not, is answered in order."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
+
+from orchestrator_lab.server.openapi import document
+from orchestrator_lab.server.routes import ROUTES
+
+if TYPE_CHECKING:
+    from web_helpers import Door
+
+    from orchestrator_lab import Cluster
+
+#: What would end the cluster of these tests or its programs, or start others: tried elsewhere.
+_APART = {
+    "doing_start",
+    "doing_shutdown",
+    "doing_stop",
+    "doing_restart",
+    "doing_stop_agent",
+    "doing_restart_agent",
+    "doing_keys",
+}
+_EXAMPLES = 12
+
+
+def test_every_route_is_in_the_document_once() -> None:
+    made = document("/hub/")
+    listed = [(method.upper(), path.lstrip("/")) for path, one in made["paths"].items() for method in one]
+    assert sorted(listed) == sorted((route.method, route.path) for route in ROUTES)
+    names = [one["operationId"] for path in made["paths"].values() for one in path.values()]
+    # Starting the agents again is the same for a cluster that was stopped and one that was not.
+    assert {name for name in names if names.count(name) > 1} <= {"doing_restart"}
+    assert made["servers"] == [{"url": "/hub/orchestrator-lab/api"}]
+    refs = set(re.findall(r"#/components/schemas/(\w+)", str(made)))
+    assert refs <= set(made["components"]["schemas"])
+
+
+def test_the_server_serves_the_document(door: Door) -> None:
+    served = door.get("api/openapi.json").json()
+    assert served == document("/base/")
+
+
+def operations(door: Door) -> list[Any]:
+    schema = schemathesis.openapi.from_dict(document("/base/"))
+    schema.config.update(base_url=f"{door.url}/base/orchestrator-lab/api")
+    found = [result.ok() for result in schema.get_all_operations()]
+    return [one for one in found if one.definition.raw["operationId"] not in _APART]
+
+
+@pytest.mark.timeout(120)
+def test_no_request_makes_the_server_fail(door: Door, cluster: Cluster) -> None:
+    """Each operation with values that its schema allows, and values that it does not; real names among them."""
+    checks = [not_a_server_error, status_code_conformance, response_schema_conformance]
+    tried = 0
+    for operation in operations(door):
+        for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+
+            @hypothesis.settings(
+                max_examples=_EXAMPLES,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                suppress_health_check=list(hypothesis.HealthCheck),
+                phases=[hypothesis.Phase.generate],
+            )
+            @hypothesis.given(case=operation.as_strategy(generation_mode=mode), real=hypothesis.strategies.booleans())
+            def attempt(case: Any, real: bool) -> None:
+                nonlocal tried
+                tried += 1
+                parameters = case.path_parameters or {}
+                if real and "cluster" in parameters:
+                    parameters["cluster"] = "lab"
+                    if "agent" in parameters:
+                        parameters["agent"] = "ada"
+                    case.path_parameters = parameters
+                if isinstance(case.body, dict) and "timeout_s" in case.body:
+                    case.body["timeout_s"] = 0.01
+                if isinstance(case.query, dict) and "timeout_s" in case.query:
+                    case.query["timeout_s"] = "0.01"
+                case.call_and_validate(headers=door.authorization, checks=checks, timeout=20)
+
+            try:
+                attempt()
+            except hypothesis.errors.Unsatisfiable:
+                continue  # no request of this operation is wrong in this way
+    assert tried > 500
+    assert cluster.status()["status"] == "running"

@@ -1,0 +1,242 @@
+"""The websocket: what happens is told, a reader that comes back misses nothing, and one that is slow gets pictures."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from web_helpers import Door
+
+    from orchestrator_lab import Cluster
+
+
+class Browser:
+    """Reads frames, and keeps them."""
+
+    def __init__(self, door: Door) -> None:
+        self.socket = door.socket()
+        self.frames: list[dict[str, Any]] = []
+
+    def say(self, **request: Any) -> None:
+        self.socket.send(json.dumps(request))
+
+    def frame(self) -> dict[str, Any]:
+        frame = json.loads(self.socket.recv())
+        assert set(frame) == {"event", "cluster", "seq", "data"}
+        self.frames.append(frame)
+        return frame
+
+    def until(self, fits: Callable[[dict[str, Any]], bool], timeout_s: float = 15.0) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.socket.settimeout(max(0.1, deadline - time.monotonic()))
+            frame = self.frame()
+            if fits(frame):
+                return frame
+        raise AssertionError(f"not told: {[one['event'] for one in self.frames]}")
+
+    def seqs(self) -> list[int]:
+        return [frame["seq"] for frame in self.frames if frame["seq"] is not None]
+
+
+@pytest.fixture
+def browser(door: Door) -> Browser:
+    return Browser(door)
+
+
+def message(status: str, text: str) -> Callable[[dict[str, Any]], bool]:
+    def fits(frame: dict[str, Any]) -> bool:
+        data = frame["data"]
+        return data.get("event") == f"message.{status}" and data.get("message", {}).get("content") == text
+
+    return fits
+
+
+# who may ------------------------------------------------------------------------------------------
+
+
+def test_without_a_token_there_is_no_socket(door: Door) -> None:
+    for headers in ({}, {"Authorization": "token wrong"}):
+        with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+            door.socket(headers=headers)
+        assert refused.value.status_code == 403
+
+
+def test_a_page_of_another_origin_gets_no_socket(door: Door) -> None:
+    """The browser sends its cookie for every page; whoever knows the token needs no browser."""
+    with door.client(headers={}) as client:
+        client.get("", params={"token": door.token})
+        cookie = {"Cookie": "; ".join(f"{name}={value}" for name, value in client.cookies.items())}
+    door.socket(headers=cookie).shutdown()
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        door.socket(headers=cookie, origin="http://evil.example")
+    assert refused.value.status_code == 403
+
+
+# what is told -------------------------------------------------------------------------------------
+
+
+def test_a_browser_is_greeted_and_answered(browser: Browser, cluster: Cluster) -> None:
+    greeted = browser.frame()
+    assert greeted["event"] == "connected"
+    assert [one["name"] for one in greeted["data"]["clusters"]] == ["lab"]
+    browser.say(op="ping", data="x")
+    assert browser.frame() == {"event": "pong", "cluster": None, "seq": None, "data": {"data": "x"}}
+    browser.say(op="get_status", cluster="lab")
+    status = browser.frame()
+    assert (status["event"], status["cluster"], status["data"]["run_id"]) == ("status", "lab", cluster.run_id)
+
+
+def test_messages_states_and_figures_are_told_as_they_happen(browser: Browser, cluster: Cluster) -> None:
+    browser.say(op="subscribe", cluster="lab")
+    browser.until(lambda frame: frame["event"] == "status")
+    browser.until(lambda frame: frame["event"] == "metrics")
+    cluster["ada"].send("over the wire")
+    queued = browser.until(message("queued", "over the wire"))
+    assert (queued["event"], queued["data"]["message"]["recipient"]) == ("message", "ada")
+    browser.until(message("answered", "over the wire"))
+    assert any(frame["data"].get("event") == "agent.state" for frame in browser.frames)
+    browser.until(lambda frame: frame["event"] == "status" and frame["data"]["messages"] > 0)
+    assert browser.seqs() == sorted(browser.seqs())
+
+
+def test_only_what_is_asked_for_is_told(browser: Browser, cluster: Cluster) -> None:
+    browser.say(op="subscribe", cluster="lab", events=["alert", "event"])
+    browser.say(op="ping")
+    browser.until(lambda frame: frame["event"] == "pong")
+    cluster["bob"].send("unheard").result(20)
+    browser.until(lambda frame: frame["data"].get("event") == "turn.ended")
+    assert {frame["event"] for frame in browser.frames} <= {"connected", "pong", "message", "agent", "event"}
+    browser.say(op="unsubscribe", cluster="lab")
+    browser.say(op="ping", data="after")
+    browser.until(lambda frame: frame["event"] == "pong" and frame["data"]["data"] == "after")
+    cluster["bob"].send("unheard too").result(20)
+    browser.say(op="ping", data="last")
+    assert browser.frame()["data"] == {"data": "last"}
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("{", "JSON"),
+        ("[]", "frame"),
+        ('{"op": "dance"}', "subscribe"),
+        ('{"op": "subscribe", "cluster": "../x"}', "cluster"),
+        ('{"op": "subscribe", "cluster": "lab", "events": ["everything"]}', "events"),
+        ('{"op": "subscribe", "cluster": "nobody"}', "nobody"),
+        ('{"op": "repaint", "cluster": "lab", "agent": "ada"}', "subscribe"),
+        ('{"op": "get_status", "cluster": "nobody"}', "nobody"),
+    ],
+)
+def test_what_is_wrong_is_said_and_the_socket_stays(browser: Browser, said: str, word: str) -> None:
+    browser.frame()
+    browser.socket.send(said)
+    frame = browser.frame()
+    assert frame["event"] == "error"
+    assert word in frame["data"]["message"]
+    browser.say(op="ping")
+    assert browser.frame()["event"] == "pong"
+
+
+def test_a_request_that_is_too_long_ends_the_socket(browser: Browser, door: Door) -> None:
+    browser.frame()
+    browser.socket.send('{"op": "ping", "data": "' + "x" * 70_000 + '"}')
+    with contextlib.suppress(websocket.WebSocketConnectionClosedException, ConnectionError):
+        assert browser.socket.recv() == ""
+    assert not browser.socket.connected or browser.socket.recv() == ""
+    assert door.get("api/clusters").status_code == 200
+
+
+# coming back --------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_comes_back_misses_nothing(door: Door, cluster: Cluster) -> None:
+    first = Browser(door)
+    first.say(op="subscribe", cluster="lab", events=["message"])
+    cluster["ada"].send("before").result(20)
+    first.until(message("answered", "before"))
+    last = max(first.seqs())
+    first.socket.shutdown()
+    for number in range(20):
+        cluster["ada"].send(f"meanwhile {number}")
+    cluster.wait(timeout=30)
+    second = Browser(door)
+    second.say(op="subscribe", cluster="lab", events=["message"], since=last)
+    second.until(message("answered", "meanwhile 19"))
+    cluster["ada"].send("after")
+    second.until(message("answered", "after"))
+    seqs = second.seqs()
+    assert len(set(seqs)) == len(seqs)
+    assert seqs == sorted(seqs)
+    assert seqs[0] > last
+    told = [f["data"]["message"]["content"] for f in second.frames if f["data"].get("event") == "message.queued"]
+    assert told == [*(f"meanwhile {number}" for number in range(20)), "after"]
+
+
+# panes --------------------------------------------------------------------------------------------
+
+
+def shown(frames: list[dict[str, Any]], agent: str = "ada") -> bytes:
+    """Return what a terminal was told since its last repaint."""
+    data = b""
+    for frame in frames:
+        if frame["event"] == "screen" and frame["data"]["agent"] == agent:
+            piece = base64.b64decode(frame["data"]["data"])
+            data = piece if frame["data"]["repaint"] else data + piece
+    return data
+
+
+def test_a_watched_pane_begins_with_a_picture_and_goes_on(browser: Browser, cluster: Cluster) -> None:
+    browser.say(op="subscribe", cluster="lab", events=["screen"], panes=["ada"])
+    first = browser.until(lambda frame: frame["event"] == "screen")
+    assert (first["data"]["agent"], first["data"]["repaint"]) == ("ada", True)
+    assert first["data"]["cols"] > 20
+    cluster["ada"].send("painted-here")
+    browser.until(lambda _: b"painted-here" in shown(browser.frames))
+    browser.say(op="subscribe", cluster="lab", events=["screen"], panes=["bob"])
+    browser.until(lambda frame: frame["event"] == "screen" and frame["data"]["agent"] == "bob")
+    browser.say(op="repaint", cluster="lab", agent="bob")
+    browser.until(
+        lambda frame: frame["event"] == "screen" and frame["data"]["agent"] == "bob" and frame["data"]["repaint"]
+    )
+
+
+_FLOOD = "i=0; while :; do i=$((i+1)); printf '\\033[3%dm%0200d\\n' $((i%8)) $i; done"
+
+
+def test_a_slow_browser_gets_pictures_and_every_message(door: Door, cluster: Cluster) -> None:
+    cluster.add(
+        {"name": "flood", "kind": "program", "command": ["sh", "-c", f"echo '> '; read line; {_FLOOD}"]}
+        | {"turn_end": {"prompt": "> "}}
+    )
+    process = psutil.Process(door.process.pid)
+    browser = Browser(door)
+    browser.socket.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+    browser.say(op="subscribe", cluster="lab", events=["screen", "message"], panes=["flood"])
+    browser.until(lambda frame: frame["event"] == "screen")
+    before = process.memory_info().rss
+    cluster["flood"].send("go")
+    # Nothing is read meanwhile, and what the pane writes would fill every buffer on the way many times over.
+    for number in range(30):
+        cluster["ada"].send(f"heard {number}").result(30)
+    grown = process.memory_info().rss - before
+    assert grown < 64 * 1024 * 1024, f"{grown} bytes wait for a browser that does not read"
+    browser.until(message("answered", "heard 29"), timeout_s=30)
+    told = [f["data"]["message"]["content"] for f in browser.frames if f["data"].get("event") == "message.queued"]
+    assert told == ["go", *(f"heard {number}" for number in range(30))]
+    read = len(browser.frames)
+    browser.until(lambda frame: frame["event"] == "screen" and frame["data"]["repaint"])
+    cluster.remove("flood")
+    assert browser.seqs() == sorted(set(browser.seqs()))
+    assert sum(len(frame["data"].get("data", "")) for frame in browser.frames[:read]) < 8_000_000
