@@ -52,9 +52,9 @@ def tab(page: Page, name: str) -> None:
 
 def test_a_message_sent_in_the_page_reaches_the_agent_and_panes_show_what_tmux_shows(bench: Bench, page: Page) -> None:
     expect(page.get_by_role("heading", name="board")).to_be_visible()
-    page.get_by_label("To ").select_option("ada")
+    page.get_by_label("Recipient").select_option("ada")
     page.get_by_label("Message", exact=True).fill("grüße <b>日本</b>")
-    page.get_by_role("button", name="Send").click()
+    page.get_by_role("button", name="Send", exact=True).click()
     until(lambda: [one for one in bench.events("message.answered") if one["agent"] == "ada"])
     tab(page, "panes")
     until(lambda: same(bench, page, "ada"))
@@ -72,9 +72,9 @@ def test_a_message_sent_in_the_page_reaches_the_agent_and_panes_show_what_tmux_s
 
 
 def test_ask_shows_the_answer(page: Page) -> None:
-    page.get_by_label("To ").select_option("bob")
+    page.get_by_label("Recipient").select_option("bob")
     page.get_by_label("Message", exact=True).fill("what now?")
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".answer")).to_have_text("bob: bob: what now?")
 
 
@@ -103,7 +103,7 @@ def test_alerts_are_acknowledged_and_cleared(bench: Bench, page: Page) -> None:
     page.get_by_label("State").select_option("resolved")
     expect(alert.first).to_contain_text("resolved")
     page.get_by_label("State").select_option("not resolved")
-    page.get_by_role("region", name="asker asks").get_by_role("button", name="No").click()
+    page.get_by_role("region", name="asker asks").get_by_role("button", name="No, and say what to do").click()
     until(lambda: len(bench.records("dialog_answered")) == 2)
 
 

@@ -46,7 +46,7 @@ class Dashboard {
   private tabs = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'What is shown' });
   private body = h('div', { class: 'body', role: 'tabpanel', tabindex: 0 });
   private main = h('main', {});
-  private to = h('select', { name: 'to' });
+  private to = h('select', { name: 'to', 'aria-label': 'Recipient' });
   private text = h('textarea', { name: 'text', rows: 2, placeholder: 'Write to agents. Ctrl+Enter sends.', 'aria-label': 'Message' });
   private answer = h('div', { class: 'answer', role: 'status' });
   private template = h('select', { 'aria-label': 'Template' });
@@ -63,7 +63,8 @@ class Dashboard {
           void this.send();
         }
       },
-      h('label', {}, 'To ', this.to),
+      h('span', { 'aria-hidden': 'true' }, 'To'),
+      this.to,
       this.text,
       h('div', { class: 'bar' }, h('button', { type: 'submit', class: 'primary' }, 'Send'), button('ask', 'Ask', () => void this.ask())),
       this.answer
