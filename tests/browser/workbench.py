@@ -103,7 +103,7 @@ class Bench:
         try:
             page.goto(f"{self.url}/{path}{'&' if '?' in path else '?'}token={self.token}")
             yield page
-            assert not wrong
+            assert not wrong, wrong
             assert not outside, "the page loads something from elsewhere"
         finally:
             context.close()
@@ -176,6 +176,7 @@ def jupyter(root: Path) -> Iterator[tuple[str, str]]:
                 },
                 "IdentityProvider": {"token": token},
                 "LabApp": {
+                    "expose_app_in_browser": True,
                     "extra_labextensions_path": [str(labextensions)],
                     "user_settings_dir": str(place / "user"),
                     "workspaces_dir": str(place / "workspaces"),

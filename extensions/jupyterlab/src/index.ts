@@ -200,8 +200,7 @@ const viewers: JupyterFrontEndPlugin<void> = {
       app.commands
     );
     factory.widgetCreated.connect((_, widget) => {
-      const folder = widget.context.path.split('/').slice(-2)[0];
-      widget.title.label = folder;
+      // Its label is its file's name: Jupyter would rename the file after another one.
       widget.title.icon = agentsIcon;
       void runs.add(widget);
     });
