@@ -58,7 +58,7 @@ export class RunViewer extends Widget {
         const size = Math.round((facts.size ?? 0) / 1e6);
         return [null, `The journal has ${size} MB: open it in a notebook, with open_run.`];
       }
-      const model = await this._contents.get(path, { type: 'file', format: 'text' });
+      const model = await this._contents.get(path, { type: 'file', format: 'text', content: true });
       const summary = summarise(model.content as string);
       return [summary, summary.problem];
     } catch (error) {
@@ -68,7 +68,7 @@ export class RunViewer extends Widget {
 
   private async _listed(path: string): Promise<string[]> {
     try {
-      const model = await this._contents.get(path);
+      const model = await this._contents.get(path, { content: true });
       const all = (model.content as Contents.IModel[]).map(one => one.path);
       return all.filter(one => /\.cast(\.zst)?$/.test(one)).sort();
     } catch {
