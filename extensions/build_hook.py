@@ -1,9 +1,8 @@
-# ruff: noqa: INP001 - a build hook beside what it builds
 """Builds the browser's part when a wheel or an editable install is made, with Node from a wheel.
 
-Hatchling calls :class:`CustomBuildHook`; ``python extensions/build_hook.py`` does the same by hand. A build that
-fails does not fail the install: the package works without its views, and says what this file wrote down when one is
-asked for.
+Hatchling calls :class:`CustomBuildHook`; ``python extensions/build_hook.py`` does the same by hand. A build that fails
+does not fail the install: the package works without its views, and says what was written down here when one is asked
+for.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ import html
 import os
 import shlex
 import shutil
+import weakref
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -231,6 +233,8 @@ class Cluster:
         self._run: Run | None = None
         self._config: ClusterConfig | None = None
         self._ended = False
+        #: Views of it that this object made: they leave stills behind.
+        self._views: weakref.WeakSet[Any] = weakref.WeakSet()
 
     # life ---------------------------------------------------------------------------------------
 
@@ -443,6 +447,8 @@ class Cluster:
         run_dir = self.run_dir
         if self._ended:
             return run_dir
+        for view in list(self._views):
+            view.freeze()
         # The run stays readable: what is asked of it later comes from its folder.
         _ = self.run
         with contextlib.suppress(ClusterNotFound):  # ended already, by this very call if its answer was lost
@@ -836,6 +842,45 @@ class Cluster:
         except OrchestratorLabError:
             return f"Cluster({self.name!r}, gone)"
         return f"Cluster({self.name!r}, agents=[{names}])"
+
+    def view(self, agents: Iterable[str] | None = None, *, controls: bool = True, theme: str = "auto") -> Any:  # noqa: ANN401 - what stands above this module has no type here
+        """Return a live view for a notebook: panes, states, messages, controls.
+
+        Parameters
+        ----------
+        agents : iterable of str, optional
+            Whose panes; all by default.
+        controls : bool
+            Whether the view has controls, or only shows.
+        theme : {"auto", "light", "dark"}
+            Its colours; those of the page by default.
+
+        Returns
+        -------
+        ClusterView
+            Shown when it is the last line of a cell. ``.freeze()`` leaves a still in its place.
+
+        Raises
+        ------
+        EnvironmentProblem
+            When this installation lacks the browser's part.
+        """
+        # What stands above is looked up by name, when it is wanted.
+        module = import_module("orchestrator_lab.widgets.view")
+        made = module.ClusterView(self, agents=agents, controls=controls, theme=theme)
+        self._views.add(made)
+        return made
+
+    def _ipython_display_(self) -> None:
+        """Show itself live in a notebook, as a table elsewhere."""
+        from IPython.core.getipython import get_ipython
+        from IPython.display import display
+
+        if not self._ended and hasattr(get_ipython(), "kernel"):
+            with contextlib.suppress(OrchestratorLabError, ImportError):
+                self.view()._ipython_display_()
+                return
+        display({"text/plain": repr(self), "text/html": self._repr_html_()}, raw=True)  # type: ignore[no-untyped-call]
 
     def _repr_html_(self) -> str:
         if self._ended:

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def bench(module_runtime: Path) -> Iterator[Bench]:
+def bench(module_runtime: Path, chromium: Browser) -> Iterator[Bench]:
     del module_runtime
-    with opened("board") as made:
+    with opened("board", chromium) as made:
         yield made
 
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def bench(module_runtime: Path) -> Iterator[Bench]:
+def bench(module_runtime: Path, chromium: Browser) -> Iterator[Bench]:
     del module_runtime
-    with opened("lab-ext") as made:
+    with opened("lab-ext", chromium) as made:
         made.cluster.ask("ada", "hello", timeout=30)
         yield made
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import selectors
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,24 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
 from orchestrator_lab import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from playwright.sync_api import Browser, Page
+
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "fake_agent" / "fake_agent.py"
-CHROMIUM = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 #: Rows of a terminal, joined as a program wrote them; the DOM renderer keeps one element a row.
 ROWS = "rows => [...rows].map(row => row.textContent.replace(/\\u00a0/g, ' ').trimEnd())"
 expect.set_options(timeout=20_000)
@@ -112,14 +104,6 @@ class Bench:
 def _foreign(asked: str, url: str) -> bool:
     own = url.removeprefix("http")
     return not asked.startswith(("data:", "blob:", "about:", f"http{own}", f"ws{own}"))
-
-
-def chromium() -> str:
-    """Return the path of a Chromium, or say that there is none."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    pytest.fail("the browser tests need Chromium: install it (for example: apt-get install chromium)")
 
 
 def built() -> None:
@@ -234,18 +218,9 @@ def _address(process: subprocess.Popen[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def opened(name: str) -> Iterator[Bench]:
-    """Start all three."""
+def opened(name: str, browser: Browser) -> Iterator[Bench]:
+    """Start a cluster and a server for a browser."""
     built()
     root = Path(tempfile.mkdtemp(prefix="wb"))
-    with (
-        Cluster.start(config(root, name=name)) as cluster,
-        jupyter(root) as (url, token),
-        sync_playwright() as playwright,
-    ):
-        browser = playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM))
-        try:
-            yield Bench(cluster, root, url, token, browser)
-        finally:
-            with contextlib.suppress(Error):
-                browser.close()
+    with Cluster.start(config(root, name=name)) as cluster, jupyter(root) as (url, token):
+        yield Bench(cluster, root, url, token, browser)

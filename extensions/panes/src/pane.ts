@@ -7,7 +7,7 @@ import { DARK, LIGHT, type Shade } from "./theme";
 
 /** Bytes that may wait for a terminal; a slower browser gets the whole screen instead. */
 const BACKLOG = 1 << 18;
-const SMALLEST = 7;
+const SMALLEST = 9;
 const LARGEST = 14;
 const FONT = 'ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", "Noto Sans Mono CJK JP", monospace';
 
