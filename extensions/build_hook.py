@@ -12,9 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -25,17 +27,23 @@ except ImportError:  # by hand, in an environment without hatchling
 _PATIENCE_S = 600
 
 
-@dataclass(frozen=True)
-class Bundle:
+#: What is made of the sources, and is none of them.
+_MADE = frozenset({"node_modules", ".yarn", "lib", "tsconfig.tsbuildinfo"})
+
+
+class Bundle(NamedTuple):  # no dataclass: hatchling does not register this module, where dataclasses look themselves up
     """One folder of TypeScript and where its result goes, both seen from the root of the project."""
 
     source: str
     output: str
     #: The file that is there when it was built.
     result: str
-
-
-BUNDLES = (Bundle("extensions/panes", "orchestrator_lab/widgets/static", "panes.js"),)
+    #: Builds the source folder into the output folder, in an environment that has Node.
+    make: Callable[[Path, Path, dict[str, str]], None]
+    #: Other folders that go into it.
+    inputs: tuple[str, ...] = ()
+    #: Where it is installed when that is not in the package.
+    shared: str | None = None
 
 
 class CannotBuildError(Exception):
@@ -50,36 +58,87 @@ def build(root: Path, bundle: Bundle) -> bool:
     CannotBuildError
         When Node, npm's registry or the compiler refuse.
     """
-    source, output = root / bundle.source, root / bundle.output
+    output = root / bundle.output
     stamp = output / ".built"
-    state = fingerprint(source)
+    state = fingerprint(*(root / source for source in (bundle.source, *bundle.inputs)))
     if (output / bundle.result).is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
         return False
-    node, npm = find_node()
+    node, _ = find_node()
     environ = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    installed = source / "node_modules" / ".installed"
-    lock = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()
-    if not installed.is_file() or installed.read_text(encoding="utf-8") != lock:
-        _run(
-            [str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"],
-            source,
-            environ,
-        )
-        installed.write_text(lock, encoding="utf-8")
     output.mkdir(parents=True, exist_ok=True)
-    _run([str(node), "build.mjs", str(output)], source, environ)
+    bundle.make(root / bundle.source, output, environ)
+    if not (output / bundle.result).is_file():
+        raise CannotBuildError(f"{bundle.source}: its build made no {bundle.result}")
     (output / "missing.txt").unlink(missing_ok=True)
     stamp.write_text(state, encoding="utf-8")
     return True
 
 
-def fingerprint(source: Path) -> str:
+def fingerprint(*sources: Path) -> str:
     """Return a digest of all that a bundle is made from."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and "node_modules" not in path.parts:
-            digest.update(str(path.relative_to(source)).encode() + b"\0" + path.read_bytes())
+    for source in sources:
+        for path in sorted(source.rglob("*")):
+            if path.is_file() and _MADE.isdisjoint(path.relative_to(source).parts):
+                digest.update(str(path.relative_to(source)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def _install(source: Path, environ: dict[str, str]) -> None:
+    """Install what a folder's lock file names, unless it is there."""
+    installed = source / "node_modules" / ".installed"
+    lock = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()
+    if not installed.is_file() or installed.read_text(encoding="utf-8") != lock:
+        node, npm = find_node()
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        _run([str(node), str(npm), "ci", *options], source, environ)
+        installed.write_text(lock, encoding="utf-8")
+
+
+def _panes(source: Path, output: Path, environ: dict[str, str]) -> None:
+    _install(source, environ)
+    _run(["node", "build.mjs", str(output)], source, environ)
+
+
+def _dashboard(source: Path, output: Path, environ: dict[str, str]) -> None:
+    """Build the dashboard's page, of which the view of panes is a part, with the view's tools."""
+    _install(source.parent / "panes", environ)
+    _run(["node", "build.mjs", str(output)], source, environ)
+
+
+def _labextension(source: Path, output: Path, environ: dict[str, str]) -> None:
+    """Build the JupyterLab extension with Jupyter's own tools: yarn by its lock file, tsc, jupyter-builder."""
+    try:
+        import jupyter_builder
+    except ImportError as error:
+        raise CannotBuildError("jupyter-builder is not installed: install it, and install again") from error
+    environ = {**environ, "YARN_ENABLE_TELEMETRY": "0"}
+    yarn = ["node", str(Path(jupyter_builder.__file__).parent / "yarn.js")]
+    _run([*yarn, "install", "--immutable"], source, environ)
+    shutil.rmtree(source / "lib", ignore_errors=True)
+    (source / "tsconfig.tsbuildinfo").unlink(missing_ok=True)
+    _run([*yarn, "run", "tsc"], source, environ)
+    shutil.rmtree(output, ignore_errors=True)
+    _run([sys.executable, "-m", "jupyter_builder.main", "build", "."], source, environ)
+
+
+BUNDLES = (
+    Bundle("extensions/panes", "orchestrator_lab/widgets/static", "panes.js", _panes),
+    Bundle(
+        "extensions/dashboard",
+        "orchestrator_lab/server/static",
+        "index.html",
+        _dashboard,
+        inputs=("extensions/panes",),
+    ),
+    Bundle(
+        "extensions/jupyterlab",
+        "orchestrator_lab/labextension",
+        "package.json",
+        _labextension,
+        shared="share/jupyter/labextensions/orchestrator-lab",
+    ),
+)
 
 
 def find_node() -> tuple[Path, Path]:
@@ -136,8 +195,13 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[misc, valid-type, unu
         """Build before the files are collected."""
         if self.target_name != "wheel":
             return
-        for problem in build_all(Path(self.root)):
-            self.app.display_warning(f"the views for notebooks were not built: {problem}")
+        root = Path(self.root)
+        for problem in build_all(root):
+            self.app.display_warning(f"a part for browsers was not built: {problem}")
+        for bundle in BUNDLES:
+            if bundle.shared is not None and (root / bundle.output / bundle.result).is_file():
+                build_data["shared_data"][bundle.output] = bundle.shared
+                build_data["shared_data"][f"{bundle.source}/install.json"] = f"{bundle.shared}/install.json"
 
 
 if __name__ == "__main__":

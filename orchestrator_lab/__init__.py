@@ -74,3 +74,8 @@ def unload_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's
     from orchestrator_lab.widgets.magics import unload
 
     unload(shell)
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Tell Jupyter where the prebuilt JupyterLab extension lies in a working copy (`jupyter-builder develop`)."""
+    return [{"src": "labextension", "dest": "orchestrator-lab"}]

@@ -1,0 +1,461 @@
+import './style.css';
+import { createView } from '../../panes/src/index';
+import { Alerts } from './alerts';
+import { Agent, ClusterFacts, Status, get, post } from './api';
+import { confirmed } from './ask';
+import { MARKS, ago, button, count, h, many, replace } from './dom';
+import { Frame, Link } from './link';
+import { Logs } from './logs';
+import { Messages } from './messages';
+import { Metrics } from './metrics';
+import { Timeline } from './timeline';
+import { LinkTransport } from './transport';
+
+/** Milliseconds between two looks for clusters that were started or ended elsewhere. */
+const LOOK = 5000;
+const TABS = ['panes', 'messages', 'timeline', 'metrics', 'alerts', 'logs'] as const;
+type Tab = (typeof TABS)[number];
+
+/** The page. */
+class Dashboard {
+  private link = new Link();
+  private messages = new Messages();
+  private timeline = new Timeline();
+  private metrics = new Metrics();
+  private alerts = new Alerts(path => void this.act(['alerts', ...path]));
+  private logs = new Logs(problem => this.say(problem.message, true));
+  private transport = new LinkTransport(
+    this.link,
+    (agent, data) => void this.act(['agents', agent, 'keys'], { data }),
+    message => this.asked(message)
+  );
+  private panes = h('section', { class: 'panes', 'aria-label': 'Panes' });
+  private view: { dispose(): void } | null = null;
+
+  private clusters: ClusterFacts[] = [];
+  private cluster: string | null = null;
+  private at = 0;
+  private tab: Tab = 'panes';
+
+  private list = h('ul', { class: 'clusters' });
+  private linked = h('span', { class: 'linked', role: 'status' });
+  private said = h('div', { class: 'said', role: 'status', 'aria-live': 'polite' });
+  private head = h('div', { class: 'head' });
+  private questions = h('div', { class: 'questions', 'aria-live': 'polite' });
+  private agents = h('ul', { class: 'agents', 'aria-label': 'Agents' });
+  private tabs = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'What is shown' });
+  private body = h('div', { class: 'body', role: 'tabpanel', tabindex: 0 });
+  private main = h('main', {});
+  private to = h('select', { name: 'to', 'aria-label': 'Recipient' });
+  private text = h('textarea', { name: 'text', rows: 2, placeholder: 'Write to agents. Ctrl+Enter sends.', 'aria-label': 'Message' });
+  private answer = h('div', { class: 'answer', role: 'status' });
+  private template = h('select', { 'aria-label': 'Template' });
+
+  constructor(place: HTMLElement) {
+    const start = button('start', 'Start', () => void this.start());
+    const compose = h(
+      'form',
+      {
+        class: 'compose',
+        'aria-label': 'Write to agents',
+        submit: (event: Event) => {
+          event.preventDefault();
+          void this.send();
+        }
+      },
+      h('span', { 'aria-hidden': 'true' }, 'To'),
+      this.to,
+      this.text,
+      h('div', { class: 'bar' }, h('button', { type: 'submit', class: 'primary' }, 'Send'), button('ask', 'Ask', () => void this.ask())),
+      this.answer
+    );
+    this.text.addEventListener('keydown', event => {
+      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+        event.preventDefault();
+        void this.send();
+      }
+    });
+    for (const tab of TABS) {
+      this.tabs.append(
+        h('button', { type: 'button', role: 'tab', id: `tab-${tab}`, 'aria-controls': 'body', click: () => this.show(tab) }, tab)
+      );
+    }
+    this.tabs.addEventListener('keydown', event => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (step) {
+        const next = TABS[(TABS.indexOf(this.tab) + step + TABS.length) % TABS.length];
+        this.show(next);
+        document.getElementById(`tab-${next}`)?.focus();
+      }
+    });
+    this.body.id = 'body';
+    this.main.append(this.head, this.questions, this.agents, this.tabs, this.body, compose);
+    place.append(
+      h('a', { class: 'skip', href: '#body' }, 'Skip to the cluster'),
+      h(
+        'nav',
+        { 'aria-label': 'Clusters' },
+        h('h1', {}, 'Orchestrator Lab'),
+        this.linked,
+        h('h2', {}, 'Clusters'),
+        this.list,
+        h('details', { class: 'starting' }, h('summary', {}, 'Start a cluster'), h('div', { class: 'bar' }, this.template, start))
+      ),
+      this.main,
+      this.said
+    );
+    this.link.onFrame = frame => this.take(frame);
+    this.link.onOpen = open => {
+      this.linked.textContent = open ? 'live' : 'not connected';
+      this.linked.classList.toggle('lost', !open);
+    };
+    // The view of panes looks whether the page is dark when this class changes.
+    const dark = matchMedia('(prefers-color-scheme: dark)');
+    const shade = () => document.documentElement.classList.toggle('dark', dark.matches);
+    dark.addEventListener('change', shade);
+    shade();
+    window.addEventListener('hashchange', () => void this.follow());
+    window.setInterval(() => document.visibilityState === 'visible' && void this.look(), LOOK);
+    window.setInterval(() => this.age(), 1000);
+    void this.begin();
+  }
+
+  private async begin(): Promise<void> {
+    await this.look();
+    await this.follow();
+    const { templates } = await get<{ templates: string[] }>(['templates']).catch(() => ({ templates: [] }));
+    replace(this.template, ...templates.map(name => h('option', { value: name }, name)));
+  }
+
+  // which clusters ---------------------------------------------------------------------------------
+
+  private async look(): Promise<void> {
+    try {
+      this.clusters = (await get<{ clusters: ClusterFacts[] }>(['clusters'])).clusters;
+    } catch (problem) {
+      this.say((problem as Error).message, true);
+      return;
+    }
+    this.drawClusters();
+    const known = this.clusters.find(one => one.name === this.cluster);
+    if (this.cluster ? !known || known.run_id !== this.run : this.clusters.length > 0 && !wanted()) {
+      await this.follow();
+    }
+  }
+
+  private run: string | null = null;
+
+  /** Show the cluster that the address names, or the first one. */
+  private async follow(): Promise<void> {
+    const name = wanted() ?? this.cluster ?? this.clusters[0]?.name ?? null;
+    const facts = this.clusters.find(one => one.name === name);
+    if (facts && facts.name === this.cluster && facts.run_id === this.run) {
+      return;
+    }
+    this.view?.dispose();
+    this.view = null;
+    this.panes.replaceChildren();
+    this.answer.replaceChildren();
+    this.cluster = facts?.name ?? null;
+    this.run = facts?.run_id ?? null;
+    this.drawClusters();
+    this.main.classList.toggle('empty', !facts);
+    if (!facts) {
+      this.link.follow(null, null);
+      replace(this.head, h('p', {}, name ? `No cluster ${name} runs.` : 'No cluster runs. Start one here, in a notebook, or with orchestrator-lab start.'));
+      replace(this.questions);
+      return;
+    }
+    document.title = `${facts.name} · Orchestrator Lab`;
+    try {
+      const cluster = facts.name;
+      const [since, status] = await Promise.all([
+        this.messages.open(cluster),
+        get<Status>(['clusters', cluster, 'status']),
+        this.alerts.open(cluster),
+        this.timeline.open(cluster)
+      ]);
+      if (this.cluster !== cluster) {
+        return;
+      }
+      this.takeStatus(status);
+      this.link.follow(cluster, since);
+      this.view = createView(this.panes, this.transport, { controls: true, theme: 'auto' });
+      this.transport.facts({ agents: status.agents });
+      this.show(this.tab);
+    } catch (problem) {
+      this.say((problem as Error).message, true);
+    }
+  }
+
+  private drawClusters(): void {
+    replace(
+      this.list,
+      ...this.clusters.map(one =>
+        h(
+          'li',
+          {},
+          h('a', { href: `#cluster=${encodeURIComponent(one.name)}`, 'data-key': `cluster ${one.name}`, 'aria-current': one.name === this.cluster ? 'page' : null }, one.name)
+        )
+      ),
+      this.clusters.length === 0 && h('li', { class: 'faint' }, 'none')
+    );
+  }
+
+  // what is told -----------------------------------------------------------------------------------
+
+  private take(frame: Frame): void {
+    if (frame.event === 'error' && (frame.cluster === null || frame.cluster === this.cluster)) {
+      this.say(frame.data.message ?? 'the server refused something', true);
+      void this.look();
+    }
+    if (frame.cluster !== this.cluster) {
+      return;
+    }
+    switch (frame.event) {
+      case 'status':
+        this.takeStatus(frame.data);
+        break;
+      case 'screen':
+        this.transport.screen(frame.data);
+        break;
+      case 'message':
+        if (frame.data.message) {
+          this.messages.take(frame.data.message);
+        }
+        break;
+      case 'alert':
+        if (frame.data.alert) {
+          this.alerts.take(frame.data.alert);
+        }
+        break;
+      case 'agent':
+        this.timeline.take(frame.data);
+        break;
+      case 'metrics':
+        if (this.tab === 'metrics') {
+          void this.metrics.refresh().catch(() => undefined);
+        }
+    }
+  }
+
+  private takeStatus(status: Status): void {
+    this.at = Date.now();
+    const names = status.agents.map(one => one.name);
+    this.timeline.setStatus(status);
+    this.messages.setAgents(names);
+    if ([...this.to.options].slice(1).map(one => one.value).join() !== names.join()) {
+      const chosen = this.to.value;
+      this.to.replaceChildren(h('option', { value: 'all' }, 'all agents'), ...names.map(name => h('option', { value: name }, name)));
+      this.to.value = [...names, 'all'].includes(chosen) ? chosen : (names[0] ?? 'all');
+    }
+    this.transport.facts({ agents: status.agents, gap: status.gap ?? null });
+    this.drawHead(status);
+    this.drawQuestions(status);
+    this.drawAgents(status);
+    const open = status.alerts.length;
+    document.getElementById('tab-alerts')!.textContent = open > 0 ? `alerts (${open})` : 'alerts';
+  }
+
+  private drawHead(status: Status): void {
+    const { totals } = status;
+    const states = Object.entries(totals.states).map(([state, n]) => `${n} ${state}`);
+    const cluster = status.name;
+    replace(
+      this.head,
+      h('h2', {}, cluster),
+      h('span', { class: 'faint' }, [status.status, ...states, many(totals.turns, 'turn'), `${count(totals.input_tokens)} tokens in, ${count(totals.output_tokens)} out`].join(' · ')),
+      h(
+        'div',
+        { class: 'bar' },
+        button('start-all', 'Start', () => void this.act(['start'])),
+        button('restart-all', 'Restart', () => void this.sure('Restart all agents?', 'Their programs are ended and started again.', 'Restart', ['restart'])),
+        button('stop-all', 'Stop', () => void this.sure('Stop all agents?', 'Their programs are ended; the run stays.', 'Stop', ['stop'])),
+        status.monitoring === 'paused'
+          ? button('monitoring', 'Resume monitoring', () => void this.act(['monitoring', 'start']))
+          : status.monitoring === 'on' && button('monitoring', 'Pause monitoring', () => void this.act(['monitoring', 'stop'])),
+        button('shutdown', 'Shut down', () => void this.sure(`Shut down ${cluster}?`, 'Agents, session and run are ended. What was recorded stays.', 'Shut down', ['shutdown']), { class: 'danger' })
+      ),
+      (status.gap || status.problem) && h('p', { class: 'problem' }, status.gap || status.problem)
+    );
+  }
+
+  private drawQuestions(status: Status): void {
+    const asking = status.agents.filter(one => one.dialog);
+    replace(
+      this.questions,
+      ...asking.map(one => {
+        const dialog = one.dialog!;
+        return h(
+          'section',
+          { class: 'question', 'aria-label': `${one.name} asks` },
+          h('p', { class: 'text' }, h('strong', {}, `${one.name} asks (${dialog.kind}): `), dialog.subject),
+          h(
+            'div',
+            { class: 'bar' },
+            ...dialog.options.map((option, place) =>
+              button(`answer ${dialog.dialog_id} ${place}`, option, () =>
+                void this.act(['agents', one.name, 'dialog'], { dialog_id: dialog.dialog_id, option: place + 1 })
+              )
+            )
+          )
+        );
+      }),
+      ...status.guards.map(guard =>
+        h(
+          'section',
+          { class: 'question', 'aria-label': 'A guard holds messages' },
+          h('p', { class: 'text' }, guard.message),
+          h('div', { class: 'bar' }, button(`lift ${guard.guard_id}`, 'Lift', () => void this.act(['guards', 'lift'], { guard_id: guard.guard_id })))
+        )
+      )
+    );
+  }
+
+  private drawAgents(status: Status): void {
+    replace(this.agents, ...status.agents.map(one => this.agent(one)));
+    this.age();
+  }
+
+  private agent(one: Agent): HTMLElement {
+    const does = (what: string) => () => void this.act(['agents', one.name, what]);
+    return h(
+      'li',
+      { class: `agent state-${one.state}` },
+      h('strong', { title: [one.kind, one.role, one.model].filter(Boolean).join(', ') }, one.name),
+      h('span', { class: 'state' }, `${MARKS[one.state] ?? '?'} ${one.state}`),
+      h('span', { class: 'age faint', 'data-since': one.state_s === null ? null : this.at - one.state_s * 1000 }),
+      h('span', { class: 'faint' }, many(one.turns, 'turn') + (one.queued ? `, ${one.queued} queued` : '')),
+      h(
+        'span',
+        { class: 'bar' },
+        button(`interrupt ${one.name}`, 'Interrupt', does('interrupt'), { 'aria-label': `Interrupt ${one.name}` }),
+        button(`restart ${one.name}`, 'Restart', does('restart'), { 'aria-label': `Restart ${one.name}` }),
+        button(`stop ${one.name}`, 'Stop', does('stop'), { 'aria-label': `Stop ${one.name}` })
+      ),
+      one.error && h('p', { class: 'problem' }, one.error)
+    );
+  }
+
+  private age(): void {
+    for (const node of this.agents.querySelectorAll<HTMLElement>('.age[data-since]')) {
+      node.textContent = ago((Date.now() - Number(node.dataset.since)) / 1000);
+    }
+    if (this.tab === 'timeline' && this.cluster) {
+      this.timeline.draw();
+    }
+  }
+
+  // what is shown ----------------------------------------------------------------------------------
+
+  private show(tab: Tab): void {
+    this.tab = tab;
+    for (const one of TABS) {
+      const made = document.getElementById(`tab-${one}`)!;
+      made.setAttribute('aria-selected', String(one === tab));
+      made.tabIndex = one === tab ? 0 : -1;
+    }
+    this.body.setAttribute('aria-labelledby', `tab-${tab}`);
+    const parts = { panes: this.panes, messages: this.messages.node, timeline: this.timeline.node, metrics: this.metrics.node, alerts: this.alerts.node, logs: this.logs.node };
+    this.body.replaceChildren(parts[tab]);
+    const fail = (problem: Error) => this.say(problem.message, true);
+    if (this.cluster && tab === 'metrics') {
+      void this.metrics.open(this.cluster).catch(fail);
+    } else if (this.cluster && tab === 'logs') {
+      void this.logs.open(this.cluster).catch(fail);
+    } else if (tab === 'timeline') {
+      this.timeline.draw();
+    }
+  }
+
+  // what is done -----------------------------------------------------------------------------------
+
+  private async act(path: string[], body: object = {}): Promise<boolean> {
+    if (!this.cluster) {
+      return false;
+    }
+    try {
+      await post(['clusters', this.cluster, ...path], body);
+      this.say('');
+      if (path[0] === 'shutdown') {
+        await this.look();
+      }
+      return true;
+    } catch (problem) {
+      this.say((problem as Error).message, true);
+      return false;
+    }
+  }
+
+  private async sure(title: string, text: string, does: string, path: string[]): Promise<void> {
+    if (await confirmed(title, text, does)) {
+      await this.act(path);
+    }
+  }
+
+  /** Do what the view of panes asks for. */
+  private asked(message: any): void {
+    if (typeof message.agent === 'string' && ['interrupt', 'restart', 'stop'].includes(message.action)) {
+      void this.act(['agents', message.agent, message.action]);
+    }
+  }
+
+  private async send(): Promise<void> {
+    const text = this.text.value;
+    if (text.trim() && (await this.act(['messages'], { to: this.to.value, text }))) {
+      this.text.value = '';
+    }
+  }
+
+  private async ask(): Promise<void> {
+    const [to, text, cluster] = [this.to.value, this.text.value, this.cluster];
+    if (!text.trim() || !cluster) {
+      return;
+    }
+    if (to === 'all') {
+      this.say('a question goes to one agent: choose one, or send it to all', true);
+      return;
+    }
+    this.text.value = '';
+    this.answer.replaceChildren(h('p', { class: 'faint' }, `${to} was asked…`));
+    try {
+      const told = await post<{ reply: string | null; timed_out: boolean }>(['clusters', cluster, 'ask'], { to, text, timeout_s: 600 });
+      const reply = told.reply ?? (told.timed_out ? 'no answer yet; it will stand among the messages' : 'it gave no answer');
+      this.answer.replaceChildren(h('p', { class: 'text' }, h('strong', {}, `${to}: `), reply));
+    } catch (problem) {
+      this.answer.replaceChildren();
+      this.text.value ||= text;
+      this.say((problem as Error).message, true);
+    }
+  }
+
+  private async start(): Promise<void> {
+    const template = this.template.value;
+    if (!template) {
+      return;
+    }
+    this.say(`starting ${template}…`);
+    try {
+      const { name, notes } = await post<{ name: string; notes: string[] }>(['clusters'], { template });
+      this.say(notes.join(' '));
+      await this.look();
+      location.hash = `cluster=${encodeURIComponent(name)}`;
+    } catch (problem) {
+      this.say((problem as Error).message, true);
+    }
+  }
+
+  private say(text: string, problem = false): void {
+    this.said.replaceChildren();
+    if (text) {
+      this.said.append(h('p', { class: problem ? 'problem' : '' }, text), button('close', 'Close', () => this.say('')));
+    }
+  }
+}
+
+/** The cluster that the address names. */
+function wanted(): string | null {
+  return new URLSearchParams(location.hash.slice(1)).get('cluster');
+}
+
+new Dashboard(document.getElementById('app')!);

@@ -1,0 +1,103 @@
+import { Decompress } from 'fzstd';
+
+/** What happened in a pane, and when, in seconds from the beginning. */
+export interface ICastEvent {
+  at: number;
+  kind: 'output' | 'resize' | 'mark';
+  data: string;
+}
+
+/** A recording in asciicast format, version 2 or 3. */
+export interface ICast {
+  title: string;
+  cols: number;
+  rows: number;
+  startedAt: Date | null;
+  events: ICastEvent[];
+  duration: number;
+  /** What is wrong with the file, when not all of it could be read. */
+  problem: string | null;
+}
+
+/** Largest terminal that is drawn. */
+const MOST = 1000;
+
+/**
+ * Read a recording.
+ *
+ * A torn end (a recorder that was killed, or one that still writes) is no error: what came before is shown.
+ */
+export function parseCast(text: string): ICast {
+  const lines = text.split('\n');
+  let header: any;
+  try {
+    header = JSON.parse(lines[0]);
+  } catch {
+    header = null;
+  }
+  if (header === null || typeof header !== 'object' || ![2, 3].includes(header.version)) {
+    throw new Error('this is no recording in asciicast format, version 2 or 3');
+  }
+  const relative = header.version === 3;
+  const events: ICastEvent[] = [];
+  let now = 0;
+  let problem: string | null = null;
+  for (let number = 1; number < lines.length; number++) {
+    const line = lines[number];
+    if (!line || line.startsWith('#')) {
+      continue;
+    }
+    let event: unknown;
+    try {
+      event = JSON.parse(line);
+    } catch {
+      event = null;
+    }
+    if (!Array.isArray(event) || typeof event[0] !== 'number' || typeof event[2] !== 'string') {
+      problem = `line ${number + 1} cannot be read; what came before is shown`;
+      break;
+    }
+    now = relative ? now + event[0] : Math.max(now, event[0]);
+    const kind = ({ o: 'output', r: 'resize', m: 'mark' } as const)[event[1] as 'o'];
+    if (kind) {
+      events.push({ at: now, kind, data: event[2] });
+    }
+  }
+  return {
+    title: typeof header.title === 'string' ? header.title : '',
+    cols: size(relative ? header.term?.cols : header.width, 80),
+    rows: size(relative ? header.term?.rows : header.height, 24),
+    startedAt: typeof header.timestamp === 'number' ? new Date(header.timestamp * 1000) : null,
+    events,
+    duration: now,
+    problem
+  };
+}
+
+/** Unpack a recording that is packed with Zstandard; its last frame may be torn. */
+export function unpackCast(base64: string): string {
+  const packed = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+  const decoder = new TextDecoder();
+  let text = '';
+  const stream = new Decompress(chunk => {
+    text += decoder.decode(chunk, { stream: true });
+  });
+  try {
+    stream.push(packed, true);
+  } catch (error) {
+    if (!text) {
+      throw new Error(`this file cannot be unpacked: ${(error as Error).message}`);
+    }
+  }
+  return text;
+}
+
+/** The size of a terminal that an event of a change says. */
+export function resized(data: string): [number, number] | null {
+  const match = /^(\d+)x(\d+)$/.exec(data);
+  return match ? [size(Number(match[1]), 80), size(Number(match[2]), 24)] : null;
+}
+
+function size(value: unknown, otherwise: number): number {
+  return typeof value === 'number' && value >= 1 ? Math.min(Math.floor(value), MOST) : otherwise;
+}

@@ -1,0 +1,131 @@
+import { Notification } from '@jupyterlab/apputils';
+import { Api, IAlert, IDialog } from './api';
+import { ClustersModel, Told } from './model';
+import { short } from './words';
+
+/** Which notifications a user wants. */
+export interface INotifySettings {
+  dialogs: boolean;
+  alerts: 'info' | 'warning' | 'error' | 'critical' | 'never';
+}
+
+const LEVELS = ['info', 'warning', 'error', 'critical'];
+
+/** Letters of a question that a notification shows. */
+const SUBJECT = 220;
+
+/** Tells when an agent waits for a person, with the question's own options, and when an alert opens. */
+export class Notifier {
+  constructor(
+    model: ClustersModel,
+    private _api: Api,
+    private _open: (cluster: string, agent: string | null) => void
+  ) {
+    model.told.connect((_, told) => this._hear(told));
+  }
+
+  settings: INotifySettings = { dialogs: true, alerts: 'warning' };
+
+  private _hear(told: Told): void {
+    switch (told.kind) {
+      case 'dialog':
+        this._dialog(told.cluster, told.agent, told.dialog);
+        break;
+      case 'alert':
+        this._alert(told.cluster, told.alert);
+        break;
+      case 'dialog-over':
+        this._over(`dialog ${told.dialogId}`);
+        break;
+      case 'alert-over':
+        this._over(`alert ${told.alertId}`);
+    }
+  }
+
+  private _dialog(cluster: string, agent: string, dialog: IDialog): void {
+    if (!this.settings.dialogs) {
+      return;
+    }
+    const actions: Notification.IAction[] = dialog.options.map((option, place) => ({
+      label: short(option, 40),
+      caption: option,
+      displayType: place === 0 ? 'accent' : 'default',
+      callback: () => void this._answer(cluster, agent, dialog, place + 1)
+    }));
+    actions.push({
+      label: 'Open',
+      caption: `Open a terminal that shows ${agent}`,
+      displayType: 'link',
+      callback: event => {
+        event.preventDefault(); // the question stays open
+        this._open(cluster, agent);
+      }
+    });
+    const said = `${agent} (${cluster}) asks, ${dialog.kind}: ${short(dialog.subject, SUBJECT)}`;
+    this._show(`dialog ${dialog.dialog_id}`, said, 'warning', actions);
+  }
+
+  private _alert(cluster: string, alert: IAlert): void {
+    // That an agent waits is told with its question.
+    const asked = this.settings.dialogs && alert.rule === 'waiting';
+    const wanted = LEVELS.indexOf(alert.level) >= LEVELS.indexOf(this.settings.alerts);
+    if (this.settings.alerts === 'never' || !wanted || asked || alert.acknowledged_by) {
+      return;
+    }
+    const type = { info: 'info', warning: 'warning' }[alert.level] ?? 'error';
+    this._show(
+      `alert ${alert.alert_id}`,
+      `${cluster}: ${short(alert.message, SUBJECT)}`,
+      type as 'info',
+      [
+        { label: 'Show', callback: () => this._open(cluster, null) },
+        {
+          label: 'Acknowledge',
+          callback: () =>
+            void this._api
+              .post(['clusters', cluster, 'alerts', alert.alert_id, 'acknowledge'])
+              .catch(problem => Notification.error(problem.message))
+        }
+      ]
+    );
+  }
+
+  private async _answer(
+    cluster: string,
+    agent: string,
+    dialog: IDialog,
+    option: number
+  ): Promise<void> {
+    try {
+      await this._api.answer(cluster, agent, dialog.dialog_id, option);
+    } catch (problem) {
+      Notification.error(`${agent} was not answered: ${(problem as Error).message}`, {
+        autoClose: 10000
+      });
+    }
+  }
+
+  private _show(
+    key: string,
+    message: string,
+    type: 'info' | 'warning' | 'error',
+    actions: Notification.IAction[]
+  ): void {
+    const known = this._shown.get(key);
+    if (known && Notification.manager.has(known)) {
+      Notification.update({ id: known, message, type, actions, autoClose: false });
+      return;
+    }
+    this._shown.set(key, Notification.emit(message, type, { actions, autoClose: false }));
+  }
+
+  private _over(key: string): void {
+    const id = this._shown.get(key);
+    if (id) {
+      this._shown.delete(key);
+      Notification.dismiss(id);
+    }
+  }
+
+  private _shown = new Map<string, string>();
+}

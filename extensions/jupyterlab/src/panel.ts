@@ -1,0 +1,223 @@
+import { CommandRegistry } from '@lumino/commands';
+import { Message } from '@lumino/messaging';
+import { Widget } from '@lumino/widgets';
+import { IAgent, IAlert } from './api';
+import { CommandIDs } from './commands';
+import { agentsIcon } from './icons';
+import { ClustersModel, ICluster } from './model';
+import { ago, count, element, short } from './words';
+
+/** States whose agent works, waits for a person, or is in trouble: how they are marked, besides their word. */
+const MARKS: Record<string, string> = {
+  starting: '◌',
+  idle: '○',
+  busy: '●',
+  waiting: '◆',
+  limited: '◇',
+  exited: '□',
+  failed: '■',
+  unknown: '?'
+};
+
+/** The side panel: clusters with their agents' states and open alerts. */
+export class StatesPanel extends Widget {
+  constructor(
+    private _model: ClustersModel,
+    private _commands: CommandRegistry
+  ) {
+    super();
+    this.id = 'orchestrator-lab-panel';
+    this.title.icon = agentsIcon;
+    this.title.caption = 'Agent clusters';
+    this.addClass('ol-panel');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', 'Agent clusters');
+    this._model.changed.connect(() => this.update());
+  }
+
+  protected onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    // Ages are counted on while somebody looks.
+    this._timer = window.setInterval(() => this._count(), 1000);
+    this.update();
+  }
+
+  protected onBeforeHide(message: Message): void {
+    window.clearInterval(this._timer);
+    super.onBeforeHide(message);
+  }
+
+  dispose(): void {
+    window.clearInterval(this._timer);
+    super.dispose();
+  }
+
+  protected onUpdateRequest(): void {
+    if (!this.isVisible) {
+      return;
+    }
+    // What has the focus keeps it, though all is drawn anew.
+    const focus = (document.activeElement as HTMLElement | null)?.dataset.olKey;
+    const scroll = this.node.scrollTop;
+    this.node.replaceChildren(...this._draw());
+    this.node.scrollTop = scroll;
+    if (focus) {
+      this.node.querySelector<HTMLElement>(`[data-ol-key="${CSS.escape(focus)}"]`)?.focus();
+    }
+  }
+
+  private _draw(): HTMLElement[] {
+    const { clusters, problem } = this._model;
+    const drawn: HTMLElement[] = [];
+    const head = element('header', 'ol-panel-head');
+    head.append(
+      element('h2', '', 'Agent clusters'),
+      this._button('dashboard', 'Dashboard', CommandIDs.dashboard, {}),
+      this._button('refresh', 'Refresh', CommandIDs.refresh, {})
+    );
+    drawn.push(head);
+    if (problem) {
+      const told = element('p', 'ol-problem', `The server does not tell of clusters: ${problem}`);
+      told.setAttribute('role', 'status');
+      drawn.push(told);
+    } else if (clusters.length === 0) {
+      drawn.push(
+        element('p', 'ol-empty', 'No cluster runs. Start one in a notebook or in the dashboard.')
+      );
+    }
+    for (const cluster of clusters) {
+      drawn.push(this._cluster(cluster));
+    }
+    return drawn;
+  }
+
+  private _cluster(cluster: ICluster): HTMLElement {
+    const { facts, status } = cluster;
+    const section = element('section', 'ol-cluster');
+    section.setAttribute('aria-label', `Cluster ${facts.name}`);
+    const head = element('div', 'ol-cluster-head');
+    head.append(
+      element('h3', '', facts.name),
+      element('span', 'ol-faint', status ? status.status : 'asking')
+    );
+    head.append(
+      this._button(`open ${facts.name}`, 'Open', CommandIDs.openCluster, { cluster: facts.name }),
+      this._button(`end ${facts.name}`, 'Shut down', CommandIDs.shutdown, { cluster: facts.name })
+    );
+    section.append(head);
+    if (!status) {
+      return section;
+    }
+    const list = element('ul', 'ol-agents');
+    list.append(...status.agents.map(agent => this._agent(cluster, agent)));
+    section.append(list);
+    const { input_tokens, output_tokens, turns } = status.totals;
+    section.append(
+      element(
+        'p',
+        'ol-faint',
+        `${turns} ${turns === 1 ? 'turn' : 'turns'}, ${count(input_tokens)} tokens in, ${count(output_tokens)} out`
+      )
+    );
+    if (status.alerts.length > 0) {
+      const clear = element('div', 'ol-cluster-head');
+      clear.append(
+        element('h4', '', `Alerts (${status.alerts.length})`),
+        this._button(`clear ${facts.name}`, 'Clear all', CommandIDs.clearAlerts, {
+          cluster: facts.name
+        })
+      );
+      const alerts = element('ul', 'ol-alerts');
+      alerts.append(...status.alerts.map(alert => this._alert(facts.name, alert)));
+      section.append(clear, alerts);
+    }
+    return section;
+  }
+
+  private _agent({ facts, at }: ICluster, agent: IAgent): HTMLElement {
+    const args = { cluster: facts.name, agent: agent.name };
+    const item = element('li', `ol-agent ol-state-${agent.state}`);
+    const state = element('span', 'ol-state', `${MARKS[agent.state] ?? '?'} ${agent.state}`);
+    const age = element('span', 'ol-faint ol-age');
+    if (agent.state_s !== null) {
+      age.dataset.since = String(at - agent.state_s * 1000);
+    }
+    const name = this._button(
+      `name ${facts.name} ${agent.name}`,
+      agent.name,
+      CommandIDs.watch,
+      args
+    );
+    name.classList.add('ol-agent-name');
+    name.title = `${agent.name} (${agent.kind})${agent.role ? `: ${agent.role}` : ''}. Open a terminal that shows it.`;
+    item.append(name, state, age);
+    item.append(
+      this._button(`take ${facts.name} ${agent.name}`, 'Take over', CommandIDs.takeOver, args)
+    );
+    if (agent.queued > 0) {
+      item.append(element('span', 'ol-faint', `${agent.queued} queued`));
+    }
+    if (agent.error) {
+      item.append(element('p', 'ol-problem', short(agent.error, 300)));
+    }
+    if (agent.dialog) {
+      const dialog = agent.dialog;
+      const question = element('div', 'ol-dialog');
+      question.setAttribute('role', 'group');
+      question.setAttribute('aria-label', `${agent.name} asks`);
+      question.append(element('p', '', short(`${dialog.kind}: ${dialog.subject}`, 400)));
+      dialog.options.forEach((option, place) => {
+        const answer = this._button(
+          `answer ${dialog.dialog_id} ${place}`,
+          short(option, 60),
+          CommandIDs.answer,
+          { ...args, dialog: dialog.dialog_id, option: place + 1 }
+        );
+        answer.title = option;
+        question.append(answer);
+      });
+      item.append(question);
+    }
+    return this._counted(item);
+  }
+
+  private _alert(cluster: string, alert: IAlert): HTMLElement {
+    const item = element('li', `ol-alert ol-level-${alert.level}`);
+    const told = alert.acknowledged_by ? `${alert.level}, acknowledged` : alert.level;
+    item.append(element('strong', '', told), element('p', '', short(alert.message, 400)));
+    const args = { cluster, alert: alert.alert_id };
+    if (!alert.acknowledged_by) {
+      item.append(
+        this._button(`ack ${alert.alert_id}`, 'Acknowledge', CommandIDs.acknowledge, args)
+      );
+    }
+    item.append(this._button(`resolve ${alert.alert_id}`, 'Resolve', CommandIDs.resolve, args));
+    return item;
+  }
+
+  private _button(
+    key: string,
+    text: string,
+    command: string,
+    args: Record<string, string | number>
+  ): HTMLButtonElement {
+    const made = element('button', 'ol-button', text);
+    made.type = 'button';
+    made.dataset.olKey = key;
+    made.addEventListener('click', () => void this._commands.execute(command, args));
+    return made;
+  }
+
+  private _count(): void {
+    this._counted(this.node);
+  }
+
+  private _counted<T extends HTMLElement>(node: T): T {
+    for (const age of node.querySelectorAll<HTMLElement>('.ol-age[data-since]')) {
+      age.textContent = ago((Date.now() - Number(age.dataset.since)) / 1000);
+    }
+    return node;
+  }
+
+  private _timer = 0;
+}

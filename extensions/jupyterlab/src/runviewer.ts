@@ -1,0 +1,224 @@
+import { PathExt } from '@jupyterlab/coreutils';
+import { ABCWidgetFactory, DocumentRegistry, DocumentWidget } from '@jupyterlab/docregistry';
+import { Contents } from '@jupyterlab/services';
+import { CommandRegistry } from '@lumino/commands';
+import { Widget } from '@lumino/widgets';
+import { IRunSummary, summarise } from './run';
+import { clock, element, short } from './words';
+
+/** Largest journal that is summed up here, in bytes; a longer one is for `open_run`. */
+const JOURNAL = 30e6;
+/** Messages that are listed. */
+const MESSAGES = 200;
+
+/** Shows a run's folder, without a kernel: what ran, who wrote to whom, and the recordings of the panes. */
+export class RunViewer extends Widget {
+  constructor(
+    private _context: DocumentRegistry.Context,
+    private _contents: Contents.IManager,
+    private _commands: CommandRegistry
+  ) {
+    super();
+    this.addClass('ol-run');
+    this.node.tabIndex = -1;
+    this.node.textContent = 'Reading the run…';
+    void this._context.ready.then(() => this._load());
+  }
+
+  private async _load(): Promise<void> {
+    const folder = PathExt.dirname(this._context.path);
+    let manifest: any = null;
+    try {
+      manifest = JSON.parse(this._context.model.toString());
+    } catch {
+      // said below
+    }
+    if (typeof manifest?.run_id !== 'string' || typeof manifest?.schema_version !== 'number') {
+      this.node.replaceChildren(
+        element(
+          'p',
+          'ol-problem',
+          `${this._context.path} is no manifest of a run of Orchestrator Lab`
+        )
+      );
+      return;
+    }
+    const [summary, problem] = await this._journal(folder);
+    const casts = await this._listed(PathExt.join(folder, 'panes'));
+    if (!this.isDisposed) {
+      this.node.replaceChildren(...this._draw(folder, manifest, summary, problem, casts));
+    }
+  }
+
+  private async _journal(folder: string): Promise<[IRunSummary | null, string | null]> {
+    const path = PathExt.join(folder, 'journal.jsonl');
+    try {
+      const facts = await this._contents.get(path, { content: false });
+      if ((facts.size ?? 0) > JOURNAL) {
+        const size = Math.round((facts.size ?? 0) / 1e6);
+        return [null, `The journal has ${size} MB: open it in a notebook, with open_run.`];
+      }
+      const model = await this._contents.get(path, { type: 'file', format: 'text', content: true });
+      const summary = summarise(model.content as string);
+      return [summary, summary.problem];
+    } catch (error) {
+      return [null, `${path} cannot be read: ${(error as Error).message}`];
+    }
+  }
+
+  private async _listed(path: string): Promise<string[]> {
+    try {
+      const model = await this._contents.get(path, { content: true });
+      const all = (model.content as Contents.IModel[]).map(one => one.path);
+      return all.filter(one => /\.cast(\.zst)?$/.test(one)).sort();
+    } catch {
+      return [];
+    }
+  }
+
+  private _draw(
+    folder: string,
+    manifest: any,
+    summary: IRunSummary | null,
+    problem: string | null,
+    casts: string[]
+  ): HTMLElement[] {
+    const title = `Run ${manifest.name ?? ''}: ${summary ? (summary.status ?? 'no end recorded') : ''}`;
+    const drawn: HTMLElement[] = [element('h2', '', title)];
+    if (problem) {
+      drawn.push(element('p', 'ol-problem', problem));
+    }
+    const facts: [string, string | null][] = [
+      ['Run', manifest.run_id],
+      ['Started', String(manifest.started_at ?? '')],
+      ['Experiment', manifest.experiment ?? null],
+      ['Tags', (manifest.tags ?? []).join(', ') || null],
+      [
+        'Seed',
+        manifest.seed === null || manifest.seed === undefined ? null : String(manifest.seed)
+      ],
+      ['Version', manifest.versions?.orchestrator_lab ?? null]
+    ];
+    if (summary) {
+      facts.push(
+        ['Duration', summary.duration === null ? null : clock(summary.duration)],
+        ['Turns', String(summary.turns)],
+        [
+          'Tokens in, out',
+          `${summary.inputTokens ?? 'unknown'}, ${summary.outputTokens ?? 'unknown'}`
+        ],
+        ['Dialogs', String(summary.dialogs)],
+        ['Alerts', String(summary.alerts)],
+        ['Events', String(summary.events)]
+      );
+    }
+    const list = element('dl', 'ol-facts');
+    for (const [name, value] of facts) {
+      if (value !== null && value !== '') {
+        list.append(element('dt', '', name), element('dd', '', value));
+      }
+    }
+    drawn.push(list);
+    const byName = new Map(
+      casts.map(path => [PathExt.basename(path).replace(/\.cast(\.zst)?$/, ''), path])
+    );
+    drawn.push(element('h3', '', 'Agents'));
+    const agents = summary?.agents ?? [...byName.keys()].map(name => ({ name }) as any);
+    const rows = agents.map((one: any) => {
+      const path = byName.get(one.name);
+      byName.delete(one.name);
+      return [
+        one.name,
+        one.kind ?? '',
+        one.role ?? '',
+        one.turns ?? '',
+        one.messages ?? '',
+        this._link(path)
+      ];
+    });
+    for (const [name, path] of byName) {
+      rows.push([name, '', '', '', '', this._link(path)]);
+    }
+    drawn.push(table(['name', 'kind', 'role', 'turns', 'messages', 'recording'], rows));
+    if (summary) {
+      const shown = summary.messages.slice(0, MESSAGES);
+      drawn.push(element('h3', '', `Messages (${summary.messages.length})`));
+      drawn.push(
+        table(
+          ['at', 'from', 'to', 'status', 'text'],
+          shown.map(one => [
+            one.at.slice(11, 19),
+            one.sender,
+            one.recipient,
+            one.status,
+            short(one.content, 300)
+          ])
+        )
+      );
+      if (shown.length < summary.messages.length) {
+        const rest = summary.messages.length - shown.length;
+        drawn.push(
+          element(
+            'p',
+            'ol-faint',
+            `${rest} more; all of them are in open_run("${folder}").messages`
+          )
+        );
+      }
+    }
+    return drawn;
+  }
+
+  private _link(path: string | undefined): HTMLElement {
+    if (!path) {
+      return element('span', 'ol-faint', 'none');
+    }
+    const made = element('button', 'ol-button', 'Open');
+    made.type = 'button';
+    made.title = path;
+    made.addEventListener('click', () => void this._commands.execute('docmanager:open', { path }));
+    return made;
+  }
+}
+
+function table(head: string[], rows: (string | number | HTMLElement)[][]): HTMLElement {
+  const made = element('table', 'ol-table');
+  const top = element('tr');
+  for (const name of head) {
+    const cell = element('th', '', name);
+    cell.scope = 'col';
+    top.append(cell);
+  }
+  const body = element('tbody');
+  for (const row of rows) {
+    const line = element('tr');
+    for (const value of row) {
+      const cell = element('td');
+      cell.append(typeof value === 'number' ? String(value) : value);
+      line.append(cell);
+    }
+    body.append(line);
+  }
+  const header = element('thead');
+  header.append(top);
+  made.append(header, body);
+  return made;
+}
+
+/** Makes viewers of runs. */
+export class RunFactory extends ABCWidgetFactory<DocumentWidget<RunViewer>> {
+  constructor(
+    options: DocumentRegistry.IWidgetFactoryOptions<DocumentWidget<RunViewer>>,
+    private _contents: Contents.IManager,
+    private _commands: CommandRegistry
+  ) {
+    super(options);
+  }
+
+  protected createNewWidget(context: DocumentRegistry.Context): DocumentWidget<RunViewer> {
+    return new DocumentWidget({
+      context,
+      content: new RunViewer(context, this._contents, this._commands)
+    });
+  }
+}
