@@ -29,7 +29,7 @@ _APART = {
     "doing_restart_agent",
     "doing_keys",
 }
-_EXAMPLES = 12
+_EXAMPLES = 8
 
 
 def test_every_route_is_in_the_document_once() -> None:
@@ -91,5 +91,5 @@ def test_no_request_makes_the_server_fail(door: Door, cluster: Cluster) -> None:
                 attempt()
             except hypothesis.errors.Unsatisfiable:
                 continue  # no request of this operation is wrong in this way
-    assert tried > 500
+    assert tried > 350
     assert cluster.status()["status"] == "running"
