@@ -149,6 +149,8 @@ class ClusterControls(Saved, widgets.VBox):  # type: ignore[misc]
         if watch is not None:
             cells = weakref.WeakMethod(self._cells)
             self._no_cells = watch.listen(lambda blocked: (met := cells()) and met(blocked))
+            for one in (self._to, self._text, self._now):
+                watch.receipt(one)
 
     def _tick(self, tick: Tick) -> None:
         """Take what is new, on the feed's thread."""

@@ -13,6 +13,7 @@ from orchestrator_lab.config import template_names, template_text
 from orchestrator_lab.errors import OrchestratorLabError
 from orchestrator_lab.live import Feed
 from orchestrator_lab.widgets import discovery, opened
+from orchestrator_lab.widgets.cells import CellWatch
 from orchestrator_lab.widgets.controls import ClusterControls
 from orchestrator_lab.widgets.facts import Facts, coloured, counted
 from orchestrator_lab.widgets.saved import Saved
@@ -55,6 +56,10 @@ class ControlPanel(Saved, widgets.VBox):  # type: ignore[misc]
         self._build_start()
         super().__init__([self._start_box, self._list, self._said])
         self.add_class("olab-panel")
+        watch = CellWatch.here()
+        if watch is not None:
+            for one in (self._template, self._kind, self._name, self._folder):
+                watch.receipt(one)
         found = weakref.WeakMethod(self._found)
         self._ends = [opened.listen(lambda: (met := found()) and met())]
         end = discovery.follow(lambda: (met := found()) and met())

@@ -101,16 +101,17 @@ class Kernel:
         (said,) = [one for one in shown if one["msg_type"] != "update_display_data"]
         return json.loads(said["content"]["text"])
 
-    def comm(self, comm_id: str, data: dict[str, Any]) -> None:
-        """Send what a browser sends to a widget."""
+    def comm(self, comm_id: str, data: dict[str, Any]) -> str:
+        """Send what a browser sends to a widget; return the message's id."""
         message = self.client.session.msg("comm_msg", {"comm_id": comm_id, "data": data})
         self.client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])
 
     def click(self, button: str) -> None:
         self.comm(button, {"method": "custom", "content": {"event": "click"}})
 
-    def set(self, widget: str, **state: Any) -> None:
-        self.comm(widget, {"method": "update", "state": state, "buffer_paths": []})
+    def set(self, widget: str, **state: Any) -> str:
+        return self.comm(widget, {"method": "update", "state": state, "buffer_paths": []})
 
     def close(self) -> None:
         self.client.stop_channels()
