@@ -141,6 +141,7 @@ def test_typing_needs_a_click_and_is_journalled(cluster: Cluster, open_notebook:
     page, pane = notebook.page, notebook.pane("two")
     before = len(cluster.events())
     pane.locator(".olab-frame").click()
+    page.wait_for_timeout(200)
     page.keyboard.type("not for the agent")
     page.wait_for_timeout(300)
     assert not [event for event in cluster.events()[before:] if event.event == "agent.keys"]
@@ -373,7 +374,7 @@ def test_thirty_agents_stay_readable_and_cost_nothing_out_of_sight(
         assert page.locator(".olab-pane:visible").count() == 1
         page.keyboard.press("Escape")
         page.wait_for_function("() => !document.querySelector('.olab-maximised')")
-        if place := os.environ.get("ORCHESTRATOR_LAB_TEST_PICTURES"):
+        if place := os.environ.get("OLAB_TEST_PICTURES"):
             notebook.view.scroll_into_view_if_needed()
             page.screenshot(path=f"{place}/thirty.png")
 
