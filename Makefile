@@ -14,6 +14,9 @@ PYTHON ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 STAMPS := $(VENV)/.stamps
+# What the browser's parts are built of: an install builds them.
+BROWSER := $(wildcard extensions/build_hook.py extensions/*/package.json extensions/*/*lock* extensions/*/*.mjs \
+	extensions/*/src/* extensions/*/style/* extensions/*/schema/*)
 AGENTS := tests/agents
 # Tests wait for real programs most of the time: three at once fit on two cores. A file stays with one worker.
 WORKERS ?= 3
@@ -88,18 +91,18 @@ $(BIN)/python:
 		echo "make: $$python cannot make a virtual environment; install its venv module (for example: apt-get install python3-venv)" >&2; exit 1; \
 	fi; rm -f $(VENV).log
 
-# A stamp is newer than pyproject.toml exactly when its extras are installed as declared.
-$(STAMPS)/base: pyproject.toml | $(BIN)/python
+# A stamp is newer than pyproject.toml exactly when its extras are installed as declared, and the browser's parts built.
+$(STAMPS)/base: pyproject.toml $(BROWSER) | $(BIN)/python
 	@echo "installing orchestrator-lab"
 	@$(PIP) --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/local: pyproject.toml | $(BIN)/python
+$(STAMPS)/local: pyproject.toml $(BROWSER) | $(BIN)/python
 	@echo "installing orchestrator-lab with the local language model's runtime"
 	@$(PIP) --editable '.[local]'
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/base
 
-$(STAMPS)/dev: pyproject.toml | $(BIN)/python
+$(STAMPS)/dev: pyproject.toml $(BROWSER) | $(BIN)/python
 	@echo "installing orchestrator-lab with what its tests need"
 	@$(PIP) --editable '.[dev]'
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/base $(STAMPS)/local

@@ -5,7 +5,8 @@
     python docs/generate.py --check   say which are out of date
 
 Whole pages: ``tables.md``, ``cli.md``. Parts of pages, between ``<!-- generated: NAME -->`` and ``<!-- end -->``: the
-keys of ``configuration.md``, the script format of ``gateway.md``, the variables that override.
+keys of ``configuration.md``, the script format of ``gateway.md``, the routes of ``web-api.md``, the variables that
+override.
 """
 
 from __future__ import annotations
@@ -296,6 +297,23 @@ def _usage(command: Any) -> str:  # noqa: ANN401 - click's
     return " ".join(pieces)
 
 
+# the web API --------------------------------------------------------------------------------------
+
+
+def web_parts() -> dict[str, str]:
+    """Return the parts of ``web-api.md``."""
+    from orchestrator_lab.server.routes import ROUTES
+
+    lines = ["| method | route | query | body | what |", "|---|---|---|---|---|"]
+    for route in ROUTES:
+        query, body = (
+            ", ".join(f"`{name}`" for name in model.model_fields) if model is not None else ""
+            for model in (route.query, route.body)
+        )
+        lines.append(f"| {route.method} | `{route.path}` | {query} | {body} | {route.summary} |")
+    return {"routes": "\n".join(lines)}
+
+
 # files --------------------------------------------------------------------------------------------
 
 
@@ -313,7 +331,8 @@ def fill(text: str, parts: dict[str, str]) -> str:
 def pages() -> dict[Path, str]:
     """Return every page that is made here, as it should be."""
     made = {HERE / "tables.md": tables_page(), HERE / "cli.md": cli_page()}
-    for name, parts in (("configuration.md", configuration_parts()), ("gateway.md", gateway_parts())):
+    filled = {"configuration.md": configuration_parts(), "gateway.md": gateway_parts(), "web-api.md": web_parts()}
+    for name, parts in filled.items():
         made[HERE / name] = fill((HERE / name).read_text(encoding="utf-8"), parts)
     return made
 

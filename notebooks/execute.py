@@ -124,6 +124,9 @@ def clean(notebook: Any) -> Any:  # noqa: ANN401 - a NotebookNode
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in ("tags",) if key in cell.metadata})
         if cell.cell_type == "code":
+            for output in cell.outputs:
+                # A view is nothing without the kernel that it was of; its still is beside it.
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             cell.outputs = [nbformat.from_dict(cleaned(output)) for output in cell.outputs]
     return notebook
 

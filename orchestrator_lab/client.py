@@ -102,6 +102,35 @@ class Client:
         """Do something; bodies carry ids of their own, so that repeating one changes nothing."""
         return self._call("POST", path, timeout_s, params, body or {})
 
+    def post_once(self, path: str, body: dict[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:
+        """Do what must never be done twice on a guess, such as typing a key.
+
+        Parameters
+        ----------
+        path, body, timeout_s
+            As :meth:`post`.
+
+        Raises
+        ------
+        SupervisorLost
+            When there is no answer; the sentence says whether it may have been done.
+        """
+        sent = False
+        try:
+            # A connection of its own: of a kept one that breaks, nobody knows when it did.
+            wire = Wire(self.folder / "api.sock")
+            try:
+                sent = True
+                status, raw, _ = wire.exchange(
+                    "POST", quote(path), json.dumps(body).encode(), timeout_s, audit_headers()
+                )
+            finally:
+                wire.close()
+        except (OSError, http.client.HTTPException) as error:
+            done = "whether it was done is not known" if sent else "nothing was done"
+            raise SupervisorLost(f"the supervisor of cluster {self.name!r} gave no answer ({error}): {done}") from error
+        return _answer(status, raw)
+
     def delete(self, path: str) -> dict[str, Any]:
         """Take something away."""
         return self._call("DELETE", path, None, {}, None)

@@ -41,7 +41,7 @@ def with_blocks(language: str) -> list[Any]:
 # what is generated --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tables.md", "cli.md", "configuration.md", "gateway.md"])
+@pytest.mark.parametrize("name", ["tables.md", "cli.md", "configuration.md", "gateway.md", "web-api.md"])
 def test_generated_pages_are_current(name: str) -> None:
     wanted = generate.pages()[DOCS / name]
     assert (DOCS / name).read_text(encoding="utf-8") == wanted, "run .venv/bin/python docs/generate.py"

@@ -126,9 +126,11 @@ class Clusters:
         """Start no more calls; those that wait for a supervisor end with it or with the process."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    @staticmethod
-    def listed() -> list[dict[str, Any]]:
-        """Return the clusters that run, without asking any of them."""
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the clusters that run, without asking any of them; those that have ended are let go of."""
+        running = Cluster.list()
+        for gone in set(self._known) - {one.name for one in running}:
+            self.forget(gone)
         return [
             {
                 "name": one.name,
@@ -139,5 +141,5 @@ class Clusters:
                 "started_at": one.started_at,
                 "supervisor_alive": one.alive("supervisor"),
             }
-            for one in Cluster.list()
+            for one in running
         ]

@@ -31,6 +31,7 @@ __all__ = [
     "send",
     "shutdown",
     "start",
+    "start_again",
     "start_monitoring",
     "stop",
     "stop_agent",
@@ -70,6 +71,12 @@ def _configuration(asked: Asked, body: models.StartRequest) -> ClusterConfig:
 def stop(asked: Asked) -> dict[str, Any]:
     """End the agents; the run stays."""
     return asked.cluster.client.post("/stop")
+
+
+def start_again(asked: Asked) -> dict[str, Any]:
+    """Start the agents of a cluster that was stopped; one that runs is left as it is."""
+    status = asked.cluster.status()
+    return asked.cluster.client.post("/restart") if status["status"] == "stopped" else status
 
 
 def restart(asked: Asked) -> dict[str, Any]:
@@ -113,7 +120,7 @@ def _post(asked: Asked, to: str | list[str], text: str, **more: Any) -> dict[str
 
 
 async def ask(asked: Asked) -> dict[str, Any]:
-    """Write to an agent and wait for its answer; the server's loop and its threads are free meanwhile."""
+    """Write to an agent and wait for its answer."""
     body = asked.body_as(models.AskRequest)
     if body.to == "all":
         raise ConfigError("a question goes to one agent: send it to all, and read the messages")
@@ -152,7 +159,10 @@ def stop_agent(asked: Asked) -> dict[str, Any]:
 
 def keys(asked: Asked) -> dict[str, Any]:
     """Type into a pane what a person typed."""
-    return _agent(asked, "keys", {"keys": asked.body_as(models.KeysRequest).data})
+    # Never repeated: a key that may have reached the pane is not pressed again.
+    return asked.cluster.client.post_once(
+        f"/agents/{asked.agent}/keys", {"keys": asked.body_as(models.KeysRequest).data}
+    )
 
 
 def answer(asked: Asked) -> dict[str, Any]:

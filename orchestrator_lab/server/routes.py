@@ -98,7 +98,7 @@ ROUTES: tuple[Route, ...] = (
     _get(f"{_CLUSTER}/events", looking.events, models.EventsReply, models.EventsQuery),
     _get(f"{_CLUSTER}/logs", looking.logs, models.LogsReply, models.LogsQuery),
     _get(f"{_CLUSTER}/tables/{{table}}", looking.table, models.TableReply, models.TableQuery),
-    _post(f"{_CLUSTER}/start", doing.restart, models.ActReply),
+    _post(f"{_CLUSTER}/start", doing.start_again, models.ActReply),
     _post(f"{_CLUSTER}/stop", doing.stop, models.ActReply),
     _post(f"{_CLUSTER}/restart", doing.restart, models.ActReply),
     _post(f"{_CLUSTER}/shutdown", doing.shutdown, models.ShutdownReply, models.ShutdownRequest),

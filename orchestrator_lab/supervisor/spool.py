@@ -12,6 +12,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.supervisor.steps import step
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -56,10 +58,12 @@ def take_reports(folder: Path, deal: Callable[[dict[str, Any]], object]) -> int:
             logger.warning("%s is no report of a hook; it is left out", path)
             report = None
         if isinstance(report, dict):
+            step("told")
             try:
                 deal(report)
             except Exception:
                 logger.exception("the report %s failed", path)
+            step("noted")
         path.unlink(missing_ok=True)
         count += 1
     return count

@@ -34,7 +34,7 @@ class CellWatch:
     _only: ClassVar[CellWatch | None] = None
 
     def __init__(self, shell: Any, loop: asyncio.AbstractEventLoop) -> None:  # noqa: ANN401 - IPython's, untyped
-        self._loop = loop
+        self._shell, self._loop = shell, loop
         self._changed = threading.Condition()
         # The cell that makes the first widget has begun before anybody watched.
         self._begun, self._ended = 1, 0
@@ -56,6 +56,37 @@ class CellWatch:
                 return None
             cls._only = cls(shell, loop)
         return cls._only
+
+    @property
+    def running(self) -> bool:
+        """Whether a cell runs now."""
+        return self._begun > self._ended
+
+    def receipt(self, widget: Any) -> None:  # noqa: ANN401 - any ipywidget
+        """Have a widget's browser told that the kernel has taken what it set, also while a cell runs.
+
+        A browser holds back what a person sets next in a widget until the kernel has said "idle" about the last. A
+        kernel that handles a message beside an awaiting cell (ipykernel 7.4) never says so.
+
+        Parameters
+        ----------
+        widget : ipywidgets.Widget
+            With a trait that the browser sets.
+        """
+        if widget.comm is None:
+            return
+
+        def handle(message: dict[str, Any]) -> None:
+            beside = self.running
+            widget._handle_msg(message)  # noqa: SLF001 - what ipywidgets itself gives to the comm
+            if beside and message["content"]["data"].get("method") == "update":
+                kernel, cell = self._shell.kernel, self._shell.kernel.get_parent("shell")
+                for word, parent in (("idle", message), ("busy", cell)):
+                    kernel.session.send(
+                        kernel.iopub_socket, "status", {"execution_state": word}, parent=parent, ident=b"status"
+                    )
+
+        widget.comm.on_msg(handle)
 
     def listen(self, on_change: Callable[[bool], None]) -> Callable[[], None]:
         """Have each change told, from the watch's own thread; return what ends that.

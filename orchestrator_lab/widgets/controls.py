@@ -10,7 +10,6 @@ import ipywidgets as widgets
 
 from orchestrator_lab.errors import OrchestratorLabError
 from orchestrator_lab.live import Feed
-from orchestrator_lab.widgets import opened
 from orchestrator_lab.widgets.cells import CellWatch
 from orchestrator_lab.widgets.facts import AlertFact, DialogFact, Facts, GuardFact, coloured, shortened
 from orchestrator_lab.widgets.rows import AlertRow, DialogRow, GuardRow, Rows
@@ -82,12 +81,6 @@ class ClusterControls(Saved, widgets.VBox):  # type: ignore[misc]
         )
         self.add_class("olab-controls")
         self._follow()
-        opened.opened(self)
-
-    @property
-    def cluster_name(self) -> str:
-        """The cluster that is controlled."""
-        return self._cluster.name
 
     def _build(self) -> None:
         self._notice = widgets.HTML()
@@ -156,6 +149,8 @@ class ClusterControls(Saved, widgets.VBox):  # type: ignore[misc]
         if watch is not None:
             cells = weakref.WeakMethod(self._cells)
             self._no_cells = watch.listen(lambda blocked: (met := cells()) and met(blocked))
+            for one in (self._to, self._text, self._now):
+                watch.receipt(one)
 
     def _tick(self, tick: Tick) -> None:
         """Take what is new, on the feed's thread."""
@@ -182,7 +177,6 @@ class ClusterControls(Saved, widgets.VBox):  # type: ignore[misc]
         self._facts = Facts("ended")
         self._draw()
         self._leave()
-        opened.closed(self)
         self.freeze()
 
     def _leave(self) -> None:
@@ -196,7 +190,6 @@ class ClusterControls(Saved, widgets.VBox):  # type: ignore[misc]
     def close(self) -> None:
         """Stop following, and take the controls away; the cluster goes on."""
         self._leave()
-        opened.closed(self)
         super().close()
 
     # drawing, on the stage only --------------------------------------------------------------

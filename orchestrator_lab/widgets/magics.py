@@ -24,12 +24,12 @@ from orchestrator_lab.errors import ClusterNotFound, ConfigError, OrchestratorLa
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Awaitable, Callable, Coroutine
-    from pathlib import Path
 
     import pandas as pd
 
     from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.exchange import Exchange
+    from orchestrator_lab.run import Run
 
 __all__ = ["ClusterMagics", "awaited", "load", "unload"]
 
@@ -141,11 +141,13 @@ class ClusterMagics(Magics):
             }
         return self._take(await Cluster.astart(source, **options), given.variable)
 
-    async def _end(self, cluster: Cluster, action: str) -> Path | None:
-        done: Any = await getattr(cluster, f"a{action}")()
-        if action == "shutdown" and cluster is self._cluster:
+    async def _end(self, cluster: Cluster, action: str) -> Run | None:
+        await getattr(cluster, f"a{action}")()
+        if action != "shutdown":
+            return None
+        if cluster is self._cluster:
             self._cluster = None
-        return done  # type: ignore[no-any-return]
+        return cluster.run
 
     def _take(self, cluster: Cluster, variable: str) -> Cluster:
         self._cluster = cluster
@@ -241,7 +243,6 @@ class ClusterMagics(Magics):
     def panes(self, line: str) -> Any:  # noqa: ANN401 - a view, or stills
         """Show the panes of agents."""
         from orchestrator_lab.stills import Screens
-        from orchestrator_lab.widgets.opened import view_of
         from orchestrator_lab.widgets.saved import static_only
 
         given = parse_argstring(self.panes, line)
@@ -250,7 +251,7 @@ class ClusterMagics(Magics):
             names = [cluster[name].name for name in given.agents]
             if given.still or static_only():
                 return Screens([cluster[name].screen() for name in names or cluster.names])
-            return view_of(cluster, names or None)
+            return cluster.view(names or None)
         except OrchestratorLabError as error:
             raise _plainly(error) from None
 

@@ -4,44 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from orchestrator_lab.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator_lab.cluster import Cluster
-
-__all__ = ["closed", "listen", "opened", "view_of", "views"]
+__all__ = ["closed", "listen", "opened", "views"]
 
 _views: weakref.WeakSet[Any] = weakref.WeakSet()
 _listeners: list[Callable[[], None]] = []
-
-
-def view_of(cluster: Cluster, agents: list[str] | None = None) -> Any:  # noqa: ANN401 - a widget
-    """Return a live view of a cluster.
-
-    Parameters
-    ----------
-    cluster : Cluster
-        A running cluster.
-    agents : list of str, optional
-        Whose panes; all by default.
-
-    Raises
-    ------
-    EnvironmentProblem
-        When this installation lacks the part that draws panes in a browser.
-    """
-    try:
-        module = import_module("orchestrator_lab.widgets.view")
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"this installation has no live view ({error}): install orchestrator-lab again, with its requirements"
-        ) from error
-    return module.ClusterView(cluster, agents=agents)
 
 
 def opened(view: Any) -> None:  # noqa: ANN401 - a widget with `cluster_name` and `close()`

@@ -13,6 +13,8 @@ from orchestrator_lab.config import template_names, template_text
 from orchestrator_lab.errors import OrchestratorLabError
 from orchestrator_lab.live import Feed
 from orchestrator_lab.widgets import discovery, opened
+from orchestrator_lab.widgets.cells import CellWatch
+from orchestrator_lab.widgets.controls import ClusterControls
 from orchestrator_lab.widgets.facts import Facts, coloured, counted
 from orchestrator_lab.widgets.saved import Saved
 from orchestrator_lab.widgets.stage import Stage, in_background
@@ -54,6 +56,10 @@ class ControlPanel(Saved, widgets.VBox):  # type: ignore[misc]
         self._build_start()
         super().__init__([self._start_box, self._list, self._said])
         self.add_class("olab-panel")
+        watch = CellWatch.here()
+        if watch is not None:
+            for one in (self._template, self._kind, self._name, self._folder):
+                watch.receipt(one)
         found = weakref.WeakMethod(self._found)
         self._ends = [opened.listen(lambda: (met := found()) and met())]
         end = discovery.follow(lambda: (met := found()) and met())
@@ -174,7 +180,6 @@ class _ClusterRow(widgets.VBox):  # type: ignore[misc]
         self._facts = Facts("unknown")
         self._gap: str | None = None
         self._listener: Listener | None = None
-        self._opening = False
         self._text = widgets.HTML()
         self._alerts = widgets.HTML()
         self._open = _button("Open", "Show its panes and controls here", self._on_open)
@@ -182,7 +187,7 @@ class _ClusterRow(widgets.VBox):  # type: ignore[misc]
         self._shut = _button("Shut down …", "End its agents and its run", self._on_doubt)
         self._really = _button("Yes, shut it down", "End its agents and its run now", self._on_shutdown, "danger")
         self._keep = _button("Keep it", "Change nothing", self._on_keep)
-        self._view: Any = None
+        self._parts: list[Any] = []
         self._bar = widgets.HBox([self._text, self._open, self._shut], layout=_WRAPS)
         super().__init__([self._bar, self._alerts])
         try:
@@ -241,25 +246,23 @@ class _ClusterRow(widgets.VBox):  # type: ignore[misc]
         self._bar.children = (self._text, *buttons)
 
     def _usual(self) -> None:
-        self._buttons(self._open if self._view is None else self._close, self._shut)
+        self._buttons(self._close if self._parts else self._open, self._shut)
 
     def _on_open(self) -> None:
         try:
-            self._view = opened.view_of(self._cluster)
+            self._parts = [self._cluster.view(), ClusterControls(self._cluster)]
         except OrchestratorLabError as error:
             # Without the part that draws panes there are still the controls.
-            from orchestrator_lab.widgets.controls import ClusterControls
-
             self._say(error.message, well=False)
-            self._view = ClusterControls(self._cluster)
-        self.children = [self._bar, self._alerts, self._view]
+            self._parts = [ClusterControls(self._cluster)]
+        self.children = [self._bar, self._alerts, *self._parts]
         self._usual()
 
     def _on_close(self) -> None:
-        view, self._view = self._view, None
+        parts, self._parts = self._parts, []
         self.children = [self._bar, self._alerts]
-        if view is not None:
-            view.close()
+        for part in parts:
+            part.close()
         self._usual()
 
     def _on_doubt(self) -> None:
@@ -288,7 +291,7 @@ class _ClusterRow(widgets.VBox):  # type: ignore[misc]
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        if self._view is not None:
+        if self._parts:
             self._on_close()
 
 

@@ -224,6 +224,9 @@ class ClusterView(Saved, anywidget.AnyWidget):
             self._pump.close()
         self._alive.discard(self)
         opened.closed(self)
+        if self._whole is not None:
+            # The controls below follow the cluster by themselves.
+            self._whole.children[1].close()
         super().close()
 
 

@@ -59,6 +59,8 @@ def spoken(value: float, unit: str = "s") -> str:
     """Return a value with its unit as people say it."""
     if unit == "%":
         return f"{value:.2f} %"
+    if unit != "s":
+        return f"{value:.3g} {unit}"
     for name, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {name}"

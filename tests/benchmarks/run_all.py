@@ -51,6 +51,12 @@ has come and bracketed-paste mode is on.""",
         """Percent of one core for supervisor, keeper and tmux together. The baseline is a bare tmux server with the
 same panes over the same seconds.""",
     ),
+    "bench_view": (
+        "Live view in a notebook",
+        """A JupyterLab in a headless Chromium shows 12 panes that write 10 lines a second each. A line's delay is from
+the program's write to the frame in which its terminal was painted. The baseline of a cell's round trip is the same
+notebook with its view closed, in turns, while the panes go on writing.""",
+    ),
     "bench_import": ("Import and help", "The baseline is `python -c pass`."),
     "bench_journal": ("Journal and frames", "Each line names its baseline."),
     "bench_tmux": (

@@ -29,7 +29,7 @@ _APART = {
     "doing_restart_agent",
     "doing_keys",
 }
-_EXAMPLES = 12
+_EXAMPLES = 8
 
 
 def test_every_route_is_in_the_document_once() -> None:
@@ -37,8 +37,7 @@ def test_every_route_is_in_the_document_once() -> None:
     listed = [(method.upper(), path.lstrip("/")) for path, one in made["paths"].items() for method in one]
     assert sorted(listed) == sorted((route.method, route.path) for route in ROUTES)
     names = [one["operationId"] for path in made["paths"].values() for one in path.values()]
-    # Starting the agents again is the same for a cluster that was stopped and one that was not.
-    assert {name for name in names if names.count(name) > 1} <= {"doing_restart"}
+    assert len(set(names)) == len(names)
     assert made["servers"] == [{"url": "/hub/orchestrator-lab/api"}]
     refs = set(re.findall(r"#/components/schemas/(\w+)", str(made)))
     assert refs <= set(made["components"]["schemas"])
@@ -92,5 +91,5 @@ def test_no_request_makes_the_server_fail(door: Door, cluster: Cluster) -> None:
                 attempt()
             except hypothesis.errors.Unsatisfiable:
                 continue  # no request of this operation is wrong in this way
-    assert tried > 500
+    assert tried > 350
     assert cluster.status()["status"] == "running"

@@ -160,6 +160,8 @@ def test_a_cluster_is_started_and_ended_from_the_browser(door: Door, script_conf
         again = door.post("api/clusters", {"config": config, "name": "second"})
         assert (again.status_code, again.json()["error"]["type"]) == (409, "ClusterExists")
         assert door.post(f"{path}/agents/eve/restart").status_code == 200
+        pid = door.get(f"{path}/agents").json()["agents"][0]["pid"]
+        assert door.post(f"{path}/start").json()["agents"][0]["pid"] == pid, "what runs is left as it is"
         assert door.post(f"{path}/stop").json()["status"] == "stopped"
         assert door.post(f"{path}/start").json()["status"] == "running"
     finally:

@@ -217,7 +217,7 @@ _FLOOD = "i=0; while :; do i=$((i+1)); printf '\\033[3%dm%0200d\\n' $((i%8)) $i;
 
 def test_a_slow_browser_gets_pictures_and_every_message(door: Door, cluster: Cluster) -> None:
     cluster.add(
-        {"name": "flood", "kind": "program", "command": ["sh", "-c", f"echo '> '; read line; {_FLOOD}"]}
+        {"name": "flood", "kind": "program", "command": ["sh", "-c", f"printf '> '; read line; {_FLOOD}"]}
         | {"turn_end": {"prompt": "> "}}
     )
     process = psutil.Process(door.process.pid)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator_lab import Cluster
 
 BASE = "/base/orchestrator-lab"
+DASHBOARD = ("orchestrator_lab", "dashboard", "--no-browser", "--port", "0")
 
 
 @dataclass
@@ -67,17 +68,19 @@ class Door:
 
 
 @contextlib.contextmanager
-def served(*more: str) -> Iterator[Door]:
+def served(*more: str, command: tuple[str, ...] = DASHBOARD, **variables: str) -> Iterator[Door]:
     """Start ``orchestrator-lab dashboard`` on a free port, wait until it says where, and end it."""
     root = Path(tempfile.mkdtemp(prefix="d"))
     environ = {
         **os.environ,
         **{f"JUPYTER_{name}_DIR": str(root / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")},
         "HOME": str(root),
+        # As if it was started in a pane: terminals must not take that for their own.
+        "TMUX": f"{root}/none,1,0",
+        **variables,
     }
-    argv = ["dashboard", "--no-browser", "--port", "0", "--allow-root", "--ServerApp.base_url=/base/"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator_lab", *argv, *more],
+        [sys.executable, "-m", *command, "--allow-root", "--ServerApp.base_url=/base/", *more],
         cwd=root,
         env=environ,
         stdout=subprocess.DEVNULL,
@@ -124,7 +127,7 @@ def said_by(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     with selectors.DefaultSelector() as selector:
         selector.register(process.stderr, selectors.EVENT_READ)
         while True:
-            found = re.search(rb"(https?://127\.0\.0\.1:\d+)/base/orchestrator-lab/\?token=(\w+)\s", text)
+            found = re.search(rb"(https?://127\.0\.0\.1:\d+)/base/(?:orchestrator-lab/|tree|lab|)\?token=(\w+)\s", text)
             if found:
                 break
             assert selector.select(max(0.0, deadline - time.monotonic())), f"no address: {text.decode()}"

@@ -34,7 +34,7 @@ from orchestrator_lab.supervisor.steps import STEPS, VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["VICTIMS", "Case", "ChatRig", "ClaudeRig", "FakeRig", "Rig"]
+__all__ = ["VICTIMS", "Case", "ChatRig", "ClaudeRig", "CodexRig", "FakeRig", "Rig"]
 
 HERE = Path(__file__).resolve().parent
 FAKE = HERE.parent / "fake_agent" / "fake_agent.py"
@@ -379,3 +379,37 @@ class ClaudeRig(Rig):
             return super().taken(name)
         lines = (self.place / "ada.jsonl").read_bytes().split(b"\n")
         return Counter(str(json.loads(line)["prompt"]).rstrip() for line in lines if line)
+
+
+class CodexRig(Rig):
+    """The real Codex; its rollout keeps the truth."""
+
+    kind = "codex"
+    behind_s = 0.5
+    #: It reports a turn's end with its whole reply; nothing tells of the reply's beginning.
+    steps = tuple(one for one in Rig.steps if one != "first_output")
+
+    def __init__(self, command: str) -> None:
+        super().__init__()
+        self.command = command
+
+    def agent(self, name: str) -> dict[str, Any]:
+        if name == "bob":
+            return {"name": name, "kind": "chat"}
+        return {"name": name, "kind": "codex", "command": self.command, "mcp": False}
+
+    def written_down(self, tag: str) -> None:
+        with contextlib.suppress(AssertionError):
+            until(lambda: any(tag in prompt for prompt in self.taken("ada")), 2, "its rollout")
+
+    def taken(self, name: str) -> Counter[str]:
+        if name == "bob":
+            return super().taken(name)
+        found: Counter[str] = Counter()
+        for path in (self.at / "agents" / "ada").rglob("rollout-*.jsonl"):
+            for line in path.read_bytes().split(b"\n")[:-1]:
+                one = json.loads(line)
+                item = one["payload"].get("item", {}) if one.get("type") == "event_msg" else {}
+                if item.get("type") == "UserMessage":
+                    found["".join(part["text"] for part in item["content"]).rstrip()] += 1
+        return found

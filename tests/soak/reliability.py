@@ -1,9 +1,9 @@
 """Kill everybody everywhere, send ten thousand messages while everybody is killed and ten thousand while nobody is.
 
 ``python tests/soak/reliability.py [--parts faults,kills,steady] [--messages 10000] [--seed N]
-[--kinds fake,chat,claude] [--out docs/reliability.md]``. Each part's figures are kept in ``build/reliability.json``,
-with what they were made of, so that parts may be run one by one; the page is written from those that are there. It ends
-with status 1 when a message was lost, doubled or left unexplained, or when memory grew.
+[--kinds fake,chat,claude,codex] [--out docs/reliability.md]``. Each part's figures are kept in
+``build/reliability.json``, with what they were made of, so that parts may be run one by one; the page is written from
+those that are there. It ends with status 1 when a message was lost, doubled or left unexplained, or when memory grew.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE))
 
 import soak_messages  # noqa: E402
-from fault_rig import VICTIMS, ChatRig, ClaudeRig, FakeRig, Rig  # noqa: E402
+from fault_rig import VICTIMS, ChatRig, ClaudeRig, CodexRig, FakeRig, Rig  # noqa: E402
 
 from orchestrator_lab import __version__  # noqa: E402
 from orchestrator_lab.supervisor.steps import STEPS  # noqa: E402
@@ -34,7 +34,8 @@ from orchestrator_lab.tmux import find_tmux  # noqa: E402
 
 KEPT = ROOT / "build" / "reliability.json"
 CLAUDE = HERE.parent / "agents" / "node_modules" / ".bin" / "claude"
-KINDS = ("fake", "chat", "claude")
+CODEX = CLAUDE.with_name("codex")
+KINDS = ("fake", "chat", "claude", "codex")
 PARTS = ("faults", "kills", "steady")
 #: How much more memory than at the thousandth message is flat, and where the thousandth is in a shorter run.
 FLAT = 1.10
@@ -62,6 +63,7 @@ def faults(kind: str, *, every: int = 1) -> dict[str, Any]:
         "fake": FakeRig,
         "chat": ChatRig,
         "claude": lambda: ClaudeRig(os.environ.get("ORCHESTRATOR_LAB_TEST_CLAUDE") or str(CLAUDE)),
+        "codex": lambda: CodexRig(os.environ.get("ORCHESTRATOR_LAB_TEST_CODEX") or str(CODEX)),
     }
     cases: list[dict[str, Any]] = []
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Kill -9 of everybody at the steps of a message's life; ``make soak`` does every pair, three kinds, all victims."""
+"""Kill -9 of everybody at the steps of a message's life; ``make soak`` does every pair, four kinds, all victims."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_rig import ChatRig, ClaudeRig, FakeRig, Rig
+from fault_rig import ChatRig, ClaudeRig, CodexRig, FakeRig, Rig
 
 from orchestrator_lab.supervisor import steps
 
@@ -25,6 +25,8 @@ CHAT = [(step, "supervisor") for step in STEPS[1::2]] + [
 ]
 #: What only a program has whose text goes in by parts, and whose Enter waits for its echo.
 CLAUDE = [("part_typed", "supervisor"), ("typed", "agent"), ("entering", "supervisor"), ("entered", "supervisor")]
+#: Its reports are files, which a dying supervisor may have dealt with and not removed.
+CODEX = [("told", "supervisor"), ("noted", "supervisor"), ("entered", "agent"), ("turn_ended", "supervisor")]
 TMUX = ["claimed", "typed", "turn_ended"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("module_runtime")]
@@ -47,6 +49,13 @@ def chat(module_runtime: object) -> Iterator[Rig]:  # noqa: ARG001 - its place
 @pytest.fixture(scope="module")
 def claude(module_runtime: object, claude_command: str) -> Iterator[Rig]:  # noqa: ARG001 - its place
     rig = ClaudeRig(claude_command)
+    yield rig
+    rig.close()
+
+
+@pytest.fixture(scope="module")
+def codex(module_runtime: object, codex_command: str) -> Iterator[Rig]:  # noqa: ARG001 - its place
+    rig = CodexRig(codex_command)
     yield rig
     rig.close()
 
@@ -82,6 +91,12 @@ def test_the_tmux_server(fake: Rig, step: str) -> None:
 @pytest.mark.parametrize(("step", "victim"), CLAUDE)
 def test_claude_code(claude: Rig, step: str, victim: str) -> None:
     fault(claude, step, victim)
+
+
+@pytest.mark.codex
+@pytest.mark.parametrize(("step", "victim"), CODEX)
+def test_codex(codex: Rig, step: str, victim: str) -> None:
+    fault(codex, step, victim)
 
 
 def test_nothing_is_held_unless_the_environment_says_so() -> None:

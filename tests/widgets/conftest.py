@@ -96,19 +96,22 @@ class Kernel:
 
     def value(self, code: str) -> Any:
         """Return what an expression is, as JSON."""
-        (said,) = self.run(f"import json; print(json.dumps({code}))")
+        # A view that freezes may be told of in any cell.
+        shown = self.run(f"import json; print(json.dumps({code}))")
+        (said,) = [one for one in shown if one["msg_type"] != "update_display_data"]
         return json.loads(said["content"]["text"])
 
-    def comm(self, comm_id: str, data: dict[str, Any]) -> None:
-        """Send what a browser sends to a widget."""
+    def comm(self, comm_id: str, data: dict[str, Any]) -> str:
+        """Send what a browser sends to a widget; return the message's id."""
         message = self.client.session.msg("comm_msg", {"comm_id": comm_id, "data": data})
         self.client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])
 
     def click(self, button: str) -> None:
         self.comm(button, {"method": "custom", "content": {"event": "click"}})
 
-    def set(self, widget: str, **state: Any) -> None:
-        self.comm(widget, {"method": "update", "state": state, "buffer_paths": []})
+    def set(self, widget: str, **state: Any) -> str:
+        return self.comm(widget, {"method": "update", "state": state, "buffer_paths": []})
 
     def close(self) -> None:
         self.client.stop_channels()

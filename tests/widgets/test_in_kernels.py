@@ -73,6 +73,22 @@ def test_they_work_while_a_cell_awaits(kernel: Any, page: Page) -> None:
     kernel.ended(cell)
 
 
+def test_a_browser_is_told_that_it_was_heard_beside_a_running_cell(kernel: Any, page: Page) -> None:
+    """A browser sends the next change of a widget only after the kernel was "idle" about the last."""
+    cell = kernel.send("await asyncio.sleep(2)")
+    kernel.until(lambda one: one["msg_type"] == "execute_input")
+    for text in ("one", "two"):
+        sent = kernel.set(page.ids["text"], value=text)
+        kernel.until(
+            lambda one, sent=sent: (
+                one["msg_type"] == "status"
+                and one["parent_header"].get("msg_id") == sent
+                and one["content"]["execution_state"] == "idle"
+            )
+        )
+    assert not [one for one in kernel.ended(cell) if one["msg_type"] == "error"]
+
+
 def test_view_only_while_a_synchronous_cell_runs(kernel: Any, page: Page, cluster: Cluster) -> None:
     before = cluster.status()["messages"]
     cell = kernel.send("import time; time.sleep(2.5)")
@@ -90,9 +106,11 @@ def test_view_only_while_a_synchronous_cell_runs(kernel: Any, page: Page, cluste
     assert any(page.told(one, "ask", "disabled") is False for one in read)
 
 
-def test_quick_cells_cost_the_controls_nothing(kernel: Any, page: Page) -> None:  # noqa: ARG001 - they are shown
+def test_quick_cells_cost_the_controls_nothing(kernel: Any, page: Page) -> None:
     for _ in range(5):
-        assert not [one for one in kernel.ended(kernel.send("1 + 1")) if one["msg_type"].startswith("comm")]
+        read = kernel.ended(kernel.send("1 + 1"))
+        assert not [one for one in read for name in ("value", "disabled") if page.told(one, "notice", name) is not None]
+        assert not [one for one in read if page.told(one, "ask", "disabled") is not None]
 
 
 def test_a_click_does_not_hold_up_the_kernel(kernel: Any, page: Page) -> None:

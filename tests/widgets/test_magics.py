@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,14 +28,14 @@ def cluster(kernel: Any, script_config: Any, tmp_path_factory: pytest.TempPathFa
     place.write_text(yaml.safe_dump(config))
     kernel.run("%load_ext orchestrator_lab")
     (shown,) = kernel.run(f"%cluster start {place} --experiment trial --param n=3 --tag quick --seed 7")
-    assert "magic" in shown["content"]["data"]["text/plain"]
+    assert shown["content"]["data"]["text/plain"] == "ClusterView(agents=2)"
     with Cluster.attach("magic") as running:
         yield running
 
 
 def error(outputs: list[dict[str, Any]]) -> str:
     """Return the one line that a failed cell shows."""
-    (one,) = outputs
+    (one,) = [one for one in outputs if one["msg_type"] != "update_display_data"]
     if one["msg_type"] == "stream":
         assert one["content"]["name"] == "stderr"
         return str(one["content"]["text"]).strip()
@@ -117,6 +116,13 @@ def test_stop_and_restart(kernel: Any, cluster: Cluster) -> None:
     assert cluster["ada"].ask("there?", timeout=20).reply == "ada: there?"
 
 
+def test_panes_are_live(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001 - it is shown
+    (shown,) = kernel.run("%panes bob")
+    assert shown["content"]["data"]["text/plain"] == "ClusterView(agents=1)"
+    assert "application/vnd.jupyter.widget-view+json" in shown["content"]["data"]
+    kernel.run("_.close()")
+
+
 def test_panes_as_stills(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001 - it is shown
     (shown,) = kernel.run("%panes --still ada")
     assert shown["content"]["data"]["text/plain"].startswith("── ada ──")
@@ -158,9 +164,12 @@ def test_other_cells_are_untouched(kernel: Any, cluster: Cluster) -> None:  # no
         assert "".join(awaited(cell.splitlines(keepends=True))) == cell
 
 
-def test_shutdown_and_unload(kernel: Any, cluster: Cluster) -> None:
-    (shown,) = kernel.run("%cluster shutdown")
-    assert Path(shown["content"]["data"]["text/plain"].split("'")[1]).name == cluster.run_id
+def test_shutdown_and_unload(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001 - it is shut down
+    shown = kernel.run("%cluster shutdown")
+    assert {one["msg_type"] for one in shown} == {"update_display_data", "execute_result"}
+    (shown,) = [one for one in shown if one["msg_type"] == "execute_result"]
+    assert shown["content"]["data"]["text/plain"].startswith("Run magic: completed")
+    assert kernel.value("len(_.messages)") > 5
     assert error(kernel.run("%cluster attach")).startswith(
         "ClusterNotFound: no cluster is named, and none is running: %cluster attach NAME"
     )

@@ -12,6 +12,7 @@ from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.widgets import discovery, opened
 from orchestrator_lab.widgets.controls import ClusterControls
 from orchestrator_lab.widgets.starting import written
+from orchestrator_lab.widgets.view import ClusterView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,13 +63,15 @@ def test_states_and_alerts(cluster: Cluster, panel: ControlPanel, until: Any) ->
 
 def test_a_view_is_opened_counted_and_closed(cluster: Cluster, panel: ControlPanel, until: Any) -> None:
     row = panel._rows["mine"]
-    elsewhere = ClusterControls(cluster)
+    elsewhere = cluster.view()
     until(lambda: "1 open view" in row._text.value)
     row._open.click()
-    assert row.children[-1] is row._view
+    view, controls = row.children[2:]
+    assert isinstance(view, ClusterView)
+    assert isinstance(controls, ClusterControls)
     until(lambda: "2 open views" in row._text.value)
     row._close.click()
-    assert row._view is None
+    assert len(row.children) == 2
     elsewhere.close()
     until(lambda: "open view" not in row._text.value)
     assert opened.views("mine") == []
