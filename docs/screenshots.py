@@ -94,7 +94,7 @@ def keep(page: Page, name: str, *, of: str | None = None) -> None:
 def dashboard(browser: Browser, url: str, token: str) -> None:
     """Take the dashboard."""
     for shade in ("light", "dark"):
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=shade)
+        context = browser.new_context(viewport={"width": 1560, "height": 800}, color_scheme=shade)
         page = context.new_page()
         page.goto(f"{url}/orchestrator-lab/?token={token}")
         page.locator(".xterm-rows").nth(2).wait_for()
@@ -106,7 +106,7 @@ def dashboard(browser: Browser, url: str, token: str) -> None:
 def jupyterlab(browser: Browser, url: str, token: str) -> None:
     """Take the notebook with its panes, and the side panel beside a terminal."""
     for shade in ("light", "dark"):
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context = browser.new_context(viewport={"width": 1520, "height": 820})
         page = context.new_page()
         page.goto(f"{url}/lab/tree/rainbow.ipynb?reset&token={token}")
         page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.context")
@@ -136,7 +136,7 @@ def jupyterlab(browser: Browser, url: str, token: str) -> None:
             }"""
         )
         page.locator(".jp-Terminal:visible .xterm-screen").wait_for()
-        page.set_viewport_size({"width": 1000, "height": 620})
+        page.set_viewport_size({"width": 1160, "height": 680})
         page.wait_for_timeout(2500)
         keep(page, f"panel-{shade}")
         page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")

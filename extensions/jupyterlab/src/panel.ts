@@ -72,8 +72,7 @@ export class StatesPanel extends Widget {
     const head = element('header', 'ol-panel-head');
     head.append(
       element('h2', '', 'Agent clusters'),
-      this._button('dashboard', 'Dashboard', CommandIDs.dashboard, {}),
-      this._button('refresh', 'Refresh', CommandIDs.refresh, {})
+      this._button('dashboard', 'Dashboard', CommandIDs.dashboard, {})
     );
     drawn.push(head);
     if (problem) {
@@ -98,7 +97,7 @@ export class StatesPanel extends Widget {
     const head = element('div', 'ol-cluster-head');
     head.append(
       element('h3', '', facts.name),
-      element('span', 'ol-faint', status ? status.status : 'asking')
+      element('span', 'ol-faint', !status ? 'asking' : status.status === 'running' ? '' : status.status)
     );
     head.append(
       this._button(`open ${facts.name}`, 'Open', CommandIDs.openCluster, { cluster: facts.name }),

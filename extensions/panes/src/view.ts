@@ -79,6 +79,8 @@ class ClusterView implements View, PaneHost {
         if (entry.isIntersecting) this.seen.add(name);
         else this.seen.delete(name);
       }
+      // Made outside of the page, it could not know the page's shade.
+      this.setShade();
       this.sightChanged();
     });
     this.sizes = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
