@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script beside what it makes
-"""Take ``timeline.png``, the README's, out of the quickstart notebook; the other pictures are ``docs/screenshots.py``'s.
+"""Take ``timeline.png``, the README's, out of the quickstart notebook: ``python docs/images/make.py``.
 
-python docs/images/make.py
+The other pictures are made by ``docs/screenshots.py``.
 """
 
 from __future__ import annotations
