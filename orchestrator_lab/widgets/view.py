@@ -225,6 +225,8 @@ class ClusterView(Saved, anywidget.AnyWidget):
         self._alive.discard(self)
         opened.closed(self)
         super().close()
+        # ipywidgets takes this away from what is closed; a still can be shown all the same.
+        self.__dict__.pop("_repr_mimebundle_", None)
 
 
 def painted(ansi: str) -> bytes:
