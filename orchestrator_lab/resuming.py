@@ -19,7 +19,7 @@ from orchestrator_lab.errors import (
     VersionMismatch,
 )
 from orchestrator_lab.frames import JOURNAL, MANIFEST, find_runs
-from orchestrator_lab.journal.event import Event
+from orchestrator_lab.journal.event import Event, members
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.runtime import is_locked, list_clusters, runtime_dir
 from orchestrator_lab.schema import SCHEMA_VERSION
@@ -112,7 +112,7 @@ def prepare(where: str | os.PathLike[str], environ: Mapping[str, str]) -> Resuma
             f"run {run_dir.name} was ended in order ({ended.attributes.get('status')}) and does not go on; start a new "
             f"one with what it started with: orchestrator-lab start {run_dir / 'config.yaml'}"
         )
-    config = _config(run_dir, _members(events), environ)
+    config = _config(run_dir, members(events), environ)
     return Resumable(run_dir, config, events[-1].seq)
 
 
@@ -227,17 +227,7 @@ def _recorded_now(run_dir: Path) -> bool:
     return False
 
 
-def _members(events: list[Event]) -> list[str]:
-    members: dict[str, None] = {}
-    for event in events:
-        if event.event == "agent.added" and event.agent:
-            members[event.agent] = None
-        elif event.event == "agent.removed" and event.agent:
-            members.pop(event.agent, None)
-    return list(members)
-
-
-def _config(run_dir: Path, members: list[str], environ: Mapping[str, str]) -> ClusterConfig:
+def _config(run_dir: Path, belonging: list[str], environ: Mapping[str, str]) -> ClusterConfig:
     """Return what the run was started with, with the agents that belong to it now."""
     import yaml
 
@@ -250,7 +240,7 @@ def _config(run_dir: Path, members: list[str], environ: Mapping[str, str]) -> Cl
         raise ConfigError(f"{place} cannot be read ({error}): without it the run cannot go on") from error
     listed = {str(agent["name"]): agent for agent in data["agents"]}
     # A run that ended in its very start has not journalled its agents.
-    names = members or list(listed)
+    names = belonging or list(listed)
     agents = [listed.get(name) or _object(run_dir / "sessions" / f"{name}.json").get("config") for name in names]
     data["agents"] = [_unmasked(agent, data["cluster"], environ) for agent in agents if agent]
     if not data["agents"]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-__all__ = ["Event"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Event", "members"]
 
 _encode: Final = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
@@ -152,3 +155,31 @@ class Event:
         if not isinstance(envelope, dict):
             raise TypeError(f"a journal line is a JSON object, not a {type(envelope).__name__}")
         return cls.from_dict(envelope)
+
+
+def members(events: Iterable[Event]) -> list[str]:
+    """Return the agents that belong to a cluster after these events.
+
+    Parameters
+    ----------
+    events : iterable of Event
+        In their order; all but those of agents that join and leave are passed over.
+
+    Returns
+    -------
+    list of str
+        Names, in the order in which they joined.
+
+    Examples
+    --------
+    >>> added, removed = (Event(n, f"agent.{what}", "", 0.0, "ada") for n, what in enumerate(("added", "removed")))
+    >>> members([added]), members([added, removed])
+    (['ada'], [])
+    """
+    found: dict[str, None] = {}
+    for event in events:
+        if event.event == "agent.added" and event.agent:
+            found[event.agent] = None
+        elif event.event == "agent.removed" and event.agent:
+            found.pop(event.agent, None)
+    return list(found)

@@ -21,6 +21,7 @@ from orchestrator_lab.agents import adapter_for
 from orchestrator_lab.agents.base import clean_environment
 from orchestrator_lab.config import Agent
 from orchestrator_lab.errors import ConfigError, ProgramNotFound, TmuxError
+from orchestrator_lab.journal.event import members
 from orchestrator_lab.supervisor.archive import NOWHERE
 from orchestrator_lab.supervisor.journalled import read_journal
 from orchestrator_lab.supervisor.launching import kept_session
@@ -79,10 +80,10 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     panes = {} if lost else await _panes(supervisor)
     _close_what_ended(supervisor, turns)
     incident, losses = _incident(supervisor, events, known.last_at)
-    new = [name for name in _members(events) if not _has(events, name, "agent.started")]
+    new = [name for name in members(events) if not _has(events, name, "agent.started")]
     unfinished: list[AgentRunner] = []
     exits: list[tuple[AgentRunner, PaneInfo]] = []
-    for name in _members(events):
+    for name in members(events):
         pane = panes.get(name)
         runner = _adopt(supervisor, name, pane, events)
         # A run that is resumed had its first start long ago.
@@ -183,13 +184,13 @@ def _incident(supervisor: Supervisor, events: list[Event], last_at: str | None) 
     if incident is not None and (incident.given_up or (incident.open and incident.pid == pid)):
         return incident, losses
     names = list(incident.agents) if incident is not None and incident.open else []
-    names += [name for name in _members(events) if _has(events, name, "agent.started") and _wanted(events, name)]
+    names += [name for name in members(events) if _has(events, name, "agent.started") and _wanted(events, name)]
     names = list(dict.fromkeys(names))
     if not supervisor.resumed:
         supervisor.rebuild.announce(pid, names=names)
         return Incident("tmux.lost", pid, time.time(), tuple(names), True, False, len(events)), [*losses, time.time()]
     if _was_stopped(events):
-        names = _members(events)  # whoever resumes a run that was stopped wants its agents
+        names = members(events)  # whoever resumes a run that was stopped wants its agents
     last = time.time() if last_at is None else datetime.fromisoformat(last_at).timestamp()
     supervisor.journal.append(
         "run.resumed",
@@ -339,16 +340,6 @@ def _close_what_ended(supervisor: Supervisor, turns: dict[str, Turn]) -> None:
                 source=turn.source,
                 message_ids=[message.message_id],
             )
-
-
-def _members(events: list[Event]) -> list[str]:
-    members: dict[str, None] = {}
-    for event in events:
-        if event.event == "agent.added" and event.agent:
-            members[event.agent] = None
-        elif event.event == "agent.removed" and event.agent:
-            members.pop(event.agent, None)
-    return list(members)
 
 
 def _was_stopped(events: list[Event]) -> bool:

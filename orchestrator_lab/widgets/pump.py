@@ -213,7 +213,7 @@ class Pump:
             case "keys":
                 agent, keys = str(message.get("agent")), message.get("data")
                 if isinstance(keys, str) and keys and self._mine(agent):
-                    self._client.post(f"/agents/{agent}/keys", {"keys": keys}, timeout_s=10.0)
+                    self._client.post_once(f"/agents/{agent}/keys", {"keys": keys})
 
     def _mine(self, agent: str) -> bool:
         return any(agent == one["name"] for one in self.agents)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 #: Milliseconds for what a page, a kernel and a cluster do together on a loaded machine.
-PATIENCE_MS = 60_000
+PATIENCE_MS = 30_000
 
 
 def chromium_path() -> str:
@@ -183,13 +183,24 @@ class NotebookPage:
         self.page, self.jupyter, self.name = page, jupyter, name
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.path = "lab/tree" if app == "lab" else "notebooks"
+        # A workspace of its own: else the tabs of earlier pages come back.
+        self.path = f"lab/workspaces/{secrets.token_hex(4)}/tree" if app == "lab" else "notebooks"
         self.open()
+
+    def evaluate(self, script: str, argument: Any = None) -> Any:
+        """Evaluate a function in the page; one that waits for what never comes fails."""
+        return self.page.evaluate(
+            f"""argument => Promise.race([({script})(argument),
+            new Promise((_, fail) => setTimeout(() => fail(new Error('not within a minute')), {PATIENCE_MS}))])""",
+            argument,
+        )
 
     def open(self) -> None:
         self.page.goto(f"{self.jupyter.url}/{self.path}/{self.name}?token={self.jupyter.token}")
-        self.page.wait_for_function("() => window.jupyterapp && window.jupyterapp.shell.currentWidget?.context")
-        self.page.evaluate(
+        self.page.wait_for_function(
+            "name => window.jupyterapp?.shell.currentWidget?.context?.path === name", arg=self.name
+        )
+        self.evaluate(
             """async () => {
                 await window.jupyterapp.restored;
                 const panel = window.jupyterapp.shell.currentWidget;
@@ -200,12 +211,12 @@ class NotebookPage:
 
     def command(self, name: str, **arguments: Any) -> None:
         """Run a command of the page's, and wait for its end."""
-        self.page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments])
+        self.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments])
 
     def run(self, *, wait: bool = True) -> None:
         """Run all cells."""
         script = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-        self.page.evaluate(script if wait else f"() => {{ ({script})(); }}")
+        self.evaluate(script if wait else f"() => {{ ({script})(); }}")
 
     def run_cell(self, number: int, *, wait: bool = True) -> None:
         """Run one cell, by its number from 0."""
@@ -214,13 +225,13 @@ class NotebookPage:
             notebook.activeCellIndex = number;
             await window.jupyterapp.commands.execute('notebook:run-cell');
         }"""
-        self.page.evaluate(script if wait else f"number => {{ ({script})(number); }}", number)
+        self.evaluate(script if wait else f"number => {{ ({script})(number); }}", number)
 
     def save(self) -> None:
-        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
+        self.evaluate("() => window.jupyterapp.shell.currentWidget.context.save()")
 
     def restart_kernel(self) -> None:
-        self.page.evaluate(
+        self.evaluate(
             """async () => {
                 const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
                 await kernel.restart();
@@ -307,5 +318,8 @@ def open_notebook(page: Page, jupyter: JupyterServer) -> Iterator[Any]:
         return opened[-1]
 
     yield open_
+    pictures = os.environ.get("OLAB_TEST_PICTURES")
+    for number, one in enumerate(opened if pictures else []):
+        one.page.screenshot(path=f"{pictures}/{Path(one.name).stem}-{number}.png")
     jupyter.end_kernels()
     assert [error for one in opened for error in one.errors] == []

@@ -34,7 +34,8 @@ while data := os.read(0, 65536):
         line, _, held = held.partition(b'\\r')
         word, _, rest = line.partition(b' ')
         if word == b'flood':
-            piece = b''.join(b'\\x1b[%d;%dH\\x1b[3%dm*\\x1b[?25l\\x1b]0;%d\\x07' % (n % 40, n % 100, n % 8, n) for n in range(40000))
+            one = b'\\x1b[%d;%dH\\x1b[3%dm*\\x1b[?25l\\x1b]0;%d\\x07'
+            piece = b''.join(one % (n % 40, n % 100, n % 8, n) for n in range(40000))
             for _ in range(int(rest) // len(piece)):
                 out.write(piece)
         elif word == b'raw':
@@ -141,6 +142,7 @@ def test_typing_needs_a_click_and_is_journalled(cluster: Cluster, open_notebook:
     page, pane = notebook.page, notebook.pane("two")
     before = len(cluster.events())
     pane.locator(".olab-frame").click()
+    page.wait_for_timeout(200)
     page.keyboard.type("not for the agent")
     page.wait_for_timeout(300)
     assert not [event for event in cluster.events()[before:] if event.event == "agent.keys"]
@@ -306,13 +308,13 @@ def test_reload_kernel_restart_and_several_views(
 def test_saved_notebooks_show_stills(
     open_notebook: Any, context: BrowserContext, jupyter: Any, script_config: Callable[..., dict[str, Any]]
 ) -> None:
-    config = script_config("ada", name="saved", script=[{"reply": "\x1b[31mred words\x1b[0m of {agent}"}])
+    config = script_config("ada", name="saved", script=[{"reply": "red words of {agent}"}])
     notebook = open_notebook(
         "saved.ipynb",
         f"import json; from orchestrator_lab import Cluster\ncluster = Cluster.start(json.loads({str(_json(config))!r}))",
         "cluster",
-        "await cluster['ada'].send('hello', source='human'); None",
-        "await cluster.ashutdown()",
+        "await cluster['ada'].send('hello'); None",
+        "await cluster.ashutdown(); None",
     )
     notebook.run()
     page = notebook.page
@@ -373,7 +375,7 @@ def test_thirty_agents_stay_readable_and_cost_nothing_out_of_sight(
         assert page.locator(".olab-pane:visible").count() == 1
         page.keyboard.press("Escape")
         page.wait_for_function("() => !document.querySelector('.olab-maximised')")
-        if place := os.environ.get("ORCHESTRATOR_LAB_TEST_PICTURES"):
+        if place := os.environ.get("OLAB_TEST_PICTURES"):
             notebook.view.scroll_into_view_if_needed()
             page.screenshot(path=f"{place}/thirty.png")
 

@@ -76,6 +76,12 @@ export class Pane {
     this.element.addEventListener("keydown", (event) => {
       if (event.target === this.element && event.key === "Enter") host.maximise(name);
     });
+    // Who types into a pane that is not taken over must not meet the notebook's one-letter commands instead.
+    for (const type of ["mousedown", "click"]) {
+      this.frame.addEventListener(type, () => {
+        if (!this.taken) this.element.focus({ preventScroll: true });
+      });
+    }
     this.tell(facts);
   }
 

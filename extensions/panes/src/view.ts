@@ -38,6 +38,12 @@ class ClusterView implements View, PaneHost {
   private readonly stop: () => void;
   private readonly ticking: number;
   private readonly onVisible = (): void => this.tellSight();
+  private readonly onPoint = (event: Event): void => {
+    this.pointed = event.target instanceof Element && this.grid.contains(event.target);
+  };
+  private readonly onKey = (event: KeyboardEvent): void => this.keepFromNotebook(event);
+  /** Whether the last click was into a pane. */
+  private pointed = false;
   private shade: Shade;
   private gap: string | null = null;
   private trouble: string | null = null;
@@ -90,6 +96,8 @@ class ClusterView implements View, PaneHost {
       this.themes.observe(element, { attributes: true, attributeFilter: ["data-jp-theme-light", "class", "style"] });
     }
     document.addEventListener("visibilitychange", this.onVisible);
+    window.addEventListener("pointerdown", this.onPoint, true);
+    window.addEventListener("keydown", this.onKey, true);
     this.ticking = window.setInterval(() => {
       if (!document.hidden) for (const name of this.seen) this.panes.get(name)?.clock();
     }, 1000);
@@ -117,6 +125,8 @@ class ClusterView implements View, PaneHost {
     window.clearTimeout(this.calm);
     window.clearTimeout(this.deafTimer);
     document.removeEventListener("visibilitychange", this.onVisible);
+    window.removeEventListener("pointerdown", this.onPoint, true);
+    window.removeEventListener("keydown", this.onKey, true);
     this.sight.disconnect();
     this.sizes.disconnect();
     this.themes.disconnect();
@@ -287,6 +297,19 @@ class ClusterView implements View, PaneHost {
     this.root.classList.remove("olab-typing");
     pane?.setTaken(false);
     pane?.element.focus({ preventScroll: true });
+  }
+
+  /**
+   * Whoever clicks into a pane and types means the pane. A notebook takes the focus to its cell with each click, and
+   * would take letters for commands: "d d" deletes the cell.
+   */
+  private keepFromNotebook(event: KeyboardEvent): void {
+    if (!this.pointed || event.ctrlKey || event.metaKey || event.altKey) return;
+    const active = document.activeElement;
+    const around = !active || active.contains(this.root) || active.matches(".olab-pane");
+    if (!around || (event.key.length !== 1 && event.key !== "Backspace" && event.key !== "Delete")) return;
+    event.stopImmediatePropagation();
+    event.preventDefault();
   }
 
   // arrangement -------------------------------------------------------------------------------
