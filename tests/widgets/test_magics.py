@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -175,4 +174,4 @@ def test_shutdown_and_unload(kernel: Any, cluster: Cluster) -> None:  # noqa: AR
     )
     assert kernel.run("%unload_ext orchestrator_lab") == []
     assert "not found" in error(kernel.run("%cluster list"))
-    assert not os.listdir(os.environ["ORCHESTRATOR_RUNTIME_DIR"])  # noqa: PTH208 - names are enough
+    assert Cluster.list() == []
