@@ -359,7 +359,10 @@ def wake(name: str) -> None:
     """Start keeper and supervisor again when both are gone but the agents live."""
     folder = find(name)
     if not is_locked(folder):
-        _spawn_keeper(folder)
+        try:
+            _spawn_keeper(folder)
+        except FileNotFoundError:
+            find(name)  # it has ended meanwhile, with its folder, which nobody may make again
 
 
 @contextlib.contextmanager
@@ -456,7 +459,8 @@ def clear(folder: Path) -> None:
 
 
 def _spawn_keeper(folder: Path) -> subprocess.Popen[bytes]:
-    private_dir(folder / "logs")
+    with contextlib.suppress(FileExistsError):
+        (folder / "logs").mkdir(mode=0o700)
     log_file = os.open(folder / "logs" / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     with os.fdopen(log_file, "ab") as log:
         keeper = subprocess.Popen(

@@ -256,3 +256,17 @@ def test_helper_and_keeper_are_started_by_this_python(folder: Path) -> None:
     handoff = runtime.handoff_argv(folder, "boss")
     assert handoff[0] == runtime.keeper_argv(folder)[0] == sys.executable
     assert Path(handoff[3]).is_file()
+
+
+def test_nobody_makes_the_folder_of_an_ended_cluster_again(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that saw the cluster an instant ago finds neither its lock nor, then, its folder."""
+    from orchestrator_lab import client
+    from orchestrator_lab.errors import ClusterNotFound
+
+    gone = runtime / "gone"
+    answers = iter([gone])
+    found = client.find
+    monkeypatch.setattr(client, "find", lambda name: next(answers, None) or found(name))
+    with pytest.raises(ClusterNotFound, match="no cluster 'gone' is running here"):
+        client.wake("gone")
+    assert not gone.exists()
