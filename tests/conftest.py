@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _ROOT = pytest.StashKey[Path]()
-_KEPT = {"ORCHESTRATOR_LAB_TEST_CLAUDE", "ORCHESTRATOR_LAB_TEST_CODEX"}
+_KEPT = {"ORCHESTRATOR_LAB_TEST_CHROMIUM", "ORCHESTRATOR_LAB_TEST_CLAUDE", "ORCHESTRATOR_LAB_TEST_CODEX"}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -228,6 +228,8 @@ class ClusterView(Saved, anywidget.AnyWidget):
             # The controls below follow the cluster by themselves.
             self._whole.children[1].close()
         super().close()
+        # ipywidgets takes this away from what is closed; a still can be shown all the same.
+        self.__dict__.pop("_repr_mimebundle_", None)
 
 
 def painted(ansi: str) -> bytes:

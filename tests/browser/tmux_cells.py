@@ -66,7 +66,7 @@ def run(cluster: Cluster, *argv: str) -> str:
 
 
 def tmux_cells(cluster: Cluster, agent: str) -> list[list[tuple[Any, ...]]]:
-    """Return each cell: character, width, foreground, background, bold, dim, italic, underline, inverse, struck, blink."""
+    """Return each cell: character, width, colours, bold, dim, italic, underline, inverse, struck, blink."""
     pane = cluster[agent].facts["pane_id"]
     cols = int(run(cluster, "display-message", "-p", "-t", pane, "#{pane_width}"))
     pen, drawing, blank = Pen(), False, Pen().cell(" ", 1)

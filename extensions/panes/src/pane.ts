@@ -36,6 +36,7 @@ export class Pane {
   private waiting = 0;
   private writing = false;
   private behind = false;
+  private seen = false;
   private frameRequest = 0;
   private typed = "";
   private columns = 80;
@@ -179,7 +180,14 @@ export class Pane {
     this.schedule();
   }
 
+  /** Tells that the pane is in sight, or no longer; before it first is, it has no terminal. */
+  setSeen(on: boolean): void {
+    this.seen = on;
+    this.schedule();
+  }
+
   private schedule(): void {
+    if (!this.seen && !this.terminal) return;
     if (this.writing || this.frameRequest || this.queue.length === 0) return;
     this.frameRequest = requestAnimationFrame(() => {
       this.frameRequest = 0;

@@ -84,6 +84,7 @@ class ClusterView implements View, PaneHost {
         const name = (entry.target as HTMLElement).dataset.agent ?? "";
         if (entry.isIntersecting) this.seen.add(name);
         else this.seen.delete(name);
+        this.panes.get(name)?.setSeen(entry.isIntersecting);
       }
       // Made outside of the page, it could not know the page's shade.
       this.setShade();

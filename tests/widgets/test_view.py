@@ -1,0 +1,158 @@
+"""The view's half in the kernel: what it sends, when it is silent, what it leaves behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator_lab import Cluster
+from orchestrator_lab.errors import AgentNotFound, EnvironmentProblem
+from orchestrator_lab.messagenews import message_news
+from orchestrator_lab.widgets import view as view_module
+from orchestrator_lab.widgets.pump import Pump
+from orchestrator_lab.widgets.view import ClusterView, painted, part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def cluster(module_runtime: Path, script_config: Callable[..., dict[str, Any]]) -> Iterator[Cluster]:  # noqa: ARG001
+    with Cluster.start(script_config("ada", "bob", name="viewed", lifetime="owner")) as started:
+        yield started
+
+
+class Browser:
+    """Takes what a pump sends, and says what a view would."""
+
+    def __init__(self, cluster: Cluster, **options: Any) -> None:
+        self.sent: list[tuple[dict[str, Any], list[bytes]]] = []
+        self._news = threading.Condition()
+        self.number = 0
+        self.pump = Pump(cluster.name, cluster.client, self._take, **options)
+
+    def _take(self, message: dict[str, Any], buffers: list[bytes]) -> None:
+        with self._news:
+            self.sent.append((message, buffers))
+            self._news.notify_all()
+
+    def says(self, type_: str, view: str = "v1", **more: Any) -> int:
+        self.number += 1
+        self.pump.ask({"type": type_, "view": view, "n": self.number, **more})
+        return self.number
+
+    def until(self, condition: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            return next((message for message, _ in self.sent if condition(message)), None)
+
+        with self._news:
+            got = self._news.wait_for(found, 20)
+            assert got, self.sent
+            return got
+
+
+@pytest.fixture
+def browser(cluster: Cluster) -> Iterator[Browser]:
+    made = Browser(cluster)
+    yield made
+    made.pump.close()
+
+
+def test_nothing_is_sent_before_a_view_says_hello(cluster: Cluster, browser: Browser) -> None:
+    cluster["ada"].ask("unseen", timeout=30)
+    time.sleep(0.3)
+    assert browser.sent == []
+    browser.says("hello")
+    first = browser.until(lambda message: message["type"] == "tick")
+    assert [agent["name"] for agent in first["agents"]] == ["ada", "bob"]
+    assert first["agents"][0]["turns"] >= 1
+    assert "pid" not in first["agents"][0]
+    assert any(one["content"] == "unseen" and one["status"] == "answered" for one in first["messages"])
+    browser.until(lambda message: message["type"] == "ack" and message["n"] == 1)
+
+
+def test_one_message_a_tick_with_a_buffer_for_each_pane(cluster: Cluster, browser: Browser) -> None:
+    browser.says("hello")
+    browser.says("watch", agents=["ada", "bob"])
+    browser.until(lambda message: {"bob"} <= {pane["agent"] for pane in message.get("panes", ())})
+    for message, buffers in browser.sent:
+        assert len(message.get("panes", ())) == len(buffers)
+    cluster["bob"].ask("to bob", timeout=30)
+    news = browser.until(lambda message: any(one.get("content") == "to bob" for one in message.get("messages", ())))
+    assert news["type"] == "tick"
+    time.sleep(0.8)
+    before = len(browser.sent)
+    time.sleep(1.0)
+    assert len(browser.sent) == before
+
+
+def test_a_second_view_of_a_watched_pane_gets_its_picture(browser: Browser) -> None:
+    browser.says("hello")
+    browser.says("watch", agents=["ada"])
+    browser.until(lambda message: any(pane["repaint"] for pane in message.get("panes", ())))
+    browser.sent.clear()
+    browser.says("hello", view="v2")
+    browser.says("watch", view="v2", agents=["ada"])
+    browser.until(lambda message: any(pane["repaint"] for pane in message.get("panes", ())))
+
+
+def test_what_cannot_be_done_is_said(browser: Browser) -> None:
+    browser.says("hello")
+    number = browser.says("keys", agent="ada", data="x" * 70_000)
+    trouble = browser.until(lambda message: message["type"] == "error")
+    assert "70000 bytes are too many" in trouble["message"]
+    browser.until(lambda message: message.get("n") == number)
+    for nonsense in (None, 5, {"type": "keys", "agent": "zoe", "data": "x"}, {"type": "watch", "agents": 7}, {}):
+        browser.pump.ask(nonsense)
+    number = browser.says("ping")
+    browser.until(lambda message: message.get("n") == number)
+
+
+def test_the_widget_and_its_still(cluster: Cluster) -> None:
+    shown = cluster.view(controls=False)
+    try:
+        assert repr(shown) == "ClusterView(agents=2)"
+        data = shown._repr_mimebundle_()
+        assert data["text/plain"] == "ClusterView(agents=2)"
+        assert "Write a message" in data["text/html"]
+        assert "<script" not in data["text/html"]
+        assert "application/vnd.jupyter.widget-view+json" in data
+        assert set(shown.snapshot["screens"]) == {"ada", "bob"}
+        assert shown.snapshot["screens"]["ada"]["data"].startswith(b"\x1bc")
+    finally:
+        shown.freeze()
+    assert "application/vnd.jupyter.widget-view+json" not in shown._repr_mimebundle_()
+    with pytest.raises(AgentNotFound):
+        ClusterView(cluster, agents=["zoe"])
+
+
+def test_stills_only_where_that_is_asked_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCHESTRATOR_LAB_WIDGETS", "static")
+    assert set(cluster.view()._repr_mimebundle_()) == {"text/plain", "text/html"}
+
+
+def test_a_part_that_was_not_built_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "missing.txt").write_text("there is no Node\n")
+    monkeypatch.setattr(view_module, "files", lambda _: tmp_path)
+    with pytest.raises(EnvironmentProblem, match=r"no live views .there is no Node"):
+        part("panes.js")
+
+
+def test_news_of_messages() -> None:
+    assert message_news({"event": "agent.state", "message_id": None}) is None
+    assert message_news({"event": "message.submitted", "message_id": "m"}) is None
+    failed = {"event": "message.failed", "message_id": "m", "attributes": {"error_message": "gone"}}
+    assert message_news(failed) == {"message_id": "m", "status": "failed", "error_message": "gone"}
+    queued = {"event": "message.queued", "message_id": "m", "at": "t", "attributes": {"content": "x" * 9000}}
+    news = message_news(queued)
+    assert news is not None
+    assert news["content"].endswith("[5000 more characters]")
+
+
+def test_a_still_is_bounded() -> None:
+    assert len(painted("\n".join(["x" * 1000] * 200))) <= 1 << 16
