@@ -89,10 +89,10 @@ class JupyterServer:
             time.sleep(0.05)
 
     def api(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310 - our own server
             self.url + path, method=method, headers={"Authorization": f"token {self.token}"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             raw = answer.read()
         return json.loads(raw) if raw else None
 
@@ -284,7 +284,8 @@ _CELLS = f"""agent => {{
     const terminal = {_VIEW}[0]?.orchestratorLab.terminal(agent);
     if (!terminal) return null;
     const buffer = terminal.buffer.active;
-    const colour = (isDefault, isRGB, number) => isDefault ? null : isRGB ? '#' + number.toString(16).padStart(6, '0') : number;
+    const colour = (isDefault, isRGB, number) =>
+        isDefault ? null : isRGB ? '#' + number.toString(16).padStart(6, '0') : number;
     return Array.from({{length: terminal.rows}}, (_, y) => {{
         const line = buffer.getLine(buffer.baseY + y);
         return Array.from({{length: terminal.cols}}, (_, x) => {{

@@ -1,8 +1,9 @@
-"""The live view in JupyterLab and Notebook 7: it shows what tmux shows, types when it may, and survives what happens."""
+"""The live view in JupyterLab and Notebook 7: it shows what tmux shows, types when it may, survives what happens."""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sys
 import time
@@ -216,7 +217,8 @@ def test_hostile_output_is_shown_and_does_nothing(cluster: Cluster, open_noteboo
     box = notebook.pane("one").locator(".xterm-screen").bounding_box()
     cell = page.evaluate(
         """() => { const t = document.querySelector('.olab-view').orchestratorLab.terminal('one');
-        const s = t.element.querySelector('.xterm-screen'); return [s.clientWidth / t.cols, s.clientHeight / t.rows]; }"""
+        const s = t.element.querySelector('.xterm-screen');
+        return [s.clientWidth / t.cols, s.clientHeight / t.rows]; }"""
     )
     for text, leads in (("evil link", False), ("good link", True)):
         line = next(y for y, shown in enumerate(notebook.shows("one").split("\n")) if text in shown)
@@ -233,6 +235,7 @@ def test_hostile_output_is_shown_and_does_nothing(cluster: Cluster, open_noteboo
     assert page.title().split(" ")[0] == title.split(" ")[0]
 
 
+@pytest.mark.slow
 def test_a_hundred_megabytes_leave_page_and_kernel_responsive(cluster: Cluster, open_notebook: Any) -> None:
     reset(cluster, "one")
     notebook = open_notebook("flood.ipynb", *SHOW, "1 + 1")
@@ -311,7 +314,8 @@ def test_saved_notebooks_show_stills(
     config = script_config("ada", name="saved", script=[{"reply": "red words of {agent}"}])
     notebook = open_notebook(
         "saved.ipynb",
-        f"import json; from orchestrator_lab import Cluster\ncluster = Cluster.start(json.loads({str(_json(config))!r}))",
+        "import json; from orchestrator_lab import Cluster\n"
+        f"cluster = Cluster.start(json.loads({json.dumps(config)!r}))",
         "cluster",
         "await cluster['ada'].send('hello'); None",
         "await cluster.ashutdown(); None",
@@ -334,12 +338,6 @@ def test_saved_notebooks_show_stills(
     shown = foreign.page.locator(".jp-OutputArea pre", has_text="words of someone").first
     shown.wait_for()
     assert "model not found" not in foreign.page.locator("body").inner_text()
-
-
-def _json(config: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(config)
 
 
 def test_thirty_agents_stay_readable_and_cost_nothing_out_of_sight(

@@ -16,7 +16,13 @@ interface Model {
 
 function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const transport: Transport = {
-    send: (message) => model.send(message),
+    send(message) {
+      try {
+        model.send(message);
+      } catch {
+        // The kernel is gone; what is shown stays, and nobody can be told.
+      }
+    },
     onMessage(handler) {
       const call = (message: object, buffers: DataView[]): void => handler(message, buffers);
       model.on("msg:custom", call);
