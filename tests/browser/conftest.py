@@ -89,10 +89,10 @@ class JupyterServer:
             time.sleep(0.05)
 
     def api(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(  # noqa: S310 - our own server
+        request = urllib.request.Request(
             self.url + path, method=method, headers={"Authorization": f"token {self.token}"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:
             raw = answer.read()
         return json.loads(raw) if raw else None
 
