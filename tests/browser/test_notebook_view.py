@@ -264,7 +264,7 @@ def test_a_hundred_megabytes_leave_page_and_kernel_responsive(cluster: Cluster, 
     assert heap < 400e6
 
 
-def test_reload_kernel_restart_and_several_views(cluster: Cluster, open_notebook: Any, context: BrowserContext) -> None:
+def test_reload_kernel_restart_and_several_views(cluster: Cluster, open_notebook: Any) -> None:
     reset(cluster, "one")
     notebook = open_notebook("lives.ipynb", *SHOW, "cluster.view(agents=['one'], controls=False, theme='dark')")
     notebook.run()
