@@ -103,6 +103,9 @@ class ClusterView(Saved, anywidget.AnyWidget):
     snapshot = traitlets.Dict(allow_none=True).tag(sync=True)
 
     _alive: ClassVar[weakref.WeakSet[ClusterView]] = weakref.WeakSet()
+    # Also of one whose making failed: ipywidgets closes it all the same.
+    _pump: Pump | None = None
+    _count = 0
 
     def __init__(
         self,
@@ -119,7 +122,6 @@ class ClusterView(Saved, anywidget.AnyWidget):
         self._screens: Screens | None = None
         self._count = len(self._only) if self._only is not None else len(cluster)
         self._frozen = threading.Event()
-        self._pump: Pump | None = None
         if static_only():
             super().__init__()
             self._look()
