@@ -103,6 +103,11 @@ class ClusterView(Saved, anywidget.AnyWidget):
     snapshot = traitlets.Dict(allow_none=True).tag(sync=True)
 
     _alive: ClassVar[weakref.WeakSet[ClusterView]] = weakref.WeakSet()
+    # Also of one whose making failed: ipywidgets closes it all the same.
+    _pump: Pump | None = None
+    _whole: ipywidgets.VBox | None = None
+    _screens: Screens | None = None
+    _count = 0
 
     def __init__(
         self,
@@ -115,11 +120,8 @@ class ClusterView(Saved, anywidget.AnyWidget):
         self._cluster = cluster
         self._only = None if agents is None else frozenset(cluster[name].name for name in agents)
         self._controls = controls
-        self._whole: ipywidgets.VBox | None = None
-        self._screens: Screens | None = None
         self._count = len(self._only) if self._only is not None else len(cluster)
         self._frozen = threading.Event()
-        self._pump: Pump | None = None
         if static_only():
             super().__init__()
             self._look()
