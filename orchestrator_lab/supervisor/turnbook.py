@@ -55,6 +55,9 @@ class TurnBook:
 
     def __init__(self, runner: AgentRunner) -> None:
         self._runner = runner
+        #: One look at the record at a time: two that find a prompt given back would clear the line twice, and a second
+        #: Ctrl-C in an empty line ends Claude Code.
+        self._reconciling = asyncio.Lock()
 
     def ended_in_turn(self) -> None:
         """End a turn that its program's end has cut off."""
@@ -363,6 +366,12 @@ class TurnBook:
         """Settle the current turn from the program's own record; True when that ended it."""
         turn = self._runner.turn
         if turn is None or self._runner.transcript is None or turn.prompt is None:
+            return False
+        async with self._reconciling:
+            return turn is not self._runner.turn or await self._reconcile(turn)
+
+    async def _reconcile(self, turn: Turn) -> bool:
+        if self._runner.transcript is None or turn.prompt is None:
             return False
         found = await asyncio.to_thread(
             self._runner.adapter.transcript,
