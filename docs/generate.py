@@ -45,7 +45,8 @@ Unknown is NA and never an estimate. Instants end in `_at` and are UTC; duration
 that never jumps; `run_id` is in every table, and `seq` orders the rows of a run. *OTel* is the attribute of the
 OpenTelemetry GenAI conventions with the same meaning; it is no column.
 
-Not filled yet: `cost_usd` is NA everywhere, `mode` is always `live`, `alerts` and `processes` have no rows.
+`cost_usd` comes from the [prices](configuration.md#prices) that you set, and is NA without one. Not filled yet:
+`mode` is always `live`, `alerts` and `processes` have no rows.
 
 Tables: {contents}. [Events](#events-of-the-journal).
 """
@@ -115,6 +116,9 @@ def _kind(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     kind = schema.get("type", "any")
     if kind == "array":
         return f"list of {_kind(schema.get('items', {}), definitions)}"
+    inner = schema.get("additionalProperties")
+    if kind == "object" and isinstance(inner, dict) and inner.get("$ref"):
+        return f"mapping of text to {_kind(inner, definitions)}"
     low, high = schema.get("minimum"), schema.get("maximum")
     words = {"string": "text", "boolean": "true, false", "object": "mapping", "any": "any"}
     text = words.get(kind, kind)
@@ -133,6 +137,7 @@ _NAMED = {
     "DialogPolicy": "[dialogs](#dialogs)",
     "Limits": "[limits](#limits)",
     "AlertsConfig": "[alerts](#alerts)",
+    "ModelPrice": "[price](#prices)",
     "Thresholds": "[three figures](#alerts)",
     "TopologyEdge": "[edge](#topology)",
     "Agent": "[agent](#keys-of-every-agent)",
@@ -197,6 +202,7 @@ def configuration_parts() -> dict[str, str]:
         ("hang", definitions["HangPolicy"]),
         ("dialogs", definitions["DialogPolicy"]["anyOf"][1]),
         ("limits", definitions["Limits"]),
+        ("prices", definitions["ModelPrice"]),
         ("alerts", definitions["AlertsConfig"]),
     ):
         parts[name] = _keys(name, definition, definitions, list(definition["properties"]))

@@ -301,6 +301,8 @@ class RunTables:
         for name in ("input_tokens", "output_tokens"):
             known = [tokens for tokens in turns[name] if tokens is not None]
             row[name] = sum(known) if known else None
+        costs = [cost for cost in turns["cost_usd"] if cost is not None]
+        row["cost_usd"] = round(sum(costs), 12) if costs else None
         return row
 
 

@@ -117,7 +117,13 @@ def _one_of(name: str, categories: tuple[str, ...], meaning: str) -> Column:
 
 _RUN_ID = _text("run_id", "The run that the row belongs to.")
 _SEQ = _count("seq", "Sequence number of the event that opened the row; orders a run's rows.")
-_COST = Column("cost_usd", "float64", "USD", "Cost by the price table in use; NA without a price.")
+_COST = Column(
+    "cost_usd",
+    "float64",
+    "USD",
+    "Sum over the turns whose cost is known, by the prices of the configuration: the least that was spent, since turns "
+    "without a known cost are left out; NA when no turn has one.",
+)
 _ERROR = (
     _text("error_type", "Class of the error; NA when there was none.", otel="error.type"),
     _text("error_message", "One sentence about the error."),
@@ -279,7 +285,12 @@ TABLES: dict[str, tuple[Column, ...]] = {
             "gen_ai.usage.cache_creation.input_tokens",
         ),
         _one_of("tokens_source", ("reported",), "Where the tokens come from; never estimated."),
-        _COST,
+        Column(
+            "cost_usd",
+            "float64",
+            "USD",
+            "Cost by the prices of the configuration; NA unless each class of its tokens has a price.",
+        ),
         _count("tool_call_count", "Tool calls of the turn."),
         _seconds("cast_offset_s", "Start of the turn in the agent's recording."),
     ),
@@ -470,8 +481,9 @@ EVENTS: dict[str, EventType] = {
         EventType("turn.ended", "The turn ended.", ("reply", "end_reason")),
         EventType(
             "turn.usage",
-            "Tokens of a turn (input includes cached tokens); the last one of a turn counts.",
-            (*_USAGE, "final"),
+            "Tokens of a turn (input includes cached tokens), with their cost where it is known; the last one of a "
+            "turn counts.",
+            (*_USAGE, "final", "cost_usd"),
         ),
         EventType("tool.started", "A tool was called.", ("tool_call_id", "name", "input")),
         EventType(

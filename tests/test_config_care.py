@@ -94,3 +94,52 @@ def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rules() -> None:
     assert tool_rule("mcp__lab__send(to: bob (x))") == ("mcp__lab__send", "to: bob (x)")
     assert tool_rule("*").tool == "*"
+
+
+PRICES = """cluster:
+  name: duo
+  prices:
+    large-*: {input: 5, output: 25, cache_read: 0.5}
+    small.1:
+      input: %s
+      output: 4
+agents:
+  - {name: ada, kind: chat}
+"""
+
+
+def test_prices_are_kept_as_they_are_given(folder: Path) -> None:
+    (folder / "cluster.yaml").write_text(PRICES % "0")
+    found = load_config(folder)
+    price = found.prices["large-*"]
+    assert (price.input, price.output, price.cache_read, price.cache_creation) == (5, 25, 0.5, None)
+    assert ClusterConfig.from_json(found.to_json()) == found
+    shown = to_dict(found)
+    assert shown["cluster"]["prices"]["large-*"] == {"input": 5.0, "output": 25.0, "cache_read": 0.5}
+    assert load_config(shown).prices == found.prices
+    jsonschema.validate(shown, json_schema())
+    assert "prices" not in to_dict(config())["cluster"]
+
+
+@pytest.mark.parametrize("wrong", ["-1", ".inf", ".nan", "yes", "'3'", "1.0e+300"])
+def test_a_wrong_price_is_named_with_its_line(folder: Path, wrong: str) -> None:
+    (folder / "cluster.yaml").write_text(PRICES % wrong)
+    with pytest.raises(ConfigError, match=r"cluster.yaml, line 6: cluster\.prices\.small\.1\.input: "):
+        load_config(folder)
+
+
+@pytest.mark.parametrize(
+    ("prices", "said"),
+    [
+        ({"m": {"input": 1}}, "cluster.prices.m: the key 'output' is missing"),
+        ({"limits": {"input": 1, "output": 1, "cache_reads": 1}}, "did you mean 'cache_read'?"),
+        ({"m": 3}, "cluster.prices.m: a mapping of keys is expected (found 3)"),
+        ([3], "cluster.prices: a mapping of keys is expected"),
+        ({" m": {"input": 1, "output": 1}}, "cluster.prices: ' m' is no model; write its name or a pattern"),
+        ({"": {"input": 1, "output": 1}}, "'' is no model"),
+    ],
+)
+def test_wrong_prices(prices: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config({"prices": prices})
+    assert said in str(caught.value)

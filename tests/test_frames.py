@@ -310,6 +310,24 @@ def test_late_and_repeated_usage_amends_turn_and_agent() -> None:
     assert (agent["input_tokens"], agent["output_tokens"]) == (300, 8)
 
 
+def test_costs_are_the_sum_of_what_is_known(tmp_path: Path) -> None:
+    story = delivered()
+    turn = {"agent": "boss", "turn_id": "trn_2", "output_tokens": 1}
+    story(11, "turn.usage", **turn, cost_usd=0.5, final=False)
+    story(12, "turn.usage", **turn, cost_usd=0.1, final=True)
+    story(13, "turn.usage", agent="boss", turn_id="trn_3", output_tokens=1, cost_usd=0.2)
+    run = Run(write(tmp_path, story.events))
+    assert run.turns["cost_usd"].tolist()[1:] == [0.1, 0.2]
+    assert pd.isna(run.turns["cost_usd"][0])  # no price of its model: left out of the sums
+    assert run.agents["cost_usd"].tolist() == [0.3]
+    assert frames.runs_df(tmp_path)["cost_usd"].tolist() == [0.3]
+    for turn_id in ("trn_2", "trn_3"):
+        story(14, "turn.usage", agent="boss", turn_id=turn_id, output_tokens=1, final=True)
+    later = Run(write(tmp_path, story.events))
+    assert later.agents["cost_usd"].isna().all()
+    assert frames.runs_df(later.path)["cost_usd"].isna().all()
+
+
 def test_agent_added_again_is_another_row_and_restarts_are_counted() -> None:
     story = Story()
     boss = {"agent": "boss"}

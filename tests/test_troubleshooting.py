@@ -180,8 +180,8 @@ def _all_alert_rules() -> set[str]:
     with contextlib.suppress(ImportError):
         found.update(importlib.import_module("orchestrator_lab.supervisor.health").AGENT_RULES)
     if f"guard_{HOLE}" in found:
-        # Costs have no figure, and so no alert; a time to try again is no limit.
-        found.update(f"guard_{name}" for name in Limits.model_fields if name not in {"cost_usd", "retry_s"})
+        # A time to try again is no limit.
+        found.update(f"guard_{name}" for name in Limits.model_fields if name != "retry_s")
     return {one for one in found if HOLE not in one}
 
 

@@ -263,7 +263,8 @@ class TurnEnded(Evidence):
 class Usage:
     """Tokens of one turn as the program reported them.
 
-    ``input_tokens`` counts cached tokens too (OpenTelemetry's rule).
+    ``input_tokens`` counts cached tokens too (OpenTelemetry's rule). ``whole`` is False when more
+    than ``model`` answered, or when the turn may have used tokens that are not among these: it has no cost then.
     """
 
     input_tokens: int | None = None
@@ -272,10 +273,12 @@ class Usage:
     cache_creation_input_tokens: int | None = None
     model: str | None = None
     final: bool = True
+    whole: bool = True
 
     def attributes(self) -> dict[str, Any]:
         """Return what a ``turn.usage`` event holds, unknown figures left out."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        facts = dataclasses.asdict(self)
+        return {key: value for key, value in facts.items() if value is not None and key != "whole"}
 
 
 @dataclass(frozen=True, slots=True)

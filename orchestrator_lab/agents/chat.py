@@ -175,7 +175,7 @@ class ChatAdapter(ScreenReader):
                     _failure(error, payload.get("error_type")),
                     payload.get("prompt_id"),
                     None if error == "interrupted" else error,
-                    _usage(payload.get("usage"), payload.get("model")),
+                    _usage(payload.get("usage"), payload.get("model"), whole=False),
                     _limit("hook", error, payload.get("error_type"), payload.get("resets_at")),
                 )
             ]
@@ -260,7 +260,11 @@ class ChatAdapter(ScreenReader):
                         "interrupted" if interrupted else "limit" if limited else "error" if failed else "completed",
                         _word(record.get("promptId")),
                         error_message=error if failed else None,
-                        usage=_usage(message.get("usage") or record.get("usage"), message.get("model")),
+                        usage=_usage(
+                            message.get("usage") or record.get("usage"),
+                            message.get("model"),
+                            whole=not (failed or interrupted),
+                        ),
                         limited=limited,
                     )
                 )
@@ -309,7 +313,7 @@ def _model_behind(config: AgentConfig) -> str | None:
     return "script" if gateway.mode == "script" else Path(gateway.model or _LOCAL_MODEL).stem
 
 
-def _usage(usage: object, model: object) -> Usage | None:
+def _usage(usage: object, model: object, *, whole: bool = True) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     read, made = usage.get("cache_read_input_tokens"), usage.get("cache_creation_input_tokens")
@@ -320,6 +324,7 @@ def _usage(usage: object, model: object) -> Usage | None:
         _count(read),
         _count(made),
         str(model) if model else None,
+        whole=whole,
     )
 
 

@@ -59,6 +59,10 @@ class RecordedTurn:
         API message id -> its usage.
     model : str or None
         Model of the last API message.
+    models : set of str
+        All models that answered.
+    cut : set of str
+        Ids of API messages that carried no tokens at some time, which those that were cut off never do.
     joined : list of str
         Texts that were typed while it ran and that it took in.
     """
@@ -75,6 +79,8 @@ class RecordedTurn:
     error_at: float = 0.0
     usage: dict[str, dict[str, Any]] = field(default_factory=dict)
     model: str | None = None
+    models: set[str] = field(default_factory=set)
+    cut: set[str] = field(default_factory=set)
     joined: list[str] = field(default_factory=list)
 
     def total(self) -> Usage | None:
@@ -99,6 +105,7 @@ class RecordedTurn:
             cache_creation_input_tokens=made,
             model=self.model,
             final=self.ended,
+            whole=len(self.models) < 2 and self.cut <= self.usage.keys(),
         )
 
 
@@ -282,11 +289,15 @@ class TranscriptTail:
             turn.ended = True
             return
         usage, model = message.get("usage"), message.get("model")
+        api_id = str(message.get("id") or record.get("uuid"))
         # A reply that was cut off carries noughts, which stand for nothing known.
         if isinstance(usage, dict) and any(isinstance(usage.get(key), int) and usage[key] for key in _TOKENS):
-            turn.usage[str(message.get("id") or record.get("uuid"))] = usage
+            turn.usage[api_id] = usage
         if isinstance(model, str) and not model.startswith("<"):
             turn.model = model
+            turn.models.add(model)
+            if api_id not in turn.usage:
+                turn.cut.add(api_id)
         if text:
             turn.reply = text.strip()
 

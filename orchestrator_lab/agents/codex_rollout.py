@@ -109,6 +109,8 @@ class RecordedTurn:
         Its tokens so far.
     model : str or None
         The model that was asked.
+    models : set of str
+        All models that were.
     calls : dict
         Tool calls by their id.
     """
@@ -123,6 +125,7 @@ class RecordedTurn:
     limited: Limited | None = None
     usage: dict[str, Any] | None = None
     model: str | None = None
+    models: set[str] = field(default_factory=set)
     calls: dict[str, RecordedCall] = field(default_factory=dict)
 
     def total(self) -> Usage | None:
@@ -141,6 +144,7 @@ class RecordedTurn:
             cache_creation_input_tokens=count("cache_write_input_tokens"),
             model=self.model,
             final=self.ended,
+            whole=len(self.models) < 2,
         )
 
 
@@ -219,6 +223,7 @@ class RolloutTail:
             turn = self._turn(payload)
             if turn is not None and isinstance(payload.get("model"), str):
                 turn.model = payload["model"]
+                turn.models.add(turn.model)
         elif kind == "token_usage_record":
             turn = self._turn(payload)
             if turn is not None and isinstance(payload.get("turn_token_usage"), dict):

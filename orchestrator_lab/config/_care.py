@@ -17,6 +17,7 @@ __all__ = [
     "DialogPolicy",
     "HangPolicy",
     "Limits",
+    "ModelPrice",
     "RestartPolicy",
     "Thresholds",
     "ToolRule",
@@ -25,6 +26,7 @@ __all__ = [
 
 Level = Literal["info", "warning", "error", "critical"]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 _RULE = re.compile(r"(?P<tool>[^()\s]{1,200})(?:\((?P<pattern>.*)\))?", re.DOTALL)
@@ -175,6 +177,24 @@ class DialogPolicy(_Model):
         return {"default": value} if isinstance(value, str) else value
 
 
+class ModelPrice(_Model):
+    """What a model costs, in USD per million tokens.
+
+    Parameters
+    ----------
+    input, output : float
+        Of input that is not cached, and of output.
+    cache_read, cache_creation : float, optional
+        Of input that is read from, or written to, the provider's cache; None: not known, as is then the cost of a turn
+        with such tokens.
+    """
+
+    input: Price = Field(description="input that is not cached")
+    output: Price = Field(description="output")
+    cache_read: Price | None = Field(default=None, description="input read from the provider's cache")
+    cache_creation: Price | None = Field(default=None, description="input written to the provider's cache")
+
+
 class Limits(_Model):
     """How far agents may go before delivery pauses; None sets no limit.
 
@@ -183,7 +203,7 @@ class Limits(_Model):
     turns, messages, tokens : int, optional
         Turns that ended, messages taken in, tokens in and out.
     cost_usd : float, optional
-        Money, where a price is known.
+        Money, by the cluster's `prices`.
     wall_s : float, optional
         Seconds since the start of the run (of an agent: since its own).
     hops : int, optional
@@ -199,7 +219,7 @@ class Limits(_Model):
     messages: Count | None = Field(default=None, description="messages taken in")
     tokens: Count | None = Field(default=None, description="tokens, in and out")
     cost_usd: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None = Field(
-        default=None, description="cost in USD, where a price is known"
+        default=None, description="cost in USD, by the cluster's prices"
     )
     wall_s: Seconds | None = Field(default=None, description="seconds since the start")
     hops: Count | None = Field(default=None, description="steps in a chain of messages (cluster only)")

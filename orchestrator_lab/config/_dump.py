@@ -38,8 +38,10 @@ def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
         ``{"cluster": {...}, "agents": [...]}``; what has its default value is left out of agents.
     """
     dumped = config.model_dump(mode="json", by_alias=True)
-    cluster = {key: dumped[key] for key in CLUSTER_KEYS if key not in {"topology", "gateway", *_CARE}}
+    cluster = {key: dumped[key] for key in CLUSTER_KEYS if key not in {"topology", "gateway", "prices", *_CARE}}
     cluster |= {key: said for key in _CARE if (said := _said(getattr(config, key)))}
+    if config.prices:
+        cluster["prices"] = {model: _said(price) for model, price in config.prices.items()}
     if masked and config.alerts.notify:
         cluster["alerts"]["notify"] = [mask_address(address) for address in config.alerts.notify]
     cluster["gateway"] = config.gateway.model_dump(mode="json", exclude_defaults=True) or {"mode": "none"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator_lab.config import _legacy
+from orchestrator_lab.config._care import ModelPrice
 from orchestrator_lab.config._models import (
     KINDS,
     NESTED,
@@ -365,6 +366,8 @@ def _place(loc: KeyPath) -> KeyPath:
 
 
 def _known(path: KeyPath) -> list[str]:
+    if path[:1] == ("prices",) and len(path) > 1:  # models may have any name
+        return list(ModelPrice.model_fields)
     last = path[-1] if path else ""
     if last == "kind":
         return list(KINDS)

@@ -20,7 +20,15 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator_lab.config._care import AlertsConfig, DialogPolicy, HangPolicy, Limits, RestartPolicy, Thresholds
+from orchestrator_lab.config._care import (
+    AlertsConfig,
+    DialogPolicy,
+    HangPolicy,
+    Limits,
+    ModelPrice,
+    RestartPolicy,
+    Thresholds,
+)
 from orchestrator_lab.config._topology import Topology
 from orchestrator_lab.errors import AgentNotFound
 
@@ -145,6 +153,13 @@ def _check_pattern(value: str) -> str:
     return value
 
 
+def _check_models(value: dict[str, ModelPrice]) -> dict[str, ModelPrice]:
+    for name in value:
+        if not name or name != name.strip():
+            raise ValueError(f"{name[:60]!r} is no model; write its name or a pattern, without spaces around it")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_check_name)]
 Text = Annotated[str, AfterValidator(_check_text)]
 FilePath = Annotated[Path, BeforeValidator(_check_path)]
@@ -154,6 +169,7 @@ Command = Annotated[list[str], BeforeValidator(_split_command), AfterValidator(_
 Words = Annotated[list[str], BeforeValidator(_split_command), AfterValidator(_check_words)]
 Environment = Annotated[dict[str, str], BeforeValidator(_env_text), AfterValidator(_check_env)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
+Prices = Annotated[dict[str, ModelPrice], AfterValidator(_check_models)]
 Columns = Annotated[int, Field(ge=20, le=1000)]
 Rows = Annotated[int, Field(ge=5, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
@@ -552,6 +568,8 @@ class ClusterConfig(_Model):
         How agents are looked after that declare nothing else.
     limits : Limits
         How far the cluster may go before delivery pauses.
+    prices : dict of str to ModelPrice
+        What models cost, by their name or a pattern; what is not listed has no known cost.
     alerts : AlertsConfig
         What is watched, and who is told.
     agents : list of ClaudeAgent, CodexAgent, ChatAgent or ProgramAgent
@@ -581,6 +599,7 @@ class ClusterConfig(_Model):
     hang: HangPolicy = Field(default_factory=HangPolicy, description="when agents make no progress")
     dialogs: DialogPolicy = Field(default_factory=DialogPolicy, description="who answers agents that ask")
     limits: Limits = Field(default_factory=Limits, description="how far the cluster may go")
+    prices: Prices = Field(default_factory=dict, description="what models cost, by name or pattern")
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is watched, and who is told")
     agents: list[Agent] = Field(min_length=1)
     source: Path | None = None

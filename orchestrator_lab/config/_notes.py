@@ -80,12 +80,14 @@ def notes_for(config: ClusterConfig, document: Document) -> list[str]:
 
 
 def _cost_notes(config: ClusterConfig, document: Document) -> list[str]:
-    """Point out limits on costs: what nobody knows reaches no limit."""
+    """Point out limits on costs that no price is known for: what nobody knows reaches no limit."""
+    if config.prices:
+        return []
     places = ["cluster"] if config.limits.cost_usd is not None else []
     places += [f"agent {agent.name!r}" for agent in config.agents if agent.limits.cost_usd is not None]
     return [
-        f"{document.source}: 'limits.cost_usd' of {place} has no effect yet: no price of any model is known; "
-        "limit 'tokens' instead"
+        f"{document.source}: 'limits.cost_usd' of {place} has no effect: no price of any model is known; set "
+        "'prices' under 'cluster:', in USD per million tokens"
         for place in places
     ]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from orchestrator_lab.folds.base import Fold, as_count
+from orchestrator_lab.folds.base import Fold, as_amount, as_count
 
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
@@ -48,7 +48,6 @@ class StateFold(Fold):
     """The states table: an agent's published states as intervals without gaps or overlaps."""
 
     table = "states"
-    derived = ("run_id",)
     durations: ClassVar = {"duration_s": ("_started_s", "_ended_s")}
     hidden = ("_started_s", "_ended_s")
 
@@ -127,12 +126,12 @@ class AgentFold(Fold):
     """The agents table. An agent that is added again under its name gets a row of its own."""
 
     table = "agents"
-    hidden = ("_starts", "_busy_since")
+    hidden = ("_starts", "_busy_since", "_priced")
 
     def __init__(self) -> None:
         super().__init__()
         self._current: dict[str, str | None] = {}
-        self._usage: dict[str, tuple[int, tuple[int | None, ...], bool]] = {}
+        self._usage: dict[str, tuple[int, tuple[int | None, ...], float | None, bool]] = {}
         self.handlers = {
             "agent.added": self._added,
             "agent.started": self._started,
@@ -157,7 +156,7 @@ class AgentFold(Fold):
 
     def _new(self, name: str, facts: dict[str, Any]) -> int:
         known = {key: facts.get(key) for key in self._cells if key in facts}
-        return self._add(name, {**known, "name": name, "restarts": 0, "message_count": 0, "_starts": 0})
+        return self._add(name, {**known, "name": name, "restarts": 0, "message_count": 0, "_starts": 0, "_priced": 0})
 
     def _added(self, event: Event) -> None:
         name = event.agent or event.attributes.get("name")
@@ -269,13 +268,13 @@ class AgentFold(Fold):
                 self._cells["message_count"][row] += 1
 
     def _tokens(self, event: Event) -> None:
-        """Add a turn's tokens; a later account of the same turn replaces the earlier."""
+        """Add a turn's tokens and cost; a later account of the same turn replaces the earlier."""
         if event.turn_id is None:
             return
         known = self._usage.get(event.turn_id)
         row = known[0] if known is not None else self._row_of(event)
         final = bool(event.attributes.get("final"))
-        if row is None or (known is not None and known[2] and not final):
+        if row is None or (known is not None and known[3] and not final):
             return
         tokens = tuple(as_count(event.attributes.get(name)) for name in _TOKENS)
         before = known[1] if known is not None else (None, None)
@@ -283,4 +282,13 @@ class AgentFold(Fold):
             if new is not None or old is not None:
                 total = self._cells[name][row] or 0
                 self._cells[name][row] = total + (new or 0) - (old or 0)
-        self._usage[event.turn_id] = (row, tokens, final)
+        cost = as_amount(event.attributes.get("cost_usd"))
+        self._spend(row, cost, known[2] if known is not None else None)
+        self._usage[event.turn_id] = (row, tokens, cost, final)
+
+    def _spend(self, row: int, new: float | None, old: float | None) -> None:
+        cells = self._cells
+        cells["_priced"][row] += (new is not None) - (old is not None)
+        total = round((cells["cost_usd"][row] or 0.0) + (new or 0.0) - (old or 0.0), 12)
+        # Nothing known is not nought.
+        cells["cost_usd"][row] = total if cells["_priced"][row] else None

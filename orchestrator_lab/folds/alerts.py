@@ -16,7 +16,6 @@ class AlertFold(Fold):
     """The alerts table: each alert once, with the gravest level and the newest sentence that it had."""
 
     table = "alerts"
-    derived = ("run_id",)
 
     def __init__(self) -> None:
         super().__init__()

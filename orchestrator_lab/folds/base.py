@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Event], None]
 
-__all__ = ["MALFORMED", "Fold", "as_count", "as_json", "spans", "warn_malformed"]
+__all__ = ["MALFORMED", "Fold", "as_amount", "as_count", "as_json", "spans", "warn_malformed"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Fold:
     #: Columns kept beside those of the table, such as clock readings for durations.
     hidden: ClassVar[tuple[str, ...]] = ()
     #: Columns that a fold does not know.
-    derived: ClassVar[tuple[str, ...]] = ("run_id", "cost_usd")
+    derived: ClassVar[tuple[str, ...]] = ("run_id",)
     #: Durations: from which clock reading to which, by the clock that never jumps.
     durations: ClassVar[dict[str, tuple[str, str]]] = {}
 
@@ -78,7 +78,7 @@ class Fold:
         return self
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return the table so far, one list a column, without ``run_id`` and ``cost_usd``.
+        """Return the table so far, one list a column, without ``run_id``.
 
         Returns
         -------
@@ -167,6 +167,12 @@ def as_json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
 def as_count(value: object) -> int | None:
     """Return a count, or None for what is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def as_amount(value: object) -> float | None:
+    """Return an amount of money, or None for what is none."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def warn_malformed(event: Event, error: Exception) -> None:

@@ -35,7 +35,6 @@ class MessageFold(Fold):
     """
 
     table = "messages"
-    derived = ("run_id",)
     durations: ClassVar = {
         "queue_s": ("_queued_s", "_claimed_s"),
         "delivery_s": ("_claimed_s", "_accepted_s"),

@@ -16,7 +16,6 @@ class ProcessFold(Fold):
     """The processes table: one row a sample."""
 
     table = "processes"
-    derived = ("run_id",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,6 @@ class EventFold(Fold):
     """The events table: every event, known to this version or not."""
 
     table = "events"
-    derived = ("run_id",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
-from orchestrator_lab.folds.base import Fold, as_count, as_json
+from orchestrator_lab.folds.base import Fold, as_amount, as_count, as_json
 
 if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
@@ -138,6 +138,7 @@ class TurnFold(Fold):
         cells, facts = self._cells, event.attributes
         for name in TOKENS:
             cells[name][row] = as_count(facts.get(name))
+        cells["cost_usd"][row] = as_amount(facts.get("cost_usd"))
         if facts.get("model") is not None:
             cells["model"][row] = facts["model"]
         cells["tokens_source"][row] = "reported"
@@ -153,7 +154,6 @@ class ToolCallFold(Fold):
     """The tool_calls table."""
 
     table = "tool_calls"
-    derived = ("run_id",)
     durations: ClassVar = {"duration_s": ("_started_s", "_ended_s")}
     hidden = ("_started_s", "_ended_s")
 
@@ -197,7 +197,6 @@ class DialogFold(Fold):
     """The dialogs table."""
 
     table = "dialogs"
-    derived = ("run_id",)
     durations: ClassVar = {"wait_s": ("_opened_s", "_answered_s")}
     hidden = ("_opened_s", "_answered_s")
 

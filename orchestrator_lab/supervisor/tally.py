@@ -22,8 +22,10 @@ __all__ = ["CHAIN_RULES", "Guard", "Tally", "Trip", "sentence"]
 
 #: Rules that hold for a chain, not for a sum.
 CHAIN_RULES = ("hops", "loops")
-#: Rules that a running count is held against. Of cost nothing is known yet: it has no figure, and so no end.
-_SUMS = ("turns", "messages", "tokens")
+#: Rules that a running count is held against.
+_SUMS = ("turns", "messages", "tokens", "cost_usd")
+#: Digits of a sum of money after the point, so that ten turns of ten cents reach a limit of one dollar.
+_DIGITS = 12
 #: Rules whose limit may be reached and not passed: the message that would pass it is the first that is held.
 _PASSED = frozenset({"messages", "hops"})
 #: Names of a path that are shown before it is cut.
@@ -44,7 +46,7 @@ class Guard:
     agent : str or None
         Whose limit it is; None for the cluster's.
     rule : str
-        ``turns``, ``messages``, ``tokens``, ``wall_s``, ``hops`` or ``loops``.
+        ``turns``, ``messages``, ``tokens``, ``cost_usd``, ``wall_s``, ``hops`` or ``loops``.
     limit, value : float
         The limit, and the figure that reached it.
     chain : tuple of str
@@ -134,9 +136,11 @@ class Tally:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.guards: dict[str, Guard] = {}
-        self._sums: defaultdict[tuple[Scope, Rule], int] = defaultdict(int)
+        self._sums: defaultdict[tuple[Scope, Rule], float] = defaultdict(int)
         #: Tokens of each turn so far, and whose it is: a later report replaces an earlier one.
         self._turn_tokens: dict[str, int] = {}
+        #: Cost of each turn where it is known, in the same way.
+        self._turn_costs: dict[str, float] = {}
         self._started: dict[Scope, float] = {}
         #: Limits that a lift has moved.
         self._moved: dict[tuple[Scope, Rule], float] = {}
@@ -191,6 +195,14 @@ class Tally:
         before = self._turn_tokens.get(event.turn_id, 0)
         self._turn_tokens[event.turn_id] = sum(known)
         self._add("tokens", event.agent, sum(known) - before)
+        cost, paid = event.attributes.get("cost_usd"), self._turn_costs.pop(event.turn_id, None)
+        if isinstance(cost, int | float) and cost >= 0:
+            self._turn_costs[event.turn_id] = cost
+        elif paid is None:
+            return
+        for scope in {None, event.agent}:
+            spent = self._sums[scope, "cost_usd"] + self._turn_costs.get(event.turn_id, 0) - (paid or 0)
+            self._sums[scope, "cost_usd"] = round(spent, _DIGITS)
 
     def _forget(self, agent: str) -> None:
         """Begin anew with an agent that joins, or has left."""
@@ -254,7 +266,8 @@ class Tally:
         if rule == "wall_s":
             began = self._started.get(agent)
             return None if began is None else now_s - began
-        return self._sums[agent, rule] if rule in _SUMS else None
+        # No turn with a known cost is not the same as a cost of nought.
+        return self._sums.get((agent, rule), None if rule == "cost_usd" else 0) if rule in _SUMS else None
 
     def bound(self, agent: Scope, rule: Rule, limits: Limits) -> float | None:
         """Return the figure at which a limit is reached, as it stands now."""
@@ -330,7 +343,8 @@ def sentence(trip: Trip) -> str:
     '3 turns of ada have ended, limit turns: 3'
     """
     whose = f"of {trip.agent} " if trip.agent is not None else ""
-    limit, value = f"limit {trip.rule}: {_figure(trip.limit)}", _figure(trip.value)
+    shown = _money if trip.rule == "cost_usd" else _figure
+    limit, value = f"limit {trip.rule}: {shown(trip.limit)}", shown(trip.value)
     if trip.rule in CHAIN_RULES and trip.link is not None:
         path = path_of(trip.link)
         if trip.rule == "hops":
@@ -341,6 +355,7 @@ def sentence(trip: Trip) -> str:
         "turns": f"{value} turns {whose}have ended",
         "messages": f"{value} messages {f'to {trip.agent} ' if trip.agent is not None else ''}were taken in",
         "tokens": f"{value} tokens {whose}were used",
+        "cost_usd": f"{value} USD {whose}were spent",
         "wall_s": f"{trip.value:.0f} s {whose}have passed",
     }
     return f"{said[trip.rule]}, {limit}"
@@ -348,6 +363,11 @@ def sentence(trip: Trip) -> str:
 
 def _figure(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.1f}"
+
+
+def _money(value: float) -> str:
+    text = f"{value:.{6 if value >= 1 else _DIGITS}f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def _arrows(path: list[str]) -> str:

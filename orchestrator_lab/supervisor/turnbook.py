@@ -20,6 +20,7 @@ from orchestrator_lab.agents.base import (
     Usage,
 )
 from orchestrator_lab.schema import new_id
+from orchestrator_lab.supervisor.costs import cost_of
 from orchestrator_lab.supervisor.steps import step
 from orchestrator_lab.supervisor.turns import Turn
 
@@ -330,8 +331,12 @@ class TurnBook:
         step("followed")
 
     def _usage(self, turn: Turn, usage: Usage) -> None:
-        self._runner.supervisor.journal.append(
-            "turn.usage", agent=self._runner.name, turn_id=turn.turn_id, source="transcript", **usage.attributes()
+        supervisor = self._runner.supervisor
+        facts, cost = usage.attributes(), cost_of(usage, supervisor.config.prices)
+        if cost is not None:
+            facts["cost_usd"] = cost
+        supervisor.journal.append(
+            "turn.usage", agent=self._runner.name, turn_id=turn.turn_id, source="transcript", **facts
         )
         if usage.model:
             self._runner.saw_model(usage.model)

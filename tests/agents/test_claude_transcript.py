@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,6 +76,8 @@ def test_turns_replies_tokens(tmp_path: Path) -> None:
     total = first.total()
     assert total is not None
     assert (total.input_tokens, total.output_tokens, total.cache_read_input_tokens, total.final) == (30, 3, 10, True)
+    assert total.whole
+    assert "whole" not in total.attributes()
     assert (second.joined, second.interrupted, second.total()) == (["with the second"], True, None)
     assert (third.error, third.ended) == ("API Error", True)
     assert tail.version == "2.1.197"
@@ -179,3 +182,23 @@ def test_an_answer_without_its_parent_belongs_to_the_turn_of_its_time(tmp_path: 
     tail = TranscriptTail(written(tmp_path, b"".join(json.dumps(x).encode() + b"\n" for x in (first, answer, end))))
     tail.read()
     assert len(tail.turns[0].usage) == 1
+
+
+@pytest.mark.parametrize(
+    ("later", "whole"),
+    [
+        ({"model": "m", "usage": {"input_tokens": 1, "output_tokens": 1}}, True),
+        ({"model": "other", "usage": {"input_tokens": 1, "output_tokens": 1}}, False),
+        ({"model": "m", "usage": {"input_tokens": 0, "output_tokens": 0}}, False),
+        ({"model": "<synthetic>", "usage": {"input_tokens": 0, "output_tokens": 0}}, True),
+    ],
+)
+def test_tokens_of_two_models_or_with_some_missing_are_told_apart(
+    tmp_path: Path, later: dict[str, Any], whole: bool
+) -> None:
+    records = [user("first", "p1", 0), said("one", "a", 1), {"type": "assistant", "message": {"id": "b", **later}}]
+    tail = TranscriptTail(written(tmp_path, b"".join(json.dumps(one).encode() + b"\n" for one in records)))
+    tail.read()
+    total = tail.turns[0].total()
+    assert total is not None
+    assert total.whole is whole

@@ -80,6 +80,17 @@ def write(path: Path, records: list[Any]) -> bytes:
     return data
 
 
+def test_tokens_of_two_models_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rollout.jsonl"
+    for other, whole in (("gpt-5-codex", True), ("gpt-5-mini", False)):
+        write(path, [*SESSION[:12], line("turn_context", turn_id="t1", model=other), *SESSION[12:]])
+        tail = RolloutTail(path)
+        tail.read()
+        usage = tail.turns[0].total()
+        assert usage is not None
+        assert usage.whole is whole
+
+
 def test_a_rollout_is_read_turn_by_turn(tmp_path: Path) -> None:
     path = tmp_path / "rollout.jsonl"
     write(path, SESSION)

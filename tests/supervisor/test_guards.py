@@ -207,6 +207,56 @@ def test_time_is_up_by_itself_at_the_moment(cluster: Cluster) -> None:
     assert tripped.attributes["value"] == pytest.approx(tripped.monotonic_s - began.monotonic_s, abs=0.2)
 
 
+def test_a_limit_on_costs_holds_over_a_kill_until_it_is_lifted(
+    runtime: Path,  # noqa: ARG001 - where the cluster lives
+    script_config: Any,
+) -> None:
+    price = {"input": 1_000_000, "output": 2_000_000}  # a dollar and two for each token
+    limits = {"cost_usd": 100_000}
+    config = script_config(
+        "ada", "bob", agents={"eve": {"limits": {"cost_usd": 1}}}, name="paid", lifetime="owner", limits=limits
+    )
+    config["cluster"]["prices"] = {"script": price, "*": {"input": 0, "output": 0}}
+    with Cluster.start(config) as cluster:
+        cluster["eve"].ask("one", timeout=30)
+        guard = until(lambda: [one for one in cluster.guards if one["agent"] == "eve"])[0]
+        cluster["ada"].ask("two", timeout=30)
+        usage = until(lambda: [one for one in events(cluster, "turn.usage") if one.agent == "ada"])[0].attributes
+        assert usage["model"] == "script"
+        assert usage["cost_usd"] == usage["input_tokens"] + 2 * usage["output_tokens"]
+        assert (guard["rule"], guard["limit"]) == ("cost_usd", 1)
+        said = f"delivery to eve is paused: {guard['value']:.0f} USD of eve were spent, limit cost_usd: 1; to go on: "
+        assert guard["message"].startswith(said)
+        alert = next(one for one in events(cluster, "alert.opened") if one.attributes["rule"] == "guard_cost_usd")
+        assert (alert.agent, alert.attributes["message"]) == ("eve", guard["message"])
+        held = cluster["eve"].send("three")
+        record = read_record(cluster.client.folder)
+        assert record is not None
+        assert record.supervisor_pid is not None
+        os.kill(record.supervisor_pid, signal.SIGKILL)
+        assert [one["guard_id"] for one in cluster.guards] == [guard["guard_id"]]
+        assert held.status == "queued"
+        cluster.lift(guard["guard_id"], limit=90_000)
+        assert held.result(30) == "eve: three"
+        spent = until(lambda: [one for one in events(cluster, "turn.usage") if one.agent == "eve"][1:])
+        assert cluster.guards == []
+        turns = cluster.run.turns
+        assert turns["cost_usd"].notna().all()
+        agents = cluster.run.agents.set_index("name")["cost_usd"]
+        assert agents["eve"] == guard["value"] + spent[0].attributes["cost_usd"]
+        assert agents.isna().tolist() == [False, True, False]
+        # Together they reach the cluster's limit, counted over the kill.
+        cluster["ada"].ask("word " * 30_000, timeout=60)
+        guard = until(lambda: [one for one in cluster.guards if one["agent"] is None])[0]
+        assert guard["value"] == cluster.run.turns["cost_usd"].sum() > 100_000
+        assert "delivery in the cluster is paused: " in guard["message"]
+        cluster["bob"].send("four")
+        with pytest.raises(DeliveryPaused, match="limit cost_usd: 100000"):
+            cluster.wait("bob", timeout=30)
+        cluster.lift()
+        cluster.wait(timeout=30)
+
+
 # from a shell -----------------------------------------------------------------------------------------
 
 
@@ -230,11 +280,13 @@ def test_from_a_shell(cluster: Cluster) -> None:
     assert "nothing pauses delivery" in run(app, ["guards", "-c", "guarded"]).stdout
 
 
-def test_a_limit_on_costs_is_told_to_be_without_effect(script_config: Any) -> None:
+def test_a_limit_on_costs_without_prices_is_told_to_be_without_effect(script_config: Any) -> None:
     config = script_config("ada", agents={"bob": {"limits": {"cost_usd": 1}}}, limits={"cost_usd": 2.5})
     notes = [note for note in load_config(config).notes if "cost_usd" in note]
     assert len(notes) == 2
-    assert "of cluster has no effect yet" in notes[0]
+    assert "of cluster has no effect: no price of any model is known; set 'prices' under 'cluster:'" in notes[0]
+    config["cluster"]["prices"] = {"*": {"input": 1, "output": 1}}
+    assert [note for note in load_config(config).notes if "cost_usd" in note] == []
     with pytest.raises(ConfigError, match=r"limits.retry_s"):
         load_config(script_config(agents={"bob": {"limits": {"retry_s": 1}}}))
 

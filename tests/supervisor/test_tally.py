@@ -202,6 +202,26 @@ def test_cost_is_unknown_and_reaches_nothing() -> None:
     assert trips(story.tally(limits), limits, 1e9) == []
 
 
+def test_costs_are_summed_as_they_are_known_and_late_ones_amend() -> None:
+    limits, story = Limits(cost_usd=1), Story()
+    for number in range(9):
+        turn = {"turn_id": f"t{number}", "input_tokens": 1, "output_tokens": 1}
+        story.add("turn.usage", "ada", **turn, cost_usd=5.0)
+        story.add("turn.usage", "ada", **turn, cost_usd=0.1)
+    story.add("turn.usage", "bob", turn_id="u1", input_tokens=10**9)
+    story.add("turn.usage", "bob", turn_id="u2", input_tokens=1, cost_usd=3.0)
+    story.add("turn.usage", "bob", turn_id="u2", input_tokens=2)  # the last account knows of no cost
+    assert trips(story.tally(limits), limits) == []
+    story.add("turn.usage", "bob", turn_id="u3", input_tokens=1, cost_usd=0.1)
+    (trip,) = trips(story.tally(limits), limits)
+    assert (trip.agent, trip.rule, trip.value) == (None, "cost_usd", 1.0)
+    assert sentence(trip) == "1 USD were spent, limit cost_usd: 1"
+    assert sentence(Trip("ada", "cost_usd", 0.00005, 0.0000512)) == (
+        "0.0000512 USD of ada were spent, limit cost_usd: 0.00005"
+    )
+    assert story.tally(limits).figure("ada", "cost_usd", 0) == 0.9
+
+
 def test_refused_messages_were_not_taken_in() -> None:
     story = Story()
     story.walk("ada", "bob", "cyd")
