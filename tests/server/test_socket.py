@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import websocket
-from jupyter_server.base.websocket import WebSocketMixin
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 
 from orchestrator_lab.live import Feed
@@ -279,7 +278,6 @@ async def test_a_browser_that_leaves_while_its_cluster_is_looked_up_leaves_no_li
     monkeypatch.setattr(Feed, "listen", heard)
     monkeypatch.setattr(Socket, "clusters", Clusters)
     monkeypatch.setattr(ExtensionHandlerMixin, "initialize", lambda *_: None)
-    monkeypatch.setattr(WebSocketMixin, "on_close", lambda _: None)
     one = object.__new__(Socket)
     one.initialize("orchestrator_lab")
     subscribed = asyncio.create_task(one.on_message('{"op": "subscribe", "cluster": "lab", "panes": ["ada"]}'))
