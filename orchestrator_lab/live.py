@@ -25,7 +25,7 @@ from orchestrator_lab.ndstream import KeeperStream, events, keeper_counts
 from orchestrator_lab.panestream import PaneBytes, PaneStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
 __all__ = ["Feed", "Listener", "PaneBytes", "Tick"]
 
@@ -83,8 +83,8 @@ class Tick:
 class Listener:
     """One who is told; made by :meth:`Feed.listen`."""
 
-    def __init__(self, feed: Feed, on_tick: Callable[[Tick], None], agents: Collection[str], since: int | None) -> None:
-        self._feed = feed
+    def __init__(self, run: _Run, on_tick: Callable[[Tick], None], agents: Collection[str], since: int | None) -> None:
+        self._run = run
         self.on_tick = on_tick
         self.since = since
         self.watched = frozenset(agents)
@@ -94,6 +94,7 @@ class Listener:
         #: Events that wait until the listener's past has been read.
         self.held: list[dict[str, Any]] = []
         self.caught_up = False
+        self.left = False
         self.told_status: dict[str, Any] | None = None
         self.told_gap: str | None = None
 
@@ -105,7 +106,7 @@ class Listener:
         agents : collection of str
             Their agents.
         """
-        self._feed.call(self._feed.rewatch, self, frozenset(agents))
+        self._run.call(self._run.rewatch, self, frozenset(agents))
 
     def repaint(self, agent: str) -> None:
         """Ask for the whole screen of a pane.
@@ -115,11 +116,11 @@ class Listener:
         agent : str
             Whose pane.
         """
-        self._feed.call(self._feed.wants_picture, agent)
+        self._run.call(self._run.wants_picture, agent)
 
     def close(self) -> None:
         """Be told nothing more."""
-        self._feed.leave(self)
+        self._run.leave(self)
 
 
 class Feed:
@@ -134,14 +135,16 @@ class Feed:
     """
 
     _known: ClassVar[dict[Path, Feed]] = {}
-    _lock: ClassVar[threading.RLock] = threading.RLock()
+    #: Also of what a run shares with other threads: who listens, and whether it is over.
+    lock: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self._folder = folder
-        self._client = Client(folder, name)
-        self._listeners: list[Listener] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.folder = folder
+        self.client = Client(folder, name)
+        self._run: _Run | None = None
+        #: The last status that any run knew: it names the journal, also when the cluster is no more.
+        self.last_status: dict[str, Any] | None = None
         #: Whether the cluster is no more; a new one of its name has a feed of its own.
         self.ended = False
 
@@ -165,7 +168,7 @@ class Feed:
             When no such cluster runs.
         """
         folder = find(cluster_name)
-        with cls._lock:
+        with cls.lock:
             feed = cls._known.get(folder)
             if feed is None or feed.ended:
                 feed = cls._known[folder] = cls(folder, cluster_name)
@@ -184,40 +187,47 @@ class Feed:
             Whose panes to begin with; see :meth:`Listener.watch`.
         since : int, optional
             Number of the last event that is known: those behind it come first. By default only what happens from now
-            on.
+            on. When the cluster has ended, the rest is read from its journal, and a gap says so last of all.
 
         Returns
         -------
         Listener
             To choose panes, and to leave.
         """
-        listener = Listener(self, on_tick, agents, since)
-        with self._lock:
-            self._listeners.append(listener)
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._begin()
-                threading.Thread(target=self._run, args=(self._loop,), name=f"feed-{self.name}", daemon=True).start()
-            else:
-                self.call(self._join, listener)
+        with self.lock:
+            if self._run is None or self._run.over:
+                run = _Run(self)
+                threading.Thread(target=run.run, name=f"feed-{self.name}", daemon=True).start()
+                self._run = run
+            listener = Listener(self._run, on_tick, agents, since)
+            self._run.enter(listener)
         return listener
 
-    def leave(self, listener: Listener) -> None:
-        """Tell a listener nothing more; the thread ends with the last one."""
-        with self._lock:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-        self.call(self._left)
+    def forget(self) -> None:
+        """Leave the name to a new cluster."""
+        with self.lock:
+            if self._known.get(self.folder) is self:
+                del self._known[self.folder]
 
-    def call(self, function: Callable[..., object], *args: object) -> None:
-        """Have a function run on the feed's thread, if it runs."""
-        with self._lock:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(function, *args)
 
-    # on the thread ------------------------------------------------------------------------------
+class _Run:
+    """One life of a feed's thread, from a first listener to the last, and all that it works with.
 
-    def _begin(self) -> None:
+    Nothing of it is the feed's: while its last tasks are still ending, the next run may have begun.
+
+    Parameters
+    ----------
+    feed : Feed
+        Of which cluster.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.name, self._folder, self._client = feed.name, feed.folder, feed.client
+        #: Whether nobody may listen here any more; the next one starts another run.
+        self.over = False
+        self._listeners: list[Listener] = []
+        self._loop = asyncio.new_event_loop()
         self._panes: dict[str, PaneStream] = {}
         self._again_s: dict[str, float] = {}
         self._gaps: dict[str, str] = {}
@@ -228,42 +238,71 @@ class Feed:
         self._work: set[asyncio.Task[None]] = set()
         self._news, self._stale, self._chosen, self._unpainted, self._met = (asyncio.Event() for _ in range(5))
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
+    def enter(self, listener: Listener) -> None:
+        """Begin to tell a listener."""
+        with Feed.lock:
+            self._listeners.append(listener)
+            self.call(self._join, listener)
+
+    def leave(self, listener: Listener) -> None:
+        """Tell a listener nothing more; the thread ends with the last one."""
+        with Feed.lock:
+            listener.left = True
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+            self.call(self._left)
+
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        """Have a function run on the thread, if it still runs."""
+        with Feed.lock:
+            if not self.over:
+                self._loop.call_soon_threadsafe(function, *args)
+
+    # on the thread ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Tell the listeners what happens until none is left."""
+        asyncio.set_event_loop(self._loop)
         try:
-            loop.run_until_complete(self._main())
+            self._loop.run_until_complete(self._main())
         except Exception:
             logger.exception("the feed of cluster %s failed", self.name)
         finally:
-            with self._lock:
-                # One that comes after this starts another thread.
-                self._loop = None
-                asyncio.set_event_loop(None)
-            loop.close()
+            with Feed.lock:
+                self.over = True
+            asyncio.set_event_loop(None)
+            self._loop.close()
 
     async def _main(self) -> None:
-        for listener in list(self._listeners):
-            self._join(listener)
-        for work in (self._follow_events, self._follow_status, self._follow_panes, self._take_pictures):
-            self._spawn(work())
+        if self._feed.ended:
+            self._end()
+        else:
+            for work in (self._follow_events, self._follow_status, self._follow_panes, self._take_pictures):
+                self._spawn(work())
         try:
             while True:
                 await self._news.wait()
                 self._news.clear()
                 self._tell()
-                with self._lock:
-                    if self.ended:
-                        self._listeners.clear()
-                        self._known.pop(self._folder, None)
+                with Feed.lock:
+                    if self._feed.ended:
+                        self._feed.forget()
+                        self._listeners = [one for one in self._listeners if not self._knows_all(one)]
                     if not self._listeners:
-                        # From here on `listen` starts another thread.
-                        self._loop = None
+                        self.over = True
                         return
                 await asyncio.sleep(TICK_S)
         finally:
             for task in list(self._work):
                 task.cancel()
             await asyncio.gather(*self._work, return_exceptions=True)
+
+    def _knows_all(self, listener: Listener) -> bool:
+        """Tell whether a listener has been told all events of a cluster that has ended, and its end."""
+        return listener.caught_up and not listener.events and listener.told_gap == self._gap()
+
+    def _gap(self) -> str | None:
+        return "; ".join(self._gaps.values()) or None
 
     def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
         task = asyncio.get_running_loop().create_task(work)
@@ -277,13 +316,14 @@ class Feed:
 
     def _tell(self) -> None:
         told = {name: bytes_ for name, pane in self._panes.items() if (bytes_ := pane.tick()) is not None}
-        gap = "; ".join(self._gaps.values()) or None
         for listener in list(self._listeners):
             panes = tuple(
                 one for one in told.values() if one.agent in listener.watched and self._follows(listener, one)
             )
             happened, listener.events = tuple(listener.events), []
             status = self._status if self._status is not listener.told_status else None
+            # The end is told behind all that came before it.
+            gap = self._gap() if listener.caught_up or not self._feed.ended else listener.told_gap
             if not (panes or happened or status is not None or gap != listener.told_gap):
                 continue
             listener.told_status, listener.told_gap = self._status, gap
@@ -335,13 +375,25 @@ class Feed:
 
     async def _catch_up(self, listener: Listener) -> None:
         """Tell a listener the events that it has not seen, then let it hear what comes."""
-        await self._met.wait()
-        assert self._seq is not None  # noqa: S101 - for the type checker: it was met
+        try:
+            await self._met.wait()
+            last = await self._tell_past(listener)
+            listener.events += [event for event in listener.held if event["seq"] > last]
+        finally:
+            listener.held, listener.caught_up = [], True
+            self._news.set()
+
+    async def _tell_past(self, listener: Listener) -> int:
+        """Tell what is behind the last event that a listener knows; return the number of the last one told."""
         last = self._seq if listener.since is None else listener.since
-        while last < self._seq and listener in self._listeners:
+        if last is None:
+            return 0  # it ended before anything was known of it
+        while not listener.left and not self._feed.ended and self._seq is not None and last < self._seq:
             try:
                 async with contextlib.aclosing(events(self._folder / "api.sock", last)) as past:
                     async for event in past:
+                        if listener.left:
+                            return last
                         last = int(event["seq"])
                         listener.events.append(event)
                         self._news.set()
@@ -353,17 +405,31 @@ class Feed:
                         raise ConnectionError("the stream ended")
             except OSError:
                 await asyncio.sleep(_RETRY_S)
-        listener.events += [event for event in listener.held if event["seq"] > last]
-        listener.held, listener.caught_up = [], True
-        self._news.set()
+        if self._feed.ended and self._status is not None:
+            last = await self._tell_rest(listener, journal_of(self._status), last)
+        return last
+
+    async def _tell_rest(self, listener: Listener, journal: Path, last: int) -> int:
+        """Tell a listener what is behind an event in the journal of a cluster that nobody can be asked about."""
+        pieces = behind(journal, last)
+        try:
+            while not listener.left and (some := await asyncio.to_thread(next, pieces, None)) is not None:
+                listener.events += some
+                last = int(some[-1]["seq"])
+                self._news.set()
+                if len(listener.events) > _PAST:
+                    await asyncio.sleep(2 * TICK_S)  # they are told meanwhile
+        except (OSError, OrchestratorLabError) as error:
+            logger.warning("the end of cluster %s is not told: %s", self.name, error)
+        return last
 
     # the supervisor -----------------------------------------------------------------------------
 
     async def _follow_events(self) -> None:
-        while not self.ended:
+        while not self._feed.ended:
             try:
                 if self._seq is None:
-                    self._status = await self._client.aget("/status", timeout_s=20.0)
+                    self._status = self._feed.last_status = await self._client.aget("/status", timeout_s=20.0)
                     self._seq = int(self._status["events"])
                     self._met.set()
                     self._news.set()
@@ -380,7 +446,7 @@ class Feed:
                 return
             except OrchestratorLabError as error:
                 logger.info("%s", error.message)
-            if self.ended:
+            if self._feed.ended:
                 return
             self._away("supervisor", f"the supervisor of cluster {self.name!r} is away; it is being started again")
             await self._revive()
@@ -425,17 +491,20 @@ class Feed:
 
     async def _read_end(self) -> None:
         """Tell what the supervisor journalled when it told nobody any more."""
-        if self._status is None or self.ended:
+        if self._status is None or self._seq is None or self._feed.ended:
             return
-        batches = JournalReader(Path(self._status["run_dir"]) / "journal.jsonl").batches()
+        pieces = behind(journal_of(self._status), self._seq)
         with contextlib.suppress(OSError, OrchestratorLabError):
-            while (some := await asyncio.to_thread(next, batches, None)) is not None:
+            while (some := await asyncio.to_thread(next, pieces, None)) is not None:
                 for event in some:
-                    if self._seq is not None and event.seq > self._seq:
-                        self._happened(json.loads(event.to_json()))
+                    if event["seq"] > self._seq:
+                        self._happened(event)
 
     def _end(self) -> None:
-        self.ended = True
+        self._feed.ended = True
+        # One who came when it had ended already is told from the journal that an earlier run knew.
+        self._status = self._feed.last_status = self._status or self._feed.last_status
+        self._met.set()
         self._gaps = {"end": f"cluster {self.name!r} has ended"}
         self._news.set()
 
@@ -472,7 +541,7 @@ class Feed:
                 if self._stream is not None:
                     self._stream.close()
                     self._stream = None
-            if self.ended:
+            if self._feed.ended:
                 return
             self._away("keeper", f"the keeper of cluster {self.name!r} is away; it is being started again")
             await self._revive()
@@ -547,6 +616,32 @@ class Feed:
         wait = self._again_s.get(pane.agent, _AGAIN_S)
         self._again_s[pane.agent] = min(2 * wait, _LONGEST_AGAIN_S)
         asyncio.get_running_loop().call_later(wait, self.wants_picture, pane.agent)
+
+
+def journal_of(status: dict[str, Any]) -> Path:
+    """Return the journal of the run that a status is of."""
+    return Path(status["run_dir"]) / "journal.jsonl"
+
+
+def behind(journal: Path, since: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the events of a journal behind a sequence number, as the supervisor tells them.
+
+    Parameters
+    ----------
+    journal : Path
+        The ``journal.jsonl`` of a run.
+    since : int
+        The last event that is known.
+
+    Yields
+    ------
+    list of dict
+        Some of them, at least one.
+    """
+    for batch in JournalReader(journal).batches():
+        new = [event for event in batch if event.seq > since]
+        for start in range(0, len(new), _PAST):
+            yield [json.loads(event.to_json()) for event in new[start : start + _PAST]]
 
 
 def lasting(status: dict[str, Any]) -> dict[str, Any]:

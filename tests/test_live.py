@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -12,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import avt
 import pytest
 
-from orchestrator_lab import Cluster
+from orchestrator_lab import Cluster, live
 from orchestrator_lab.errors import ClusterNotFound, ClusterStopped, ConfigError
 from orchestrator_lab.live import Feed, Tick, lasting
 from orchestrator_lab.panestream import LIMIT, PaneStream
 from orchestrator_lab.runtime import read_record, runtime_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 PROGRAM = """
@@ -52,13 +54,14 @@ def program(name: str) -> dict[str, Any]:
 class Ear:
     """A listener that draws what it is told, as a view does."""
 
-    def __init__(self, name: str, agents: list[str], since: int | None = None) -> None:
+    def __init__(self, of: str | Feed, agents: list[str], since: int | None = None) -> None:
         self.ticks: list[Tick] = []
         self.at: list[float] = []
         self.screens: dict[str, Any] = {}
         self.gap: str | None = None
         self._news = threading.Condition()
-        self.listener = Feed.of(name).listen(self._take, agents=agents, since=since)
+        feed = of if isinstance(of, Feed) else Feed.of(of)
+        self.listener = feed.listen(self._take, agents=agents, since=since)
 
     def _take(self, tick: Tick) -> None:
         with self._news:
@@ -222,6 +225,90 @@ def test_two_listeners_share_one_thread_that_ends_with_them(cluster: Cluster, ea
     assert not threads[0].is_alive()
 
 
+def feeds(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == f"feed-{name}"]
+
+
+def test_one_who_comes_while_the_thread_ends_has_a_feed_of_its_own(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, begun = threading.Event(), threading.Event()
+    follow = live._Run._follow_status
+
+    async def slow_to_end(run: Any) -> None:
+        try:
+            await follow(run)
+        finally:
+            ending.set()
+            await asyncio.to_thread(begun.wait, 20)
+
+    monkeypatch.setattr(live._Run, "_follow_status", slow_to_end)
+    first = Ear("live", ["one"])
+    first.until(lambda: "one" in first.screens)
+    (old,) = feeds("live")
+    first.listener.close()
+    assert ending.wait(10)
+    second = Ear("live", ["one"])
+    try:
+        second.until(lambda: "one" in second.screens)
+        begun.set()
+        old.join(10)
+        assert not old.is_alive()
+        keys(cluster, "one", "still heard\r")
+        second.until(lambda: "still heard" in second.shows("one"))
+        (new,) = feeds("live")
+        third = Ear("live", ["one"])
+        third.until(lambda: "still heard" in third.shows("one"))
+        assert feeds("live") == [new]
+        third.listener.close()
+    finally:
+        begun.set()
+        second.listener.close()
+    new.join(10)
+    assert not new.is_alive()
+
+
+def test_two_who_come_at_once_are_told_each_event_once(cluster: Cluster) -> None:
+    last = cluster.status()["events"]
+    ears = [Ear("live", [], since=0) for _ in range(3)]
+    try:
+        for ear in ears:
+            ear.until(lambda ear=ear: ear.events and ear.events[-1]["seq"] >= last)
+            numbers = [event["seq"] for event in ear.events]
+            assert numbers == list(range(1, len(numbers) + 1))
+    finally:
+        for ear in ears:
+            ear.listener.close()
+
+
+def test_nothing_more_is_read_for_one_who_left(cluster: Cluster, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    ear.until(lambda: "one" in ear.screens)
+    last = cluster.status()["events"]
+    assert last > 5
+    read: list[int] = []
+    left, ended = threading.Event(), threading.Event()
+    stream = live.events
+
+    async def gated(place: Path, since: int, opened: Callable[[], None] | None = None) -> AsyncIterator[dict[str, Any]]:
+        try:
+            async with contextlib.aclosing(stream(place, since, opened)) as past:
+                async for event in past:
+                    yield event
+                    read.append(event["seq"])
+                    await asyncio.to_thread(left.wait, 20)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(live, "events", gated)
+    late = Ear("live", [], since=0)
+    late.until(lambda: late.events)
+    late.listener.close()
+    left.set()
+    assert ended.wait(10)
+    assert read[-1] < last
+    assert len(read) <= 2
+
+
 def test_a_repaint_on_demand(cluster: Cluster, ear: Ear) -> None:  # noqa: ARG001
     ear.until(lambda: "one" in ear.screens)
     before = sum(pane.repaint for tick in ear.ticks for pane in tick.panes)
@@ -303,6 +390,59 @@ def test_a_cluster_that_ends(runtime: Path, script_config: Callable[..., dict[st
     ear.listener.close()
     with pytest.raises(ClusterNotFound):
         Feed.of("brief")
+
+
+def test_an_end_is_told_whole_to_those_who_are_still_catching_up_and_to_those_who_come_later(
+    runtime: Path,  # noqa: ARG001
+    script_config: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = live.events
+
+    async def slow_past(place: Path, since: int, opened: Callable[[], None] | None = None) -> AsyncIterator[Any]:
+        async with contextlib.aclosing(stream(place, since, opened)) as past:
+            async for event in past:
+                if since > 2 or event["seq"] <= 2:
+                    yield event
+
+    with Cluster.start(script_config("ada", name="brief")) as cluster:
+        feed = Feed.of("brief")
+        first = Ear(feed, [])
+        first.until(lambda: first.ticks)
+        monkeypatch.setattr(live, "events", slow_past)
+        slow = Ear(feed, [], since=0)
+        slow.until(lambda: len(slow.events) == 2)
+        known = cluster.status()["events"]
+        cluster.shutdown()
+    ended = "cluster 'brief' has ended"
+    first.until(lambda: first.gap == ended)
+    slow.until(lambda: slow.gap == ended)
+    for thread in feeds("brief"):
+        thread.join(10)
+    assert feeds("brief") == []
+    numbers = [event["seq"] for event in slow.events]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert slow.events[-1]["event"] == "run.ended"
+    assert [tick.gap for tick in slow.ticks].count(ended) == 1  # with or behind the last event
+
+    late, deaf = Ear(feed, [], since=known), Ear(feed, ["ada"])
+    late.until(lambda: late.gap == ended)
+    deaf.until(lambda: deaf.gap == ended)
+    assert late.events == slow.events[known:]
+    assert deaf.events == []
+    assert late.ticks[0].status is not None
+    for thread in feeds("brief"):
+        thread.join(10)
+    assert feeds("brief") == []
+
+
+def test_a_feed_that_has_ended_leaves_its_successor_alone(tmp_path: Path) -> None:
+    old, new = Feed(tmp_path, "x"), Feed(tmp_path, "x")
+    Feed._known[tmp_path] = new
+    old.forget()
+    assert Feed._known[tmp_path] is new
+    new.forget()
+    assert tmp_path not in Feed._known
 
 
 # the pure part ------------------------------------------------------------------------------------

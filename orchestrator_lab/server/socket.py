@@ -121,6 +121,7 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         self._news = asyncio.Event()
         self._busy = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
+        self._gone = False
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -202,6 +203,8 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     def _listen(self, name: str, feed: Feed, panes: frozenset[str], since: int | None) -> None:
         """Have the feed tell of a cluster; its thread only hands over."""
+        if self._gone:
+            return  # the browser left while the cluster was looked up: nobody would let go of the listener
         own: list[Listener] = []
 
         def on_tick(tick: Tick) -> None:
@@ -238,6 +241,7 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
     def on_close(self) -> None:
         """Let go of everything."""
         super().on_close()
+        self._gone = True
         for name in list(self._followed):
             self._leave(name)
         if self._writer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import websocket
+from jupyter_server.extension.handler import ExtensionHandlerMixin
+
+from orchestrator_lab.live import Feed
+from orchestrator_lab.server.socket import Socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from web_helpers import Door
 
     from orchestrator_lab import Cluster
+    from orchestrator_lab.live import Listener
 
 
 class Browser:
@@ -240,3 +246,44 @@ def test_a_slow_browser_gets_pictures_and_every_message(door: Door, cluster: Clu
     cluster.remove("flood")
     assert browser.seqs() == sorted(set(browser.seqs()))
     assert sum(len(frame["data"].get("data", "")) for frame in browser.frames[:read]) < 8_000_000
+
+
+# leaving ------------------------------------------------------------------------------------------
+
+
+async def test_a_browser_that_leaves_while_its_cluster_is_looked_up_leaves_no_listener(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lookup is held until the browser is gone; feed and cluster are real."""
+    looked_up, gone = asyncio.Event(), asyncio.Event()
+    listening: list[object] = []
+    listen = Feed.listen
+
+    class Clusters:
+        @staticmethod
+        def get(name: str) -> Cluster:
+            assert name == "lab"
+            return cluster
+
+        @staticmethod
+        async def call(_: str, look: Callable[[], Any]) -> Any:
+            looked_up.set()
+            await gone.wait()
+            return look()
+
+    def heard(feed: Feed, *args: Any, **kwargs: Any) -> Listener:
+        listening.append(feed)
+        return listen(feed, *args, **kwargs)
+
+    monkeypatch.setattr(Feed, "listen", heard)
+    monkeypatch.setattr(Socket, "clusters", Clusters)
+    monkeypatch.setattr(ExtensionHandlerMixin, "initialize", lambda *_: None)
+    one = object.__new__(Socket)
+    one.initialize("orchestrator_lab")
+    subscribed = asyncio.create_task(one.on_message('{"op": "subscribe", "cluster": "lab", "panes": ["ada"]}'))
+    await looked_up.wait()
+    one.on_close()
+    gone.set()
+    await subscribed
+    assert listening == []
+    assert one._followed == {}
