@@ -176,7 +176,6 @@ def test_a_recording_that_unpacks_without_end_is_refused(bench: Bench, page: Pag
     (bench.root / "bomb.cast.zst").write_bytes(packed)
     execute(page, "docmanager:open", path="bomb.cast.zst")
     expect(page.get_by_text("this recording is longer than 100 MB")).to_be_visible()
-    execute(page, "docmanager:close")
 
 
 def test_a_run_is_opened_without_a_kernel(bench: Bench, page: Page) -> None:
