@@ -81,6 +81,8 @@ class Client:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
+        #: Seconds after which a call that names no timeout is given up; None waits for ever.
+        self.patience_s: float | None = None
         self._idle: list[Wire] = []
         self._stream: _Connection | None = None
         self._hung_up = False
@@ -88,7 +90,7 @@ class Client:
     # synchronous --------------------------------------------------------------------------------
 
     def get(self, path: str, *, timeout_s: float | None = None, **params: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Ask; `timeout_s` is passed on and bounds the wait (None waits for ever)."""
+        """Ask; `timeout_s` is passed on and bounds the wait (None waits as long as `patience_s` says)."""
         return self._call("GET", path, timeout_s, params, None)
 
     def post(
@@ -142,12 +144,14 @@ class Client:
         give_up = begun + _HEAL_S
         while True:
             left = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - begun))
+            wait = self.patience_s if left is None else left + _MARGIN_S
             try:
-                return _answer(*self._exchange(method, _target(path, params, left), body, left))
+                return _answer(*self._exchange(method, _target(path, params, left), body, wait))
             except ExchangeTimeout:
                 raise  # what the supervisor says of it
             except TimeoutError as error:
-                raise ExchangeTimeout(f"cluster {self.name!r} gave no answer to {path} within {timeout_s} s") from error
+                within = self.patience_s if timeout_s is None else timeout_s
+                raise ExchangeTimeout(f"cluster {self.name!r} gave no answer to {path} within {within} s") from error
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if time.monotonic() > give_up:
@@ -172,9 +176,7 @@ class Client:
             kept = wire is not None
             wire = wire or Wire(self.folder / "api.sock")
             try:
-                status, answer, stays = wire.exchange(
-                    method, target, payload, None if wait_s is None else wait_s + _MARGIN_S, audit_headers()
-                )
+                status, answer, stays = wire.exchange(method, target, payload, wait_s, audit_headers())
             except BaseException as error:
                 wire.close()
                 if kept and isinstance(error, ConnectionError | http.client.BadStatusLine):

@@ -38,6 +38,9 @@ __all__ = [
     "stop_monitoring",
 ]
 
+#: Seconds in which programs start or end: some ask a model or a registry first.
+_PROGRAMS_S = 300.0
+
 
 def start(asked: Asked) -> dict[str, Any]:
     """Start a cluster; answered once its agents take messages."""
@@ -70,24 +73,25 @@ def _configuration(asked: Asked, body: models.StartRequest) -> ClusterConfig:
 
 def stop(asked: Asked) -> dict[str, Any]:
     """End the agents; the run stays."""
-    return asked.cluster.client.post("/stop")
+    return asked.cluster.client.post("/stop", timeout_s=_PROGRAMS_S)
 
 
 def start_again(asked: Asked) -> dict[str, Any]:
     """Start the agents of a cluster that was stopped; one that runs is left as it is."""
     status = asked.cluster.status()
-    return asked.cluster.client.post("/restart") if status["status"] == "stopped" else status
+    return restart(asked) if status["status"] == "stopped" else status
 
 
 def restart(asked: Asked) -> dict[str, Any]:
     """Start the agents anew."""
-    return asked.cluster.client.post("/restart")
+    return asked.cluster.client.post("/restart", timeout_s=_PROGRAMS_S)
 
 
 def shutdown(asked: Asked) -> dict[str, Any]:
     """End agents, session and run."""
     # A client of its own: the kept one is let go of, whoever uses it.
-    cluster = Cluster.attach(asked.cluster.name)
+    cluster = asked.clusters.attach(asked.cluster.name)
+    cluster.client.patience_s = _PROGRAMS_S
     try:
         return {"run_dir": str(cluster.shutdown(asked.body_as(models.ShutdownRequest).status))}
     finally:
@@ -138,8 +142,10 @@ async def ask(asked: Asked) -> dict[str, Any]:
     return {"message": message, "reply": message.get("reply"), "timed_out": timed_out}
 
 
-def _agent(asked: Asked, what: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    return asked.cluster.client.post(f"/agents/{asked.agent}/{what}", body)
+def _agent(
+    asked: Asked, what: str, body: dict[str, Any] | None = None, timeout_s: float | None = None
+) -> dict[str, Any]:
+    return asked.cluster.client.post(f"/agents/{asked.agent}/{what}", body, timeout_s=timeout_s)
 
 
 def interrupt(asked: Asked) -> dict[str, Any]:
@@ -149,12 +155,12 @@ def interrupt(asked: Asked) -> dict[str, Any]:
 
 def restart_agent(asked: Asked) -> dict[str, Any]:
     """Start an agent's program anew."""
-    return _agent(asked, "restart")
+    return _agent(asked, "restart", timeout_s=_PROGRAMS_S)
 
 
 def stop_agent(asked: Asked) -> dict[str, Any]:
     """End an agent's program."""
-    return _agent(asked, "stop")
+    return _agent(asked, "stop", timeout_s=_PROGRAMS_S)
 
 
 def keys(asked: Asked) -> dict[str, Any]:

@@ -192,6 +192,8 @@ class RouteHandler(LabHandler):
         with acting(asked.actor.by, origin=asked.actor.origin):
             if inspect.iscoroutinefunction(route.call):
                 return await cast("Awaitable[dict[str, Any]]", route.call(asked))
+            if route.files:
+                return await self.clusters.read(lambda: cast("dict[str, Any]", route.call(asked)))
             return await self.clusters.call(asked.name, lambda: cast("dict[str, Any]", route.call(asked)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.client import find
 from orchestrator_lab.config import template_names
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.server import models
@@ -155,7 +156,7 @@ def screen(asked: Asked) -> dict[str, Any]:
 def logs(asked: Asked) -> dict[str, Any]:
     """Return the end of a log of the lab's own processes."""
     query = asked.query_as(models.LogsQuery)
-    path = asked.cluster.client.folder / "logs" / f"{query.process}.log"
+    path = find(asked.places["cluster"]) / "logs" / f"{query.process}.log"
     try:
         with path.open("rb") as log:
             size = log.seek(0, 2)

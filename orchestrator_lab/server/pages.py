@@ -61,29 +61,63 @@ class EventPages:
         Returns
         -------
         tuple of (list of dict, int, bool)
-            The events; the number up to which the journal was read; whether there is more behind it.
+            The events, oldest first; the number up to which the journal was read; whether there is more: behind it,
+            or for the latest before them (also where nobody looked: a page with a filter reads so far and no farther).
         """
         with self._lock:
             last = self._grow()
-            begin = max(0, last - limit) if since is None else since
-            place = bisect.bisect_right(self._seqs, begin) - 1
-            offset = self._offsets[place] if place >= 0 else 0
-        found: list[dict[str, Any]] = []
-        read = begin
+            seqs, offsets = tuple(self._seqs), tuple(self._offsets)
+
+        def fits(event: dict[str, Any]) -> bool:
+            return (agent is None or event.get("agent") == agent) and (
+                prefix is None or str(event["event"]).startswith(prefix)
+            )
+
+        if since is None:
+            found, more = self._latest(seqs, offsets, last, limit, fits)
+            return found, last, more
+        place = bisect.bisect_right(seqs, since) - 1
+        offset = offsets[place] if place >= 0 else 0
+        found = []
+        read = since
         for scanned, line in enumerate(_lines(self._path, offset)):
             event = json.loads(line)
-            if event["seq"] <= begin:
+            if event["seq"] <= since:
                 continue
             if event["seq"] > last:
                 break
             if len(found) >= limit or scanned > _SCANNED + _STEP:
                 return found, read, True
             read = event["seq"]
-            if (agent is None or event.get("agent") == agent) and (
-                prefix is None or str(event["event"]).startswith(prefix)
-            ):
+            if fits(event):
                 found.append(event)
-        return found, max(read, min(last, begin)), False
+        return found, max(read, min(last, since)), False
+
+    def _latest(
+        self,
+        seqs: Sequence[int],
+        offsets: Sequence[int],
+        last: int,
+        limit: int,
+        fits: Callable[[dict[str, Any]], bool],
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Return the latest events that fit, and whether there may be more before them: from the end, step by step."""
+        found: list[dict[str, Any]] = []
+        for back, place in enumerate(reversed(range(len(offsets)))):
+            if back * _STEP >= _SCANNED:
+                return found, True
+            end = seqs[place + 1] if place + 1 < len(seqs) else last + 1
+            here: list[dict[str, Any]] = []
+            for line in _lines(self._path, offsets[place]):
+                event = json.loads(line)
+                if event["seq"] >= end:
+                    break
+                if fits(event):
+                    here.append(event)
+            found = here + found
+            if len(found) > limit:
+                return found[-limit:], True
+        return found, False
 
     def _grow(self) -> int:
         """Take in what is new; return the number of the last event."""

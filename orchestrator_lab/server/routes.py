@@ -48,6 +48,8 @@ class Route:
         What it answers.
     query, body : type of BaseModel
         What else it takes; None for no body at all.
+    files : bool
+        Whether it only reads files: no supervisor is asked, and none can hold it up.
     terminals : bool
         Whether it needs the right to make terminals, too.
     """
@@ -58,6 +60,7 @@ class Route:
     reply: type[BaseModel]
     query: type[BaseModel] = models.NoQuery
     body: type[BaseModel] | None = None
+    files: bool = False
     terminals: bool = False
 
     @property
@@ -73,6 +76,10 @@ class Route:
 
 def _get(path: str, call: Call, reply: type[BaseModel], query: type[BaseModel] = models.NoQuery) -> Route:
     return Route("GET", path, call, reply, query)
+
+
+def _file(path: str, call: Call, reply: type[BaseModel], query: type[BaseModel]) -> Route:
+    return Route("GET", path, call, reply, query, files=True)
 
 
 def _post(path: str, call: Call, reply: type[BaseModel], body: type[BaseModel] = models.EmptyRequest) -> Route:
@@ -95,9 +102,9 @@ ROUTES: tuple[Route, ...] = (
     _get(f"{_CLUSTER}/alerts", looking.alerts, models.AlertsReply, models.AlertsQuery),
     _get(f"{_CLUSTER}/dialogs", looking.dialogs, models.DialogsReply),
     _get(f"{_CLUSTER}/guards", looking.guards, models.GuardsReply),
-    _get(f"{_CLUSTER}/events", looking.events, models.EventsReply, models.EventsQuery),
-    _get(f"{_CLUSTER}/logs", looking.logs, models.LogsReply, models.LogsQuery),
-    _get(f"{_CLUSTER}/tables/{{table}}", looking.table, models.TableReply, models.TableQuery),
+    _file(f"{_CLUSTER}/events", looking.events, models.EventsReply, models.EventsQuery),
+    _file(f"{_CLUSTER}/logs", looking.logs, models.LogsReply, models.LogsQuery),
+    _file(f"{_CLUSTER}/tables/{{table}}", looking.table, models.TableReply, models.TableQuery),
     _post(f"{_CLUSTER}/start", doing.start_again, models.ActReply),
     _post(f"{_CLUSTER}/stop", doing.stop, models.ActReply),
     _post(f"{_CLUSTER}/restart", doing.restart, models.ActReply),

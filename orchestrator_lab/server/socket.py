@@ -108,6 +108,8 @@ class _Followed:
     status: dict[str, Any] | None = None
     gap: str | None = None
     metrics_at: float = 0.0
+    metrics_due: bool = False
+    metrics_task: asyncio.Task[None] | None = None
 
 
 class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
@@ -236,6 +238,8 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         followed = self._followed.pop(name, None)
         if followed is not None:
             followed.listener.close()
+            if followed.metrics_task is not None:
+                followed.metrics_task.cancel()
         self._outbox.close(name)
 
     def on_close(self) -> None:
@@ -283,7 +287,7 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
             told = {"agent": item.agent, "repaint": item.repaint, "cols": item.cols, "rows": item.rows}
             await self._send("screen", name, {**told, "data": base64.b64encode(item.data).decode("ascii")})
         elif isinstance(item, Metrics):
-            await self._metrics(name)
+            self._metrics(name)
         elif name in self._followed:
             self._ask_again(item, self._followed[name])
 
@@ -295,23 +299,36 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
             followed.listener.close()
             self._listen(item.cluster, followed.feed, followed.panes, item.since)
 
-    async def _metrics(self, name: str) -> None:
-        """Send the figures, but not more often than somebody can read them."""
+    def _metrics(self, name: str) -> None:
+        """Have the figures sent, but not more often than somebody can read them."""
         followed = self._followed.get(name)
-        if followed is None:
+        if followed is None or followed.metrics_due:
             return
-        wait = followed.metrics_at + _METRICS_S - time.monotonic()
+        under_way = followed.metrics_task is not None and not followed.metrics_task.done()
+        wait = _METRICS_S if under_way else followed.metrics_at + _METRICS_S - time.monotonic()
         if wait > 0:
+            followed.metrics_due = True
 
             def later() -> None:
-                self._outbox.put_metrics(name)
-                self._news.set()
+                followed.metrics_due = False
+                if self._followed.get(name) is followed:
+                    self._outbox.put_metrics(name)
+                    self._news.set()
 
             self._loop.call_later(wait, later)
             return
         followed.metrics_at = time.monotonic()
-        figures = await self.clusters.call(name, lambda: self.clusters.get(name).figures())
-        await self._send("metrics", name, figures)
+        # By itself: a supervisor that hangs must not hold up what is told of other clusters.
+        followed.metrics_task = asyncio.create_task(self._figures(name), name="orchestrator-lab figures")
+
+    async def _figures(self, name: str) -> None:
+        try:
+            figures = await self.clusters.call(name, lambda: self.clusters.get(name).figures())
+            await self._send("metrics", name, figures)
+        except OrchestratorLabError as error:
+            await self._problem(error, name)
+        except Exception:
+            self.log.exception("the figures of cluster %s could not be told", name)
 
     async def _rows(self, item: Events) -> dict[str, dict[str, Any]]:
         """Return the rows of messages and alerts that events speak of, as the run's tables have them."""
@@ -333,7 +350,7 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
             return found
 
         try:
-            return await self.clusters.call(item.cluster, look)
+            return await self.clusters.read(look)
         except OrchestratorLabError:
             return {}  # it has ended meanwhile: the events themselves are told all the same
 

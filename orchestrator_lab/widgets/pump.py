@@ -107,6 +107,8 @@ class Pump:
         self._messages: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._status: dict[str, Any] = {}
         self._gap: str | None = None
+        #: The take-over in which a view's keys could not be typed: what follows in it is dropped.
+        self._refused: dict[str, object] = {}
         self._asked: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
         self._closed = False
@@ -196,6 +198,7 @@ class Pump:
             case "bye":
                 with self._lock:
                     self._views.pop(view, None)
+                self._refused.pop(view, None)
                 self._watch()
             case "watch":
                 agents = message.get("agents")
@@ -213,7 +216,17 @@ class Pump:
             case "keys":
                 agent, keys = str(message.get("agent")), message.get("data")
                 if isinstance(keys, str) and keys and self._mine(agent):
-                    self._client.post_once(f"/agents/{agent}/keys", {"keys": keys})
+                    self._type(view, agent, keys, message.get("hold"))
+
+    def _type(self, view: str, agent: str, keys: str, hold: object) -> None:
+        """Type into a pane, unless keys of the same take-over failed: the rest would meet another screen."""
+        if view in self._refused and self._refused[view] == hold:
+            return
+        try:
+            self._client.post_once(f"/agents/{agent}/keys", {"keys": keys})
+        except OrchestratorLabError as error:
+            self._refused[view] = hold
+            self._tell({"type": "error", "view": view, "agent": agent, "message": error.message})
 
     def _mine(self, agent: str) -> bool:
         return any(agent == one["name"] for one in self.agents)
@@ -222,7 +235,8 @@ class Pump:
         with self._lock:
             self._views[view] = frozenset()
             while len(self._views) > _VIEWS:
-                self._views.popitem(last=False)
+                gone, _ = self._views.popitem(last=False)
+                self._refused.pop(gone, None)
             facts = {"agents": self.agents, "alerts": self._status.get("alerts", [])}
             self._send({"type": "tick", "panes": [], **facts, "messages": self.messages, "gap": self._gap}, [])
 

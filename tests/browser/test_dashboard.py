@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page, Route
 
 pytestmark = pytest.mark.browser
 
@@ -105,6 +105,60 @@ def test_alerts_are_acknowledged_and_cleared(bench: Bench, page: Page) -> None:
     page.get_by_label("State").select_option("not resolved")
     page.get_by_role("region", name="asker asks").get_by_role("button", name="No, and say what to do").click()
     until(lambda: len(bench.records("dialog_answered")) == 2)
+
+
+_TYPED = "the quick brown fox jumps over the lazy dog 0123456789 abcd "
+
+
+def keyboard(page: Page, bench: Bench) -> tuple[Locator, int]:
+    """Take a pane over; return it, and how many bytes were typed into it before."""
+    tab(page, "panes")
+    pane = page.locator('[data-agent="bob"]')
+    until(lambda: same(bench, page, "bob"))
+    pane.get_by_role("button", name="Take over").click()
+    expect(pane.get_by_role("button", name="Let go")).to_be_visible()
+    return pane, typed(bench)
+
+
+def typed(bench: Bench) -> int:
+    return sum(one["attributes"]["bytes"] for one in bench.events("agent.keys") if one["agent"] == "bob")
+
+
+def test_keys_arrive_in_order_when_a_request_is_slow(bench: Bench, page: Page) -> None:
+    pane, before = keyboard(page, bench)
+    asked: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asked.append(route)
+        if len(asked) > 1:
+            route.continue_()
+
+    page.route("**/agents/bob/keys", hold)
+    page.keyboard.type(_TYPED)
+    page.wait_for_timeout(300)
+    assert len(asked) == 1, "requests overtake the one before"
+    asked[0].continue_()
+    # The page's own loop hands over the next requests, while it is waited for.
+    until(lambda: page.wait_for_timeout(50) or typed(bench) - before == len(_TYPED))
+    page.unroute("**/agents/bob/keys")
+    assert "".join(one.request.post_data_json["data"] for one in asked) == _TYPED
+    until(lambda: any(_TYPED.rstrip() in line for line in bench.screen("bob")))
+    page.keyboard.press("Shift+Escape")
+    expect(pane.get_by_role("button", name="Take over")).to_be_visible()
+
+
+def test_after_a_key_that_failed_the_rest_is_dropped_and_the_pane_let_go(bench: Bench, page: Page) -> None:
+    pane, before = keyboard(page, bench)
+    asked: list[Route] = []
+    page.route("**/agents/bob/keys", lambda route: asked.append(route))  # noqa: PLW0108 - playwright marks its handlers
+    page.keyboard.type("rm -r x")
+    until(lambda: page.wait_for_timeout(50) or asked)
+    asked[0].fulfill(status=503, json={"error": {"type": "SupervisorLost", "message": "nobody answers"}})
+    expect(pane.get_by_role("button", name="Take over")).to_be_visible()
+    expect(page.locator(".olab-banner")).to_have_text("nobody answers")
+    page.wait_for_timeout(300)
+    page.unroute("**/agents/bob/keys")
+    assert (len(asked), typed(bench)) == (1, before)
 
 
 def test_timeline_metrics_and_logs_tell_the_run(page: Page) -> None:

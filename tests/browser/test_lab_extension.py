@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 from playwright.sync_api import expect
 from workbench import ROWS, Bench, opened, until
 
@@ -169,6 +170,14 @@ def test_a_recording_is_played_and_searched(bench: Bench, page: Page) -> None:
     expect(viewer.get_by_role("button", name="Play")).to_be_visible()
 
 
+def test_a_recording_that_unpacks_without_end_is_refused(bench: Bench, page: Page) -> None:
+    packed = zstandard.ZstdCompressor().compress(b'{"version":3}\n' + b"\n" * (101 * 1024 * 1024))
+    assert len(packed) < 100_000
+    (bench.root / "bomb.cast.zst").write_bytes(packed)
+    execute(page, "docmanager:open", path="bomb.cast.zst")
+    expect(page.get_by_text("this recording is longer than 100 MB")).to_be_visible()
+
+
 def test_a_run_is_opened_without_a_kernel(bench: Bench, page: Page) -> None:
     folder = bench.root / "received"
     shutil.copytree(bench.cluster.run_dir, folder)
@@ -191,6 +200,9 @@ def test_palette_launcher_and_dashboard(bench: Bench, page: Page) -> None:
     page.locator(".jp-LauncherCard:visible", has_text="Agent Clusters").click()
     frame = page.frame_locator("#orchestrator-lab-dashboard iframe")
     expect(frame.get_by_role("heading", name=bench.name)).to_be_visible()
+    # A link that an agent printed opens a tab of its own.
+    sandbox = page.locator("#orchestrator-lab-dashboard iframe").get_attribute("sandbox") or ""
+    assert {"allow-popups", "allow-popups-to-escape-sandbox"} <= set(sandbox.split())
     page.keyboard.press("Control+Shift+C")
     page.locator(".lm-CommandPalette-input").fill("take over agent")
     expect(page.locator(".lm-CommandPalette-item", has_text="Take Over Agent in Terminal").first).to_be_visible()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,19 @@ def test_what_cannot_be_done_is_said(browser: Browser) -> None:
         browser.pump.ask(nonsense)
     number = browser.says("ping")
     browser.until(lambda message: message.get("n") == number)
+
+
+def test_after_keys_that_failed_the_rest_of_their_take_over_is_dropped(cluster: Cluster, browser: Browser) -> None:
+    browser.says("hello")
+    browser.says("keys", agent="bob", data="x" * 70_000, hold=1)
+    browser.says("keys", agent="bob", data="dropped", hold=1)
+    number = browser.says("keys", agent="bob", data="\x15", hold=2)
+    trouble = browser.until(lambda message: message["type"] == "error")
+    assert (trouble["view"], trouble["agent"]) == ("v1", "bob")
+    browser.until(lambda message: message.get("n") == number)
+    journal = (cluster.run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    typed = [one for one in map(json.loads, journal) if one["event"] == "agent.keys" and one["agent"] == "bob"]
+    assert [one["attributes"]["bytes"] for one in typed] == [1]
 
 
 def test_the_widget_and_its_still(cluster: Cluster) -> None:

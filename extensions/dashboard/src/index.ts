@@ -4,6 +4,7 @@ import { Alerts } from './alerts';
 import { Agent, ClusterFacts, Status, get, post } from './api';
 import { confirmed } from './ask';
 import { MARKS, ago, button, count, h, many, replace } from './dom';
+import { Keys } from './keys';
 import { Frame, Link } from './link';
 import { Logs } from './logs';
 import { Messages } from './messages';
@@ -26,11 +27,12 @@ class Dashboard {
   private logs = new Logs(problem => this.say(problem.message, true));
   private transport = new LinkTransport(
     this.link,
-    (agent, data) => void this.act(['agents', agent, 'keys'], { data }),
+    (agent, data) => this.keys?.type(agent, data),
     message => this.asked(message)
   );
   private panes = h('section', { class: 'panes', 'aria-label': 'Panes' });
   private view: { dispose(): void } | null = null;
+  private keys: Keys | null = null;
 
   private clusters: ClusterFacts[] = [];
   private cluster: string | null = null;
@@ -154,6 +156,7 @@ class Dashboard {
     }
     this.view?.dispose();
     this.view = null;
+    this.keys = null;
     this.panes.replaceChildren();
     this.answer.replaceChildren();
     this.cluster = facts?.name ?? null;
@@ -180,6 +183,7 @@ class Dashboard {
       }
       this.takeStatus(status);
       this.link.follow(cluster, since);
+      this.keys = this.keyboard(cluster);
       this.view = createView(this.panes, this.transport, { controls: true, theme: 'auto' });
       this.transport.facts({ agents: status.agents });
       this.show(this.tab);
@@ -385,6 +389,20 @@ class Dashboard {
       this.say((problem as Error).message, true);
       return false;
     }
+  }
+
+  /** What types into the panes of a cluster, also when another one is shown before all has been typed. */
+  private keyboard(cluster: string): Keys {
+    const keys = new Keys(
+      (agent, data) => post(['clusters', cluster, 'agents', agent, 'keys'], { data }),
+      (agent, problem) => {
+        this.say(problem.message, true);
+        if (this.keys === keys) {
+          this.transport.refuse(agent, problem.message);
+        }
+      }
+    );
+    return keys;
   }
 
   private async sure(title: string, text: string, does: string, path: string[]): Promise<void> {

@@ -49,6 +49,13 @@ export class LinkTransport implements Transport {
     this.soon();
   }
 
+  /** Say that what was typed could not be typed: the view lets the pane go. */
+  refuse(agent: string, message: string): void {
+    for (const handler of this.handlers) {
+      handler({ type: 'error', agent, message }, []);
+    }
+  }
+
   private soon(): void {
     if (!this.scheduled) {
       this.scheduled = true;

@@ -21,6 +21,8 @@ export interface ICast {
 
 /** Largest terminal that is drawn. */
 const MOST = 1000;
+/** Largest recording that is unpacked: a few bytes can be packed from any number. */
+const MOST_BYTES = 100 * 1024 * 1024;
 
 /**
  * Read a recording.
@@ -74,17 +76,29 @@ export function parseCast(text: string): ICast {
   };
 }
 
+class TooLong extends Error {}
+
 /** Unpack a recording that is packed with Zstandard; its last frame may be torn. */
-export function unpackCast(base64: string): string {
+export function unpackCast(base64: string, most = MOST_BYTES): string {
   const packed = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
   const decoder = new TextDecoder();
   let text = '';
+  let size = 0;
   const stream = new Decompress(chunk => {
+    size += chunk.length;
+    if (size > most) {
+      throw new TooLong(
+        `this recording is longer than ${Math.floor(most / 1024 / 1024)} MB: play it in a terminal, with asciinema`
+      );
+    }
     text += decoder.decode(chunk, { stream: true });
   });
   try {
     stream.push(packed, true);
   } catch (error) {
+    if (error instanceof TooLong) {
+      throw error;
+    }
     if (!text) {
       throw new Error(`this file cannot be unpacked: ${(error as Error).message}`);
     }

@@ -122,7 +122,16 @@ export function addCommands(context: ICommandContext): void {
     const url = api.pageUrl + (cluster ? `#cluster=${encodeURIComponent(cluster)}` : '');
     if (!page || page.isDisposed) {
       const content = new IFrame({
-        sandbox: ['allow-same-origin', 'allow-scripts', 'allow-forms', 'allow-modals']
+        // Links that agents print open in a tab of their own, which is no part of this page.
+        // JupyterLab's list of words has the last one without its 'allow-', which browsers do not know.
+        sandbox: [
+          'allow-same-origin',
+          'allow-scripts',
+          'allow-forms',
+          'allow-modals',
+          'allow-popups',
+          'allow-popups-to-escape-sandbox'
+        ] as string[] as IFrame.SandboxExceptions[]
       });
       page = new MainAreaWidget({ content });
       page.id = 'orchestrator-lab-dashboard';

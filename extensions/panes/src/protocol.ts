@@ -59,6 +59,9 @@ export interface Ack {
 export interface Trouble {
   type: "error";
   message: string;
+  /** The view and the pane that it is about; without them it is about all. */
+  view?: string;
+  agent?: string;
 }
 
 export type FromHost = Tick | Ack | Trouble;

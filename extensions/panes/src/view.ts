@@ -55,6 +55,8 @@ class ClusterView implements View, PaneHost {
   private deafTimer = 0;
   private asked: { agent: string; number: number } | null = null;
   private taken: string | null = null;
+  /** Number of the take-over: after keys that could not be typed, the host drops those that follow under it. */
+  private hold = 0;
   private maximised: string | null = null;
 
   constructor(
@@ -141,8 +143,10 @@ class ClusterView implements View, PaneHost {
     if (message.type === "tick") this.tick(message, buffers);
     else if (message.type === "ack" && message.view === this.id) this.answered(message.n);
     else if (message.type === "error") {
+      if (message.view !== undefined && message.view !== this.id) return;
       this.trouble = message.message;
-      this.letGo();
+      const held = this.taken ?? this.asked?.agent;
+      if (message.agent === undefined || message.agent === held) this.letGo();
       this.showBanner();
     }
   }
@@ -266,7 +270,7 @@ class ClusterView implements View, PaneHost {
 
   keys(agent: string, data: string): void {
     if (this.taken !== agent || this.deaf) return;
-    this.send({ type: "keys", agent, data });
+    this.send({ type: "keys", agent, data, hold: this.hold });
   }
 
   takeOver(agent: string): void {
@@ -284,6 +288,7 @@ class ClusterView implements View, PaneHost {
 
   private nowTaken(agent: string): void {
     this.taken = agent;
+    this.hold += 1;
     this.root.classList.add("olab-typing");
     this.panes.get(agent)?.setTaken(true);
     setText(this.spoken, `You are typing into ${agent}; Shift Escape lets go.`);

@@ -1,0 +1,88 @@
+"""A cluster whose supervisor hangs: calls to it end with a sentence, its files can be read, and others are as ever."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from orchestrator_lab import Cluster
+from orchestrator_lab.client import Client
+from orchestrator_lab.errors import ExchangeTimeout
+from orchestrator_lab.runtime import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from web_helpers import Door
+
+
+def supervisor(cluster: Cluster) -> psutil.Process:
+    record = read_record(cluster.client.folder)
+    assert record is not None
+    assert record.supervisor_pid is not None
+    return psutil.Process(record.supervisor_pid)
+
+
+@pytest.fixture(scope="module")
+def hung(door: Door, script_config: Callable[..., dict[str, Any]]) -> Iterator[Cluster]:
+    """A cluster that the server knows, and whose supervisor was stopped."""
+    with Cluster.start(script_config("eve", name="hung")) as made:
+        made["eve"].ask("before", timeout=30)
+        assert door.get("api/clusters/hung/status").status_code == 200
+        process = supervisor(made)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield made
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+
+def test_a_turn_that_does_not_come_is_said_and_files_are_read_all_the_same(door: Door, hung: Cluster) -> None:
+    answers: list[int] = []
+
+    def act() -> None:
+        answers.append(door.post(f"api/clusters/{hung.name}/agents/eve/interrupt").status_code)
+
+    actors = [threading.Thread(target=act) for _ in range(8)]
+    for actor in actors:
+        actor.start()
+    time.sleep(0.5)  # until they are under way: nothing tells of it
+    for path in ("events", "tables/turns", "tables/states", "logs"):
+        assert door.get(f"api/clusters/hung/{path}").status_code == 200
+    refused = door.get("api/clusters/hung/status")
+    assert (refused.status_code, refused.json()["error"]["type"]) == (503, "SupervisorLost")
+    assert "8 calls wait for the supervisor of cluster 'hung'" in refused.json()["error"]["message"]
+    assert answers == []
+    supervisor(hung).send_signal(signal.SIGCONT)
+    for actor in actors:
+        actor.join(30)
+    supervisor(hung).send_signal(signal.SIGSTOP)
+    assert answers == [200] * 8
+
+
+@pytest.mark.usefixtures("hung")
+def test_its_figures_hold_up_nothing_that_is_told_of_other_clusters(door: Door, cluster: Cluster) -> None:
+    socket = door.socket()
+    socket.send(json.dumps({"op": "subscribe", "cluster": "hung", "events": ["metrics"]}))
+    socket.send(json.dumps({"op": "subscribe", "cluster": "lab", "events": ["message"]}))
+    socket.send(json.dumps({"op": "ping"}))
+    frames: list[dict[str, Any]] = []
+    while not frames or frames[-1]["event"] != "pong":
+        frames.append(json.loads(socket.recv()))
+    cluster["ada"].send("as ever")
+    while frames[-1]["data"].get("event") != "message.answered":
+        frames.append(json.loads(socket.recv()))
+
+
+def test_a_call_without_a_timeout_of_its_own_is_given_up(hung: Cluster) -> None:
+    client = Client(hung.client.folder, hung.name)
+    client.patience_s = 0.3
+    with pytest.raises(ExchangeTimeout, match=r"no answer to /restart within 0\.3 s"):
+        client.post("/restart")
+    client.close()
