@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _MESSAGES = 200
 #: Events of the past in which they are looked for.
 _PAST = 4_000
-#: Views of one widget that are remembered: a reloaded page does not say goodbye.
+#: Views of one widget that are remembered before they are asked who is still there: a reloaded page says no goodbye.
 _VIEWS = 4
 #: What a view shows of an agent.
 _SHOWN = (
@@ -90,6 +90,8 @@ class Pump:
         Whose panes are shown; all by default.
     on_end : callable, optional
         Called once, on the feed's thread, when the cluster has ended.
+    on_output : callable, optional
+        Called on the feed's thread with the agents whose panes have changed.
     """
 
     def __init__(
@@ -100,10 +102,12 @@ class Pump:
         *,
         agents: frozenset[str] | None = None,
         on_end: Callable[[], None] | None = None,
+        on_output: Callable[[frozenset[str]], None] | None = None,
     ) -> None:
         self._client, self._send, self._agents, self._on_end = client, send, agents, on_end
+        self._on_output = on_output
         self._lock = threading.RLock()
-        self._views: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._views: dict[str, frozenset[str]] = {}
         self._messages: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._status: dict[str, Any] = {}
         self._gap: str | None = None
@@ -168,6 +172,8 @@ class Pump:
             # Without a view in a browser nobody needs to be told.
             if self._views and (tick.panes or len(message) > 2):
                 self._send(message, [one.data for one in tick.panes])
+        if self._on_output is not None and tick.panes:
+            self._on_output(frozenset(one.agent for one in tick.panes))
         if self._on_end is not None and tick.gap is not None and tick.gap.endswith("has ended"):
             self._on_end()
 
@@ -192,6 +198,8 @@ class Pump:
 
     def _do(self, message: dict[str, Any]) -> None:
         view = str(message.get("view"))
+        if message.get("type") in {"ping", "repaint", "keys"}:
+            self._know(view)
         match message.get("type"):
             case "hello":
                 self._greet(view)
@@ -228,15 +236,24 @@ class Pump:
             self._refused[view] = hold
             self._tell({"type": "error", "view": view, "agent": agent, "message": error.message})
 
+    def _know(self, view: str) -> None:
+        """Ask a view that is not known (any more) to begin anew; else it would stand still and not know."""
+        with self._lock:
+            unknown = view not in self._views
+        if unknown:
+            self._tell({"type": "again", "view": view})
+
     def _mine(self, agent: str) -> bool:
         return any(agent == one["name"] for one in self.agents)
 
     def _greet(self, view: str) -> None:
         with self._lock:
             self._views[view] = frozenset()
-            while len(self._views) > _VIEWS:
-                gone, _ = self._views.popitem(last=False)
-                self._refused.pop(gone, None)
+            if len(self._views) > _VIEWS:
+                # Only the living answer, however many they are: none is left out for its age.
+                self._views = {view: frozenset()}
+                self._refused = {one: hold for one, hold in self._refused.items() if one == view}
+                self._send({"type": "again", "view": None}, [])
             facts = {"agents": self.agents, "alerts": self._status.get("alerts", [])}
             self._send({"type": "tick", "panes": [], **facts, "messages": self.messages, "gap": self._gap}, [])
 

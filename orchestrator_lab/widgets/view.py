@@ -19,7 +19,9 @@ from orchestrator_lab.errors import EnvironmentProblem, OrchestratorLabError
 from orchestrator_lab.stills import Screen, Screens
 from orchestrator_lab.widgets import opened
 from orchestrator_lab.widgets.pump import Pump, shown_facts
+from orchestrator_lab.widgets.refresh import Refresher
 from orchestrator_lab.widgets.saved import Saved, static_only
+from orchestrator_lab.widgets.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,6 +109,8 @@ class ClusterView(Saved, anywidget.AnyWidget):
     _pump: Pump | None = None
     _whole: ipywidgets.VBox | None = None
     _screens: Screens | None = None
+    _refresher: Refresher | None = None
+    _replaced = False
     _count = 0
 
     def __init__(
@@ -122,14 +126,23 @@ class ClusterView(Saved, anywidget.AnyWidget):
         self._controls = controls
         self._count = len(self._only) if self._only is not None else len(cluster)
         self._frozen = threading.Event()
+        self._stage = Stage()
         if static_only():
             super().__init__()
             self._look()
             return
         self._esm, self._css = part("panes.js"), part("panes.css")
         super().__init__(options={"controls": controls, "theme": theme})
-        self._pump = Pump(cluster.name, cluster.client, self._to_browser, agents=self._only, on_end=self._ended)
-        self._look()
+        self._refresher = Refresher(self._refresh)
+        self._pump = Pump(
+            cluster.name,
+            cluster.client,
+            self._to_browser,
+            agents=self._only,
+            on_end=self._ended,
+            on_output=self._refresher.changed,
+        )
+        self.snapshot = self._look()
         self.on_msg(self._from_browser)
         self._alive.add(self)
         opened.opened(self)
@@ -154,8 +167,8 @@ class ClusterView(Saved, anywidget.AnyWidget):
 
     # stills -------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Take a still of every pane: what a notebook without a kernel shows."""
+    def _look(self) -> dict[str, Any]:
+        """Take a still of every pane: what a notebook without a kernel shows; return what a new view begins with."""
         status = self._cluster.status()
         facts = shown_facts(status, self._only)
         screens = [
@@ -164,19 +177,37 @@ class ClusterView(Saved, anywidget.AnyWidget):
             if agent["name"] in self._cluster.config.names or self._only is None
         ]
         self._screens, self._count = Screens(screens), len(facts)
-        if self._pump is None:
-            return
+        return self._snapshot(facts)
+
+    def _snapshot(self, facts: list[dict[str, Any]]) -> dict[str, Any]:
         sizes = {one.name: self._cluster.config.size_of(one) for one in self._cluster.config.agents}
         usual = (self._cluster.config.cols, self._cluster.config.rows)
-        self.snapshot = {
+        return {
             "agents": facts,
-            "messages": self._pump.messages,
+            "messages": [] if self._pump is None else self._pump.messages,
             "screens": {
                 one.agent: dict(zip(("cols", "rows"), sizes.get(one.agent, usual), strict=True))
                 | {"data": painted(one.ansi)}
-                for one in screens
+                for one in self._screens or ()
             },
         }
+
+    def _refresh(self, agents: frozenset[str]) -> None:
+        """Take stills of panes that have changed, on the refresher's thread."""
+        if self._pump is None or self._frozen.is_set():
+            return
+        known = {one.agent: one for one in self._screens or ()}
+        for name in sorted(agents):
+            with contextlib.suppress(OrchestratorLabError, OSError):  # it is gone: what it showed last stays
+                known[name] = Screen(name, str(self._cluster[name].screen().ansi))
+        facts = self._pump.agents
+        self._screens, self._count = Screens([known[one["name"]] for one in facts if one["name"] in known]), len(facts)
+        snapshot = self._snapshot(facts)
+        self._stage.change(lambda: self._begin_with(snapshot), key="snapshot")
+
+    def _begin_with(self, snapshot: dict[str, Any]) -> None:
+        if not self._frozen.is_set():
+            self.snapshot = snapshot
 
     def still_html(self) -> str:
         """Return the panes as they were at the last look, with their colours."""
@@ -200,7 +231,8 @@ class ClusterView(Saved, anywidget.AnyWidget):
     def freeze(self, *, look: bool = True) -> None:
         """Replace each place where this is shown by a still, which is what a saved notebook keeps.
 
-        Called by ``Cluster.shutdown()``, at the end of the cluster, and at the end of the kernel.
+        Called by ``Cluster.shutdown()``, at the end of the cluster, and at the end of the kernel. From another thread
+        than the main one it only begins: the kernel's event loop does the rest.
 
         Parameters
         ----------
@@ -213,15 +245,26 @@ class ClusterView(Saved, anywidget.AnyWidget):
         if look:
             with contextlib.suppress(OrchestratorLabError, OSError):
                 self._look()
-        super().freeze()
-        self.close()
+        # Widgets change on one thread; at the end of the kernel, its loop stands still already.
+        if threading.current_thread() is threading.main_thread():
+            self._replace()
+        else:
+            self._stage.change(self._replace)
+
+    def _replace(self) -> None:
+        if not self._replaced:
+            self._replaced = True
+            super().freeze()
+            self.close()
 
     def _ended(self) -> None:
-        # On the feed's thread: the panes are gone, the last look has to do.
+        # The panes are gone, the last look has to do.
         self.freeze(look=False)
 
     def close(self) -> None:
         """Close the widget; the cluster goes on."""
+        if self._refresher is not None:
+            self._refresher.close()
         if self._pump is not None:
             self._pump.close()
         self._alive.discard(self)

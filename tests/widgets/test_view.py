@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import threading
 import time
@@ -12,6 +14,7 @@ import pytest
 from orchestrator_lab import Cluster
 from orchestrator_lab.errors import AgentNotFound, EnvironmentProblem
 from orchestrator_lab.messagenews import message_news
+from orchestrator_lab.widgets import pump as pump_module
 from orchestrator_lab.widgets import view as view_module
 from orchestrator_lab.widgets.pump import Pump
 from orchestrator_lab.widgets.view import ClusterView, painted, part
@@ -99,6 +102,85 @@ def test_a_second_view_of_a_watched_pane_gets_its_picture(browser: Browser) -> N
     browser.says("hello", view="v2")
     browser.says("watch", view="v2", agents=["ada"])
     browser.until(lambda message: any(pane["repaint"] for pane in message.get("panes", ())))
+
+
+def test_a_living_view_outlives_any_number_of_reloads(cluster: Cluster, browser: Browser) -> None:
+    """Those that went say no goodbye; the one that stays is asked whether it is there, and says so."""
+    browser.says("hello", view="stays")
+    browser.says("watch", view="stays", agents=["bob"])
+    for number in range(pump_module._VIEWS):
+        browser.says("hello", view=f"gone{number}")
+        browser.says("watch", view=f"gone{number}", agents=["ada"])
+    browser.until(lambda message: message == {"type": "again", "view": None})
+    browser.says("watch", view="stays", agents=["bob"])
+    number = browser.says("ping", view="stays")
+    browser.until(lambda message: message.get("n") == number)
+    browser.sent.clear()
+    cluster["bob"].ask("to one that stays", timeout=30)
+    browser.until(lambda message: any(pane["agent"] == "bob" for pane in message.get("panes", ())))
+    assert not any(message["type"] == "again" for message, _ in browser.sent)
+
+
+def test_a_view_that_is_not_known_is_asked_to_begin_anew(browser: Browser) -> None:
+    browser.says("hello")
+    for said in ({"type_": "ping"}, {"type_": "repaint", "agent": "ada"}):
+        number = browser.says(view="stranger", **said)
+        browser.until(lambda message, number=number: message.get("n") == number)
+        assert browser.sent.pop(-2)[0] == {"type": "again", "view": "stranger"}
+    browser.says("hello", view="stranger")
+    number = browser.says("ping", view="stranger")
+    browser.until(lambda message: message.get("n") == number)
+    assert not any(message["type"] == "again" for message, _ in browser.sent)
+
+
+def test_what_a_new_view_begins_with_follows_the_panes(cluster: Cluster) -> None:
+    shown = cluster.view(controls=False)
+    writers: set[threading.Thread] = set()
+    written: list[float] = []
+    new = threading.Event()
+
+    def changed(change: dict[str, Any]) -> None:
+        writers.add(threading.current_thread())
+        written.append(time.monotonic())
+        if b"newer than the view" in change["new"]["screens"]["bob"]["data"]:
+            new.set()
+
+    try:
+        assert b"newer than the view" not in shown.snapshot["screens"]["bob"]["data"]
+        shown.observe(changed, "snapshot")
+        for said in ({"type": "hello"}, {"type": "watch", "agents": ["bob"]}):
+            shown._from_browser(None, {**said, "view": "v", "n": 1}, None)
+        cluster["bob"].ask("newer than the view", timeout=30)
+        assert new.wait(20)
+        assert len(writers) == 1
+        assert all(after - before >= 0.9 for before, after in itertools.pairwise(written))
+        assert "newer than the view" in shown.still_html()
+    finally:
+        shown.freeze()
+
+
+def test_a_view_is_replaced_on_the_stage(cluster: Cluster) -> None:
+    """The feed's thread says that the cluster has ended; the widget changes on the kernel's loop."""
+    where: list[threading.Thread] = []
+
+    async def cell() -> None:
+        shown = cluster.view(controls=False)
+        closed = asyncio.Event()
+
+        def close() -> None:
+            where.append(threading.current_thread())
+            ClusterView.close(shown)
+            closed.set()
+
+        shown.close = close  # type: ignore[method-assign]
+        feeds = threading.Thread(target=shown._ended)
+        feeds.start()
+        feeds.join()
+        assert where == []
+        await asyncio.wait_for(closed.wait(), 20)
+
+    asyncio.run(cell())
+    assert where == [threading.main_thread()]
 
 
 def test_what_cannot_be_done_is_said(browser: Browser) -> None:

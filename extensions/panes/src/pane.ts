@@ -35,7 +35,9 @@ export class Pane {
   private queue: Uint8Array[] = [];
   private waiting = 0;
   private writing = false;
-  private behind = false;
+  /** Whether output means nothing until the next repaint, and whether that was asked for. */
+  private behind = true;
+  private asked = false;
   private seen = false;
   private frameRequest = 0;
   private typed = "";
@@ -162,22 +164,44 @@ export class Pane {
     if (facts.repaint) {
       this.queue = [];
       this.waiting = 0;
-      this.behind = false;
+      this.behind = this.asked = false;
       this.columns = facts.cols;
       this.lines = facts.rows;
     } else if (this.behind) {
+      this.lacks();
       return;
     }
     this.queue.push(data);
     this.waiting += data.byteLength;
     if (this.waiting > BACKLOG && !facts.repaint) {
-      this.queue = [];
-      this.waiting = 0;
-      this.behind = true;
-      this.host.repaint(this.name);
+      this.miss();
+      this.lacks();
       return;
     }
     this.schedule();
+  }
+
+  /** Shows a picture of some time ago, to which no output fits. */
+  still(facts: PaneFacts, data: Uint8Array): void {
+    this.output(facts, data);
+    this.behind = true;
+  }
+
+  /** Takes note that output was left out: the next repaint shows it. */
+  miss(): void {
+    this.queue = [];
+    this.waiting = 0;
+    this.behind = true;
+  }
+
+  get missing(): boolean {
+    return this.behind;
+  }
+
+  private lacks(): void {
+    if (this.asked || !this.seen) return;
+    this.asked = true;
+    this.host.repaint(this.name);
   }
 
   /** Tells that the pane is in sight, or no longer; before it first is, it has no terminal. */

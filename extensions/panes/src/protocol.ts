@@ -55,6 +55,12 @@ export interface Ack {
   n: number;
 }
 
+/** The host asks who is there (null), or says to one view that it does not know it. */
+export interface Again {
+  type: "again";
+  view: string | null;
+}
+
 /** What the host could not do, such as typing into a pane whose program has ended. */
 export interface Trouble {
   type: "error";
@@ -64,7 +70,7 @@ export interface Trouble {
   agent?: string;
 }
 
-export type FromHost = Tick | Ack | Trouble;
+export type FromHost = Tick | Ack | Again | Trouble;
 
 export interface Transport {
   send(message: object): void;

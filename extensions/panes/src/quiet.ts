@@ -25,18 +25,10 @@ export function silence(terminal: Terminal): void {
   ]) {
     parser.registerCsiHandler(id, ignore);
   }
-  for (const [setting, final] of [
-    [true, "h"],
-    [false, "l"],
-  ] as const) {
-    parser.registerCsiHandler({ prefix: "?", final }, (params) => {
-      const numbers = params.flat();
-      const kept = numbers.filter((number) => !REPORTING.has(number));
-      if (kept.length === numbers.length) return false;
-      if (kept.length > 0) terminal.write(`\x1b[?${kept.join(";")}${setting ? "h" : "l"}`);
-      return true;
-    });
-  }
+  // In a list with others the modes are set: what the terminal would report then is an answer that nobody is told.
+  parser.registerCsiHandler({ prefix: "?", final: "h" }, (params) =>
+    params.flat().every((number) => REPORTING.has(number)),
+  );
   parser.registerDcsHandler({ intermediates: "$", final: "q" }, ignore); // DECRQSS
   parser.registerDcsHandler({ intermediates: "+", final: "q" }, ignore); // XTGETTCAP
   for (const command of [0, 1, 2, 7, 9, 52, 777, 1337]) parser.registerOscHandler(command, ignore);
@@ -46,8 +38,11 @@ export function silence(terminal: Terminal): void {
   }
 }
 
-/** Answers that a terminal gives by itself, should one of them ever get past `silence`. */
-const ANSWER = /^\x1b(?:\[[?>=]?[\d;]*(?:[cn]|\$y)|\[[IO]$|\[M|\[<|[P\]_^])/;
+/**
+ * Answers and reports that a terminal gives by itself, should one of them get past `silence`. A person's Alt+], Alt+_,
+ * Alt+^ and Alt+Shift+P begin like one and end there.
+ */
+const ANSWER = /^\x1b(?:\[[?>=]?[\d;]*(?:[cn]|\$y)|\[[IO]$|\[M|\[<|[P\]_^][^])/;
 
 export function isAnswer(data: string): boolean {
   return ANSWER.test(data);

@@ -4,6 +4,7 @@ import { Messages } from "./messages";
 import { Pane, type PaneHost } from "./pane";
 import type { AgentFacts, AlertFacts, FromHost, MessageFacts, Options, Tick, Transport } from "./protocol";
 import { shadeOf, type Shade } from "./theme";
+import { Typing } from "./typing";
 
 /** Milliseconds without an answer after which the host is taken for busy. */
 const DEAF_MS = 700;
@@ -47,12 +48,18 @@ class ClusterView implements View, PaneHost {
   private shade: Shade;
   private gap: string | null = null;
   private trouble: string | null = null;
-  private told = "";
+  /** The panes in sight as the host knows them; null when it knows nothing. */
+  private told: string | null = "";
   private calm = 0;
   private number = 0;
   private unanswered = new Map<number, number>();
   private deaf = false;
   private deafTimer = 0;
+  private readonly typing = new Typing((agent, data) => {
+    const number = this.send({ type: "keys", agent, data, hold: this.hold });
+    return this.options.acks ? number : null;
+  });
+  private untyped = "";
   private asked: { agent: string; number: number } | null = null;
   private taken: string | null = null;
   /** Number of the take-over: after keys that could not be typed, the host drops those that follow under it. */
@@ -111,7 +118,7 @@ class ClusterView implements View, PaneHost {
       this.messages.tell(still.messages ?? []);
       for (const [agent, screen] of Object.entries(still.screens ?? {})) {
         const facts = { agent, repaint: true, cols: screen.cols, rows: screen.rows };
-        this.pane(agent).output(facts, bytesOf(screen.data));
+        this.pane(agent).still(facts, bytesOf(screen.data));
       }
     }
     this.send({ type: "hello" });
@@ -142,11 +149,15 @@ class ClusterView implements View, PaneHost {
   private heard(message: FromHost, buffers: DataView[]): void {
     if (message.type === "tick") this.tick(message, buffers);
     else if (message.type === "ack" && message.view === this.id) this.answered(message.n);
+    else if (message.type === "again") this.again(message.view);
     else if (message.type === "error") {
       if (message.view !== undefined && message.view !== this.id) return;
       this.trouble = message.message;
       const held = this.taken ?? this.asked?.agent;
-      if (message.agent === undefined || message.agent === held) this.letGo();
+      if (message.agent === undefined || message.agent === held) {
+        this.typing.discard();
+        this.letGo();
+      }
       this.showBanner();
     }
   }
@@ -163,8 +174,16 @@ class ClusterView implements View, PaneHost {
       const data = buffers[place];
       if (data && (this.seen.has(facts.agent) || this.panes.get(facts.agent)?.screen == null)) {
         this.pane(facts.agent).output(facts, bytesOf(data));
-      }
+      } else this.panes.get(facts.agent)?.miss();
     });
+  }
+
+  /** The host asks who is there, or does not know this view (any more): it would be told nothing. */
+  private again(view: string | null): void {
+    if (view !== null && view !== this.id) return;
+    if (view !== null) this.send({ type: "hello" });
+    this.told = null;
+    this.tellSight();
   }
 
   private pane(name: string): Pane {
@@ -216,7 +235,7 @@ class ClusterView implements View, PaneHost {
 
   private showBanner(): void {
     const busy = "View only: the kernel runs a cell that does not await, and hears nothing until it ends.";
-    const text = this.trouble ?? this.gap ?? (this.deaf ? busy : "");
+    const text = this.trouble ?? this.gap ?? [this.deaf ? busy : "", this.untyped].filter(Boolean).join(" ");
     setText(this.banner, text);
     this.banner.hidden = !text;
     this.root.classList.toggle("olab-deaf", this.deaf);
@@ -241,6 +260,7 @@ class ClusterView implements View, PaneHost {
       const oldest = Math.min(...this.unanswered.values());
       if (this.unanswered.size && performance.now() - oldest >= DEAF_MS - 20) {
         this.deaf = true;
+        this.forgetTyped();
         this.letGo();
         this.showBanner();
       } else if (this.unanswered.size) this.awaitAnswer();
@@ -253,6 +273,7 @@ class ClusterView implements View, PaneHost {
       this.deaf = false;
       this.showBanner();
     }
+    this.typing.answered(number);
     if (this.asked && number >= this.asked.number) {
       const { agent } = this.asked;
       this.asked = null;
@@ -270,12 +291,21 @@ class ClusterView implements View, PaneHost {
 
   keys(agent: string, data: string): void {
     if (this.taken !== agent || this.deaf) return;
-    this.send({ type: "keys", agent, data, hold: this.hold });
+    this.typing.type(agent, data);
+  }
+
+  /** What was typed to a host that does not listen would reach another screen. */
+  private forgetTyped(): void {
+    const [agent] = this.typing.discard();
+    if (agent !== undefined) {
+      this.untyped = `What you typed last into ${agent} was not sent, but for the first of it, which comes late.`;
+    } else if (this.typing.underway) this.untyped = "What you typed last comes late.";
   }
 
   takeOver(agent: string): void {
     this.letGo();
     this.trouble = null;
+    this.untyped = "";
     this.showBanner();
     if (!this.options.acks) {
       this.nowTaken(agent);
@@ -348,7 +378,11 @@ class ClusterView implements View, PaneHost {
   private tellSight(): void {
     const agents = document.hidden ? [] : [...this.seen].filter((name) => this.panes.has(name)).sort();
     const told = agents.join("\n");
-    if (told === this.told) return;
+    if (told === this.told) {
+      // Out of sight for a moment, of which the host knows nothing.
+      for (const name of agents) if (this.panes.get(name)?.missing) this.repaint(name);
+      return;
+    }
     this.told = told;
     this.send({ type: "watch", agents });
   }
