@@ -64,6 +64,8 @@ class Clusters:
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
         self._turns: dict[str, asyncio.Semaphore] = {}
+        #: Names of the terminals that only watch, by cluster and agent: one is enough for all who watch.
+        self.watching: dict[tuple[str, str], str] = {}
 
     async def call(self, name: str | None, function: Callable[[], T]) -> T:
         """Make a blocking call in a thread; `name` is the cluster that it may hang on."""
