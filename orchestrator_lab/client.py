@@ -104,13 +104,15 @@ class Client:
         """Do something; bodies carry ids of their own, so that repeating one changes nothing."""
         return self._call("POST", path, timeout_s, params, body or {})
 
-    def post_once(self, path: str, body: dict[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:
+    def post_once(self, path: str, body: dict[str, Any], *, timeout_s: float | None = 10.0) -> dict[str, Any]:
         """Do what must never be done twice on a guess, such as typing a key.
 
         Parameters
         ----------
-        path, body, timeout_s
+        path, body
             As :meth:`post`.
+        timeout_s : float or None
+            Seconds until the answer is given up; None waits for ever.
 
         Raises
         ------

@@ -157,11 +157,11 @@ class Agent:
 
     def interrupt(self) -> None:
         """Interrupt its turn, as a person would; the turn ends as ``interrupted``."""
-        self._cluster.client.post(self._path("interrupt"))
+        self._cluster.client.post_once(self._path("interrupt"), {}, timeout_s=None)
 
     def restart(self) -> None:
         """Start its program anew; its session goes on where the program can resume one."""
-        self._cluster.client.post(self._path("restart"))
+        self._cluster.client.post_once(self._path("restart"), {}, timeout_s=None)
 
     def stop(self) -> None:
         """End its program; the pane stays."""
@@ -429,7 +429,7 @@ class Cluster:
 
     def restart(self) -> None:
         """Start the agents anew in the same run; their sessions go on where a program can resume one."""
-        self.client.post("/restart")
+        self.client.post_once("/restart", {}, timeout_s=None)
 
     def shutdown(self, status: str = "completed") -> Path:
         """End agents, tmux session and run.

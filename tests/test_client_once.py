@@ -10,10 +10,27 @@ from pathlib import Path
 import pytest
 
 from orchestrator_lab.client import Client
+from orchestrator_lab.cluster import Agent, Cluster
 from orchestrator_lab.errors import SupervisorLost
 
 
-def test_a_request_whose_answer_is_lost_is_not_sent_again() -> None:
+def ask(what: str, folder: Path) -> None:
+    client = Client(folder, "lab")
+    cluster = Cluster(folder, "lab")
+    agent = Agent(cluster, "ada")
+    match what:
+        case "interrupt":
+            agent.interrupt()
+        case "restart":
+            agent.restart()
+        case "again":
+            cluster.restart()
+        case _:
+            client.post_once("/agents/ada/keys", {"keys": "x"})
+
+
+@pytest.mark.parametrize("what", ["keys", "interrupt", "restart", "again"])
+def test_a_request_whose_answer_is_lost_is_not_sent_again(what: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="c"))
     heard: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as listening:
@@ -28,7 +45,7 @@ def test_a_request_whose_answer_is_lost_is_not_sent_again() -> None:
         thread = threading.Thread(target=hang_up)
         thread.start()
         with pytest.raises(SupervisorLost, match="whether it was done is not known"):
-            Client(folder, "lab").post_once("/agents/ada/keys", {"keys": "x"})
+            ask(what, folder)
         thread.join(10)
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):

@@ -74,6 +74,8 @@ class Clusters:
         self._known: dict[str, Cluster] = {}
         self._files: dict[str, _Files] = {}
         self._turns: dict[str, asyncio.Semaphore] = {}
+        #: Names of the terminals that only watch, by cluster and agent: one is enough for all who watch.
+        self.watching: dict[tuple[str, str], str] = {}
 
     async def call(self, name: str | None, function: Callable[[], T]) -> T:
         """Make a blocking call in a thread; `name` is the cluster that it may hang on.

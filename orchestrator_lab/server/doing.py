@@ -84,7 +84,7 @@ def start_again(asked: Asked) -> dict[str, Any]:
 
 def restart(asked: Asked) -> dict[str, Any]:
     """Start the agents anew."""
-    return asked.cluster.client.post("/restart", timeout_s=_PROGRAMS_S)
+    return asked.cluster.client.post_once("/restart", {}, timeout_s=_PROGRAMS_S)
 
 
 def shutdown(asked: Asked) -> dict[str, Any]:
@@ -142,39 +142,40 @@ async def ask(asked: Asked) -> dict[str, Any]:
     return {"message": message, "reply": message.get("reply"), "timed_out": timed_out}
 
 
-def _agent(
-    asked: Asked, what: str, body: dict[str, Any] | None = None, timeout_s: float | None = None
+def _once(
+    asked: Asked, what: str, body: dict[str, Any] | None = None, timeout_s: float | None = 10.0
 ) -> dict[str, Any]:
-    return asked.cluster.client.post(f"/agents/{asked.agent}/{what}", body, timeout_s=timeout_s)
+    # Never repeated on a guess: a key that may have reached the pane is not pressed again, nor a new program ended.
+    return asked.cluster.client.post_once(f"/agents/{asked.agent}/{what}", body or {}, timeout_s=timeout_s)
 
 
 def interrupt(asked: Asked) -> dict[str, Any]:
     """Interrupt an agent's turn."""
-    return {"agents": [_agent(asked, "interrupt")]}
+    return {"agents": [_once(asked, "interrupt")]}
 
 
 def restart_agent(asked: Asked) -> dict[str, Any]:
     """Start an agent's program anew."""
-    return _agent(asked, "restart", timeout_s=_PROGRAMS_S)
+    return _once(asked, "restart", timeout_s=_PROGRAMS_S)
 
 
 def stop_agent(asked: Asked) -> dict[str, Any]:
     """End an agent's program."""
-    return _agent(asked, "stop", timeout_s=_PROGRAMS_S)
+    return asked.cluster.client.post(f"/agents/{asked.agent}/stop", timeout_s=_PROGRAMS_S)
 
 
 def keys(asked: Asked) -> dict[str, Any]:
     """Type into a pane what a person typed."""
-    # Never repeated: a key that may have reached the pane is not pressed again.
-    return asked.cluster.client.post_once(
-        f"/agents/{asked.agent}/keys", {"keys": asked.body_as(models.KeysRequest).data}
-    )
+    return _once(asked, "keys", {"keys": asked.body_as(models.KeysRequest).data})
 
 
 def answer(asked: Asked) -> dict[str, Any]:
     """Answer a dialog."""
     body = asked.body_as(models.DialogRequest)
-    return _agent(asked, "dialog", {"dialog_id": body.dialog_id, "option": body.option, "answer_id": new_id("ans_")})
+    return asked.cluster.client.post(
+        f"/agents/{asked.agent}/dialog",
+        {"dialog_id": body.dialog_id, "option": body.option, "answer_id": new_id("ans_")},
+    )
 
 
 def acknowledge_alert(asked: Asked) -> dict[str, Any]:

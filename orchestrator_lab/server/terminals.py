@@ -34,6 +34,10 @@ async def open_terminal(asked: Asked) -> dict[str, Any]:
             f"/agents/{asked.agent}/attach", timeout_s=20.0, read_only="0" if take_over else "1"
         )["argv"],
     )
+    watched = (asked.name or "", asked.agent)
+    seen = asked.clusters.watching.get(watched)
+    if not take_over and seen in manager.terminals and manager.terminals[seen].ptyproc.isalive():
+        return {"name": seen, "take_over": False}
     # Made of what the supervisor says alone: nothing of the request becomes a word of the command.
     program = shutil.which(str(argv[0]))
     if program is None:
@@ -42,6 +46,8 @@ async def open_terminal(asked: Asked) -> dict[str, Any]:
     manager.create(
         name=name, shell_command=[program, *map(str, argv[1:])], extra_env=dict.fromkeys(_NESTED), cwd=str(asked.root)
     )
+    if not take_over:
+        asked.clusters.watching[watched] = name
     return {"name": name, "take_over": take_over}
 
 

@@ -366,8 +366,10 @@ class Supervisor:
         )
 
     def attach(self, name: str | None = None, *, read_only: bool = False) -> list[str]:
-        """Return the command that attaches a terminal."""
+        """Return the command that attaches a terminal to the cluster, or to the pane of an agent that has one."""
         pane = self.runner(name).pane_id if name else None
+        if name and pane is None:
+            raise ClusterStopped(f"agent {name!r} has no pane to attach to: restart it first", agent=name)
         return attach_argv(self.folder / "tmux.sock", self.config.session_name, pane, read_only)
 
     def status(self) -> dict[str, Any]:

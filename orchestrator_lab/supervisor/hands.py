@@ -96,8 +96,12 @@ class Hands:
         async with self._typing[name]:
             if not runner.running or runner.pane_id is None:
                 raise ClusterStopped(f"agent {name!r} does not run: nothing can be typed into its pane", agent=name)
+            pane_id, pid = runner.pane_id, runner.pid
             # Passwords are typed as well as words: how much is all that is kept.
             cluster.journal.append("agent.keys", agent=name, source="human", bytes=len(data))
             await cluster.journal.asynced()
-            await cluster.tmux.run(cluster.driver.paste, runner.pane_id, data, bracketed=False, keep_newlines=True)
+            # It may have ended while the disk was written to, and another program may have its pane.
+            if (runner.running, runner.pane_id, runner.pid) != (True, pane_id, pid):
+                raise ClusterStopped(f"agent {name!r} has just ended: nothing was typed into its pane", agent=name)
+            await cluster.tmux.run(cluster.driver.paste, pane_id, data, bracketed=False, keep_newlines=True)
         return len(data)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config import Agent
     from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.turns import Turn
 
 __all__ = ["Lifecycle"]
 
@@ -456,11 +457,7 @@ class Lifecycle:
         runner = self._cluster.runner(name)
         if not runner.running or runner.pane_id is None:
             raise ClusterStopped(f"agent {name!r} is {runner.state}; there is nothing to interrupt")
-        turn = runner.turn
-        if turn is not None:
-            turn.interrupted = True
-        await self._cluster.tmux.run(self._cluster.driver.press, runner.pane_id, runner.adapter.interrupt_key)
-        self._cluster.journal.append("note", agent=name, text="interrupted", source=source)
+        turn = await self._press_interrupt(runner, "interrupted", source)
         if turn is None:
             return
         for _ in range(20):
@@ -471,8 +468,21 @@ class Lifecycle:
                 return
             if not runner.adapter.reports and runner.lives() and interrupt_missed(int(runner.pid or 0)):
                 # Typed in the instant before a shell's command took the terminal, it reached the shell only.
-                await self._cluster.tmux.run(self._cluster.driver.press, runner.pane_id, runner.adapter.interrupt_key)
-                self._cluster.journal.append("note", agent=name, text="interrupted again", source="process")
+                await self._press_interrupt(runner, "interrupted again", "process")
+
+    async def _press_interrupt(self, runner: AgentRunner, text: str, source: str) -> Turn | None:
+        """Press the key, once the journal says so; return the turn that it is for."""
+        name, pane_id, pid = runner.name, runner.pane_id, runner.pid
+        self._cluster.journal.append("note", agent=name, text=text, source=source)
+        await self._cluster.journal.asynced()
+        # It may have ended while the disk was written to, and another program may have its pane.
+        if pane_id is None or not runner.running or (runner.pane_id, runner.pid) != (pane_id, pid):
+            raise ClusterStopped(f"agent {name!r} has just ended; there is nothing to interrupt", agent=name)
+        turn = runner.turn
+        if turn is not None:
+            turn.interrupted = True
+        await self._cluster.tmux.run(self._cluster.driver.press, pane_id, runner.adapter.interrupt_key)
+        return turn
 
     async def shutdown(self, status: str = "completed") -> None:
         """End everything: agents, tmux, run."""

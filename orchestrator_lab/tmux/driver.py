@@ -576,7 +576,7 @@ class TmuxDriver(PaneHouse):
         if not self._channel.is_open:
             # The watcher opens no control client: it would die with the watcher's thread.
             listed = run_tmux(self.binary, self.socket, ["list-panes", "-a", "-F", PULSE]).stdout
-            pulses = map(parse_pulse, listed.encode().splitlines())
+            pulses = map(parse_pulse, dict.fromkeys(listed.encode().splitlines()))
             return {pulse.pane_id: pulse for pulse in pulses}
         if pane_ids is None:
             return self.pulses()
@@ -618,7 +618,10 @@ def attach_argv(
     *,
     tmux: str | Path | None = None,
 ) -> list[str]:
-    """Return the command that attaches a terminal to a cluster's session.
+    """Return the command that attaches a terminal to a cluster's session, or to one pane.
+
+    A terminal at a pane gets a session of its own on the same windows, which ends with it: in a shared one, whoever
+    opens another terminal would move this one, and what is typed here would reach another agent.
 
     Parameters
     ----------
@@ -627,7 +630,7 @@ def attach_argv(
     session : str
         Its session.
     pane : str, optional
-        Pane to show first.
+        Pane to show; where it is gone tmux says so and attaches to nothing.
     read_only : bool, default False
         Whether the terminal may only watch.
     tmux : str or Path, optional
@@ -644,7 +647,14 @@ def attach_argv(
     ['tmux', '-u', '-S', '/tmp/d/tmux.sock', 'attach-session', '-E', '-f', 'ignore-size', '-t', '=duo']
     """
     argv = [str(tmux or "tmux"), "-u", "-S", str(socket)]
-    if pane is not None:
-        argv += ["select-window", "-t", pane, ";", "select-pane", "-t", pane, ";"]
     flags = "read-only,ignore-size" if read_only else "ignore-size"
-    return [*argv, "attach-session", "-E", "-f", flags, "-t", f"={session}"]
+    if pane is None:
+        return [*argv, "attach-session", "-E", "-f", flags, "-t", f"={session}"]
+    # By a pane's id alone tmux takes whichever session was used last: only 'run-shell -C' can name the new one. The
+    # flag active-pane keeps the choice of a tile to this terminal.
+    own = (
+        f"set-option -t '#{{session_id}}:' destroy-unattached on ; select-window -t '#{{session_id}}:.{pane}' ; "
+        f"select-pane -t '#{{session_id}}:.{pane}'"
+    )
+    new = ["new-session", "-E", "-f", f"{flags},active-pane", "-t", f"={session}"]
+    return [*argv, "has-session", "-t", pane, ";", *new, ";", "run-shell", "-C", own]

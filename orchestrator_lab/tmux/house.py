@@ -369,7 +369,8 @@ class PaneHouse:
         return {pulse.pane_id: pulse for pulse in map(parse_pulse, self._list(PULSE))}
 
     def _list(self, format_: str) -> list[bytes]:
-        return self._channel.run("list-panes", "-a", "-F", format_)
+        # A terminal at a pane has a session of its own on the same windows: each pane is listed once for each.
+        return list(dict.fromkeys(self._channel.run("list-panes", "-a", "-F", format_)))
 
     def _read_fixed(self) -> None:
         self._fixed = dict(map(parse_fixed, self._list(FIXED)))
@@ -425,7 +426,9 @@ class PaneHouse:
             self._read_fixed()
         for pane_id, fixed in list(self._fixed.items()):
             if fixed.lobby:
-                self.batch([["select-window", "-t", info.pane_id], ["kill-pane", "-t", pane_id]])
+                # Named by the session: by the pane alone it might be the window of somebody's terminal that moves.
+                ours = f"={self.session}:.{info.pane_id}"
+                self.batch([["select-window", "-t", ours], ["kill-pane", "-t", pane_id]])
                 del self._fixed[pane_id]
                 self._seen = {}
 

@@ -56,7 +56,8 @@ def test_a_terminal_watches_and_can_type_nothing(
     cluster["ada"].ask("look here", timeout=20)
     made = door.post("api/clusters/lab/agents/ada/terminal").json()
     assert made == {"name": "lab_lab_ada_1", "take_over": False}
-    assert door.post("api/clusters/lab/agents/ada/terminal").json()["name"] == "lab_lab_ada_2"
+    assert door.post("api/clusters/lab/agents/ada/terminal").json() == made
+    assert door.post("api/clusters/lab/agents/ada/terminal", {"take_over": True}).json()["name"] == "lab_lab_ada_2"
     screen = terminal(made["name"])
     screen.send(json.dumps(["set_size", 40, 120, 800, 1200]))
     read_until(screen, "look here")
@@ -65,7 +66,7 @@ def test_a_terminal_watches_and_can_type_nothing(
     cluster["ada"].ask("after it", timeout=20)
     assert "typed by a watcher" not in read_until(screen, "after it")
     assert "typed by a watcher" not in cluster["ada"].screen().text
-    watched, _ = attributes(cluster, "attach")
+    watched = attributes(cluster, "attach")[0]
     assert (watched["agent"], watched["details"]["read_only"]) == ("ada", True)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _tmux_helpers import wait_for
@@ -16,6 +17,11 @@ from _tmux_helpers import wait_for
 from orchestrator_lab.errors import EnvironmentProblem, TmuxError
 from orchestrator_lab.tmux import TmuxDriver, attach_argv
 from orchestrator_lab.tmux.process import command_line, interrupt_missed, process_started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from orchestrator_lab.tmux.driver import Layout
 
 
 def environ_of(pid: int) -> dict[str, str]:
@@ -213,22 +219,98 @@ def test_libtmux_objects(driver: TmuxDriver, folder: Path) -> None:
     assert driver.run("display-message", "-p", "in step") == ["in step"]
 
 
-def test_attach_argv_selects_the_pane_and_never_resizes(driver: TmuxDriver, folder: Path) -> None:
-    driver.create_pane("a", ["cat"], cwd=folder)
-    second = driver.create_pane("b", ["cat"], cwd=folder).pane_id
-    argv = attach_argv(driver.socket, "lab", second, read_only=True)
-    # a real terminal, lent by another tmux server
+@contextlib.contextmanager
+def terminals(folder: Path) -> Iterator[Callable[[list[str]], tuple[TmuxDriver, str]]]:
+    """Lend real terminals, of another tmux server."""
     outer = TmuxDriver.start(folder / "outer.sock", session="outer", cols=60, rows=20)
     try:
-        terminal = outer.create_pane("t", ["env", "-u", "TMUX", *argv], cwd=folder)
-        wait_for(lambda: driver.run("list-clients", "-F", "#{client_readonly}").count("1") == 1)
-        assert driver.run("display-message", "-p", "-t", "=lab:", "#{pane_id}") == [second]
+        yield lambda argv: (outer, outer.create_pane("t", ["env", "-u", "TMUX", *argv], cwd=folder).pane_id)
+    finally:
+        outer.kill()
+
+
+def shown(driver: TmuxDriver) -> dict[str, str]:
+    """Return the pane that each terminal of a person shows, by its session."""
+    lines = driver.run("list-clients", "-F", "#{client_control_mode} #{client_session} #{pane_id}")
+    return {session: pane for control, session, pane in map(str.split, lines) if control == "0"}
+
+
+def test_attach_argv_shows_the_pane_and_never_resizes(driver: TmuxDriver, folder: Path) -> None:
+    first = driver.create_pane("a", ["cat"], cwd=folder).pane_id
+    second = driver.create_pane("b", ["cat"], cwd=folder).pane_id
+    argv = attach_argv(driver.socket, "lab", second, read_only=True)
+    with terminals(folder) as terminal:
+        outer, at = terminal(argv)
+        wait_for(lambda: list(shown(driver).values()) == [second])
+        assert driver.run("list-clients", "-F", "#{client_readonly}").count("1") == 1
+        assert driver.run("display-message", "-p", "-t", "=lab:", "#{pane_id}") == [first]
         third = driver.create_pane("c", ["cat"], cwd=folder)
         assert {(p.cols, p.rows) for p in driver.panes()} == {(120, 40)}
         assert (third.cols, third.rows) == (120, 40)
-        assert not outer.panes()[0].dead, outer.capture(terminal.pane_id)
+        odd = driver.create_pane("d", ["cat"], cwd=folder, cols=77, rows=11)
+        assert (odd.cols, odd.rows) == (77, 11)
+        assert not any(pane.dead for pane in outer.panes()), outer.capture(at)
+
+
+@pytest.mark.parametrize("layout", ["windows", "tiled"])
+def test_a_terminal_that_opens_moves_no_other(folder: Path, layout: Layout) -> None:
+    driver = TmuxDriver.start(folder / "tmux.sock", session="lab", cols=120, rows=40, layout=layout)
+    try:
+        ada, bob = (driver.create_pane(name, ["cat"], cwd=folder).pane_id for name in ("ada", "bob"))
+
+        def show(*panes: str) -> bool:
+            # Which of the tiles in one window is a terminal's own, tmux does not tell.
+            there = sorted(shown(driver).values())
+            return len(there) == len(panes) if layout == "tiled" else there == sorted(panes)
+
+        with terminals(folder) as terminal:
+            outer, at_ada = terminal(attach_argv(driver.socket, "lab", ada))
+            wait_for(lambda: show(ada))
+            outer.paste(at_ada, "one", submit=True)
+            wait_for(lambda: driver.capture(ada).split() == ["one", "one"])
+            _, watches = terminal(attach_argv(driver.socket, "lab", bob, read_only=True))
+            wait_for(lambda: show(ada, bob))
+            outer.paste(at_ada, "two", submit=True)
+            outer.paste(watches, "never", submit=True)
+            wait_for(lambda: driver.capture(ada).split() == ["one", "one", "two", "two"])
+            _, at_bob = terminal(attach_argv(driver.socket, "lab", bob))
+            wait_for(lambda: show(ada, bob, bob))
+            outer.paste(at_bob, "three", submit=True)
+            outer.paste(at_ada, "four", submit=True)
+            wait_for(lambda: driver.capture(bob).split() == ["three", "three"])
+            wait_for(lambda: driver.capture(ada).split()[-2:] == ["four", "four"])
+            assert "never" not in driver.capture(ada) + driver.capture(bob)
+            # Their sessions share the windows: no pane is there twice, for us or for whoever adopts the server.
+            for one in (driver, TmuxDriver.adopt(driver.socket)):
+                assert [pane.pane_id for pane in one.panes()] == [ada, bob]
+                assert list(one.pulses()) == [ada, bob]
+                assert one.session == "lab"
+                if one is not driver:
+                    one.close()
+            cat = driver.create_pane("cat", ["cat"], cwd=folder).pane_id
+            assert show(ada, bob, bob)
+            assert [pane.pane_id for pane in driver.panes()] == [ada, bob, cat]
+            if layout == "windows":
+                assert {(pane.cols, pane.rows) for pane in driver.panes()} == {(120, 40)}
+        wait_for(lambda: driver.run("list-sessions", "-F", "#{session_name}") == ["lab"])
+        for pane in (ada, bob, cat):
+            driver.kill_pane(pane)
+        assert driver.panes() == []
+        assert driver.run("list-windows", "-F", "#{window_name}") == ["lobby"]
     finally:
-        outer.kill()
+        driver.kill()
+
+
+def test_a_terminal_at_a_pane_that_is_gone_shows_no_other(driver: TmuxDriver, folder: Path) -> None:
+    driver.create_pane("a", ["cat"], cwd=folder)
+    gone = driver.create_pane("b", ["cat"], cwd=folder).pane_id
+    driver.kill_pane(gone)
+    with terminals(folder) as terminal:
+        outer, _ = terminal(attach_argv(driver.socket, "lab", gone))
+        wait_for(lambda: outer.panes()[0].dead)
+        assert outer.panes()[0].exit_status == 1
+        assert shown(driver) == {}
+        assert driver.run("list-sessions", "-F", "#{session_name}") == ["lab"]
 
 
 def test_start_twice_and_start_again(driver: TmuxDriver) -> None:
