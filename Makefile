@@ -26,7 +26,7 @@ export LC_ALL := $(shell l=$${LC_ALL:-$${LC_CTYPE:-$${LANG:-}}}; case "$$l" in \
 	(*[Uu][Tt][Ff]8|*[Uu][Tt][Ff]-8) echo "$$l";; (*) \
 	if locale -a 2>/dev/null | grep -qixE 'c\.utf-?8'; then echo C.UTF-8; else echo en_US.UTF-8; fi;; esac)
 
-.PHONY: help demo test venv lint lint-fix tests notebooks execute-notebooks bench soak faults clean distclean tmux
+.PHONY: help demo test venv lint lint-fix tests browser-tests notebooks execute-notebooks bench soak faults clean distclean tmux
 
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ help: ## Show what can be made
 demo: $(STAMPS)/local tmux ## Let three agents with a local language model talk to each other
 	@$(BIN)/orchestrator-lab demo
 
-test: lint tests notebooks ## Check everything: lint, types, tests with the real agents, notebooks
+test: lint tests browser-tests notebooks ## Check everything: lint, types, tests with the real agents, notebooks
 
 venv: $(STAMPS)/base ## Make .venv with the package, ready to use
 
@@ -49,7 +49,11 @@ lint-fix: $(STAMPS)/dev ## Repair what a program can repair, also in the documen
 	@$(BIN)/python docs/generate.py
 
 tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not browser" $(PYTEST_ARGS)
+
+# One page after the other: a Chromium, a JupyterLab, a kernel and agents fill two cores.
+browser-tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 notebooks: $(STAMPS)/dev tmux
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
