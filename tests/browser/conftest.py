@@ -180,7 +180,7 @@ class NotebookPage:
     """A notebook that is open in a page of JupyterLab or Notebook 7."""
 
     def __init__(self, page: Page, jupyter: JupyterServer, name: str, app: str = "lab") -> None:
-        self.page, self.jupyter, self.name = page, jupyter, name
+        self.page, self.jupyter, self.name, self.app = page, jupyter, name, app
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         # A workspace of its own: else the tabs of earlier pages come back.
@@ -307,6 +307,13 @@ _CURSOR = f"""agent => {{
 }}"""
 
 
+#: Errors of Notebook 7.6's own pages; they come without any extension of ours, too.
+_NOTEBOOK_7 = (
+    "Cannot read properties of undefined (reading 'schema')",
+    "Command 'filebrowser:open-path' not registered.",
+)
+
+
 @pytest.fixture
 def open_notebook(page: Page, jupyter: JupyterServer) -> Iterator[Any]:
     """Open a new notebook with cells: ``open_notebook("name.ipynb", "cell", …, app="notebook")``."""
@@ -323,4 +330,4 @@ def open_notebook(page: Page, jupyter: JupyterServer) -> Iterator[Any]:
     for number, one in enumerate(opened if pictures else []):
         one.page.screenshot(path=f"{pictures}/{Path(one.name).stem}-{number}.png")
     jupyter.end_kernels()
-    assert [error for one in opened for error in one.errors] == []
+    assert [error for one in opened for error in one.errors if one.app == "lab" or error not in _NOTEBOOK_7] == []
