@@ -64,7 +64,7 @@ def test_a_page_that_was_not_built_is_said_to_be_missing(tmp_path: Path) -> None
 
 
 def test_jupyter_finds_the_extension_by_itself() -> None:
-    (place,) = ROOT.glob("**/jupyter_server_config.d/orchestrator_lab.json")
+    place = ROOT / "extensions" / "jupyter-config" / "jupyter_server_config.d" / "orchestrator_lab.json"
     config = json.loads(place.read_text(encoding="utf-8"))
     (module,) = config["ServerApp"]["jpserver_extensions"]
     (point,) = importlib.import_module(module)._jupyter_server_extension_points()
