@@ -173,6 +173,7 @@ def test_shutdown_and_unload(kernel: Any, cluster: Cluster) -> None:  # noqa: AR
     assert error(kernel.run("%cluster attach")).startswith(
         "ClusterNotFound: no cluster is named, and none is running: %cluster attach NAME"
     )
-    assert kernel.run("%unload_ext orchestrator_lab") == []
+    unloaded = kernel.run("%unload_ext orchestrator_lab")
+    assert [one for one in unloaded if one["msg_type"] != "update_display_data"] == []
     assert "not found" in error(kernel.run("%cluster list"))
     assert Cluster.list() == []
