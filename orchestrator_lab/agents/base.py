@@ -356,6 +356,8 @@ class Adapter(Protocol):
     starts_on_screen: bool
     #: Quiet after which a busy agent that reports is doubted, and its own record is read, in seconds.
     doubt_quiet_s: float
+    #: Quiet after which a question that nothing reported is believed to stand on the screen, in seconds.
+    question_quiet_s: float
     #: True when its screen moves while it waits: its output is progress only when the words on the screen change.
     animates: bool
     #: Share of a core, of its whole process tree, up to which processor time is no sign of progress.

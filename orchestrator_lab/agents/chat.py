@@ -82,6 +82,7 @@ class ChatAdapter(ScreenReader):
     accept_timeout_s = 3.0
     starts_on_screen = False
     doubt_quiet_s = 2.5
+    question_quiet_s = 2.5
     animates = True
     #: The line of help tells the time; measured below 1 % while an answer is awaited, 2 to 4 % while one comes in.
     idle_cpu = 0.1

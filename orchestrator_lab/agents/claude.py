@@ -108,6 +108,7 @@ class ClaudeAdapter(ScreenReader):
     accept_timeout_s = 3.0
     starts_on_screen = False
     doubt_quiet_s = 0.5
+    question_quiet_s = 2.5
     animates = True
     #: Its spinner takes 5 to 20 % of a core here (2.1.x, measured over a turn without an answer): three times that.
     idle_cpu = 0.6

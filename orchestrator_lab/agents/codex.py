@@ -129,6 +129,7 @@ class CodexAdapter(ScreenReader):
     starts_on_screen = True
     #: Quiet after which a running turn is looked up in the rollout, in seconds: an interrupt fires no hook.
     doubt_quiet_s = 0.4
+    question_quiet_s = 0.4
     animates = True
     #: Its spinner takes 2 to 5 % of a core here (0.169, measured over a turn without an answer).
     idle_cpu = 0.2

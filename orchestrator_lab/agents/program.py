@@ -40,6 +40,7 @@ class ProgramAdapter(ScreenReader):
     accept_timeout_s = 3.0
     starts_on_screen = False
     doubt_quiet_s = 2.5
+    question_quiet_s = 2.5
     animates = False
     idle_cpu = 0.01
 

@@ -182,6 +182,11 @@ class Looking:
         runner = self._runner
         if await runner.turns.reconcile() or runner.dialog is not None or not runner.adapter.styled:
             return
+        # A question that was just answered, by a policy's report, may still stand there.
+        left = runner.adapter.question_quiet_s - (time.monotonic() - runner.last_activity)
+        if left > 0.1:
+            self.arm(left)
+            return
         screen = await runner.supervisor.screen(runner, escapes=True)
         if runner.turn is None or runner.dialog is not None:
             return
