@@ -341,11 +341,9 @@ class FakeRig(Rig):
         return found
 
 
-class ClaudeRig(Rig):
-    """The real Claude Code; its text goes in by parts, and Enter after its echo."""
+class RealRig(Rig):
+    """A real program, ada, whose record of a prompt may be behind its report of it; bob is a chat program."""
 
-    kind = "claude"
-    steps = STEPS
     behind_s = 0.5
 
     def __init__(self, command: str) -> None:
@@ -355,7 +353,18 @@ class ClaudeRig(Rig):
     def agent(self, name: str) -> dict[str, Any]:
         if name == "bob":
             return {"name": name, "kind": "chat"}
-        return {"name": name, "kind": "claude", "command": self.command, "mcp": False}
+        return {"name": name, "kind": self.kind, "command": self.command, "mcp": False}
+
+    def written_down(self, tag: str) -> None:
+        with contextlib.suppress(AssertionError):
+            until(lambda: any(tag in prompt for prompt in self.taken("ada")), 2, "its record")
+
+
+class ClaudeRig(RealRig):
+    """The real Claude Code; its text goes in by parts, and Enter after its echo."""
+
+    kind = "claude"
+    steps = STEPS
 
     def body(self, tag: str) -> str:
         # A path to an image makes it go in by parts.
@@ -370,10 +379,6 @@ class ClaudeRig(Rig):
         settings.parent.mkdir()
         settings.write_text(json.dumps({"hooks": {"UserPromptSubmit": [{"hooks": [hook]}]}}))
 
-    def written_down(self, tag: str) -> None:
-        with contextlib.suppress(AssertionError):
-            until(lambda: any(tag in prompt for prompt in self.taken("ada")), 2, "the test's own hook")
-
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
             return super().taken(name)
@@ -381,26 +386,12 @@ class ClaudeRig(Rig):
         return Counter(str(json.loads(line)["prompt"]).rstrip() for line in lines if line)
 
 
-class CodexRig(Rig):
+class CodexRig(RealRig):
     """The real Codex; its rollout keeps the truth."""
 
     kind = "codex"
-    behind_s = 0.5
     #: It reports a turn's end with its whole reply; nothing tells of the reply's beginning.
     steps = tuple(one for one in Rig.steps if one != "first_output")
-
-    def __init__(self, command: str) -> None:
-        super().__init__()
-        self.command = command
-
-    def agent(self, name: str) -> dict[str, Any]:
-        if name == "bob":
-            return {"name": name, "kind": "chat"}
-        return {"name": name, "kind": "codex", "command": self.command, "mcp": False}
-
-    def written_down(self, tag: str) -> None:
-        with contextlib.suppress(AssertionError):
-            until(lambda: any(tag in prompt for prompt in self.taken("ada")), 2, "its rollout")
 
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
