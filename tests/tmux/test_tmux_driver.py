@@ -307,7 +307,7 @@ def test_a_terminal_at_a_pane_that_is_gone_shows_no_other(driver: TmuxDriver, fo
     driver.kill_pane(gone)
     with terminals(folder) as terminal:
         outer, _ = terminal(attach_argv(driver.socket, "lab", gone))
-        wait_for(lambda: outer.panes()[0].dead)
+        wait_for(lambda: outer.panes()[0].exit_status is not None)  # tmux calls it dead before it has reaped it
         assert outer.panes()[0].exit_status == 1
         assert shown(driver) == {}
         assert driver.run("list-sessions", "-F", "#{session_name}") == ["lab"]
