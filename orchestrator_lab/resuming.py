@@ -25,7 +25,7 @@ from orchestrator_lab.runtime import is_locked, list_clusters, runtime_dir
 from orchestrator_lab.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from orchestrator_lab.config import ClusterConfig
 
@@ -112,7 +112,7 @@ def prepare(where: str | os.PathLike[str], environ: Mapping[str, str]) -> Resuma
             f"run {run_dir.name} was ended in order ({ended.attributes.get('status')}) and does not go on; start a new "
             f"one with what it started with: orchestrator-lab start {run_dir / 'config.yaml'}"
         )
-    config = _config(run_dir, members(events), environ)
+    config = _config(run_dir, events, environ)
     return Resumable(run_dir, config, events[-1].seq)
 
 
@@ -227,7 +227,7 @@ def _recorded_now(run_dir: Path) -> bool:
     return False
 
 
-def _config(run_dir: Path, belonging: list[str], environ: Mapping[str, str]) -> ClusterConfig:
+def _config(run_dir: Path, events: Iterable[Event], environ: Mapping[str, str]) -> ClusterConfig:
     """Return what the run was started with, with the agents that belong to it now."""
     import yaml
 
@@ -239,8 +239,7 @@ def _config(run_dir: Path, belonging: list[str], environ: Mapping[str, str]) -> 
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{place} cannot be read ({error}): without it the run cannot go on") from error
     listed = {str(agent["name"]): agent for agent in data["agents"]}
-    # A run that ended in its very start has not journalled its agents.
-    names = belonging or list(listed)
+    names = members(events, listed)
     agents = [listed.get(name) or _object(run_dir / "sessions" / f"{name}.json").get("config") for name in names]
     data["agents"] = [_unmasked(agent, data["cluster"], environ) for agent in agents if agent]
     if not data["agents"]:

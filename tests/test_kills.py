@@ -498,6 +498,26 @@ def test_killed_during_the_start(runtime: Path, script_config: Any, who: str, de
     assert not (runtime / "kills").exists()
 
 
+def test_killed_before_all_agents_were_named(lab: Lab) -> None:
+    """The journal of a start that ended between the first agent's name and the second's."""
+    keeper, panes = lab.pid("keeper"), [agent.pane for agent in lab.cluster]
+    os.kill(keeper, signal.SIGSTOP)  # it starts another supervisor when it goes on
+    try:
+        lab.kill("supervisor")
+        for pane in panes:
+            pane.kill()
+        journal = lab.run_dir / "journal.jsonl"
+        lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+        [end] = [number for number, line in enumerate(lines, 1) if '"event":"agent.added"' in line and '"ada"' in line]
+        journal.write_text("".join(lines[:end]), encoding="utf-8")
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    for name in ("ada", "bob"):
+        assert lab.cluster[name].ask("hello", timeout=30).reply == f"{name} read hello"
+    for event in ("agent.added", "agent.started", "agent.ready"):
+        assert sorted(str(one.agent) for one in lab.events(event)) == ["ada", "bob"], event
+
+
 @pytest.mark.parametrize(
     ("who", "delay"), [("supervisor", 0.0), ("supervisor", 0.2), ("supervisor", 0.5), ("keeper", 0.2), ("keeper", 0.5)]
 )

@@ -157,13 +157,15 @@ class Event:
         return cls.from_dict(envelope)
 
 
-def members(events: Iterable[Event]) -> list[str]:
+def members(events: Iterable[Event], configured: Iterable[str] = ()) -> list[str]:
     """Return the agents that belong to a cluster after these events.
 
     Parameters
     ----------
     events : iterable of Event
         In their order; all but those of agents that join and leave are passed over.
+    configured : iterable of str
+        Those with whom the cluster starts: they belong to it also when its start ended before it had named them.
 
     Returns
     -------
@@ -173,10 +175,10 @@ def members(events: Iterable[Event]) -> list[str]:
     Examples
     --------
     >>> added, removed = (Event(n, f"agent.{what}", "", 0.0, "ada") for n, what in enumerate(("added", "removed")))
-    >>> members([added]), members([added, removed])
-    (['ada'], [])
+    >>> members([added]), members([added, removed]), members([added], ["ada", "bob"])
+    (['ada'], [], ['ada', 'bob'])
     """
-    found: dict[str, None] = {}
+    found: dict[str, None] = dict.fromkeys(configured)
     for event in events:
         if event.event == "agent.added" and event.agent:
             found[event.agent] = None

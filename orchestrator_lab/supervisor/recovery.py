@@ -80,12 +80,17 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
     panes = {} if lost else await _panes(supervisor)
     _close_what_ended(supervisor, turns)
     incident, losses = _incident(supervisor, events, known.last_at)
-    new = [name for name in members(events) if not _has(events, name, "agent.started")]
+    # Where not even one had been announced, the start begins from its beginning.
+    announced = [name for name in members(events, supervisor.config.names) if _has(events, name, "agent.added")]
+    belonging = members(events, supervisor.config.names) if announced else []
+    new = [name for name in belonging if not _has(events, name, "agent.started")]
     unfinished: list[AgentRunner] = []
     exits: list[tuple[AgentRunner, PaneInfo]] = []
-    for name in members(events):
+    for name in belonging:
         pane = panes.get(name)
         runner = _adopt(supervisor, name, pane, events)
+        if name not in announced:
+            runner.announce()
         # A run that is resumed had its first start long ago.
         if name in new or (not _has(events, name, "agent.ready") and not supervisor.resumed):
             unfinished.append(runner)
