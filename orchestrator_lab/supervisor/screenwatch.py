@@ -7,6 +7,7 @@ a numbered menu may be answered by the label of an option, verified on the scree
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 import unicodedata
@@ -40,7 +41,11 @@ _SETTLE_LOOK_S = 0.01
 #: The same for a prompt of a program that has one, on a busy machine.
 _SETTLE_PROMPT_S = 1.0
 #: Longest wait for a menu to follow a key, in seconds.
-_MENU_WAIT_S = 2.0
+_MENU_WAIT_S = 5.0
+#: Quiet after a move in a menu, and how long it is waited for where something else moves as well, in seconds.
+_STEADY_S, _STEADY_AT_MOST_S = 0.15, 0.6
+#: Options that a single digit can name.
+_DIGITS = 9
 #: How often a screen that moves while it is read is read again.
 _READS = 5
 
@@ -271,7 +276,10 @@ class ScreenWatch:
         self._runner.apply([Accepted(source, prompt)])
 
     async def choose(self, label: str, *, about: str = "") -> bool:
-        """Choose a menu's option by its label; Enter is pressed only on the option that carries it.
+        """Choose a menu's option by its label: with the digit that stands before it, or with Enter upon it.
+
+        One key that means the option is safer than the way to it: Claude Code paints the cursor on an option some
+        milliseconds before Enter means that option, and a "No" that comes in between is taken for "Yes".
 
         Parameters
         ----------
@@ -283,7 +291,7 @@ class ScreenWatch:
         Returns
         -------
         bool
-            False when the option is not there, or could not be moved to; Enter was not pressed then.
+            False when the option is not there, or could not be moved to; nothing was chosen then.
         """
         runner = self._runner
         if runner.pane_id is None:
@@ -292,14 +300,24 @@ class ScreenWatch:
         deadline = time.monotonic() + _MENU_WAIT_S
         while time.monotonic() < deadline:
             seen = runner.activity
-            step = await thread.run(_step, driver, runner.pane_id, label, about)
+            step = await thread.run(
+                _step, driver, runner.pane_id, label, about, by_number=runner.adapter.screens.answers.by_number
+            )
             if step != "moved":
-                return step == "entered"
-            try:
+                return step == "chosen"
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(seen.wait(), 0.5)
-            except TimeoutError:
-                continue
+            await self._steady()
         return False
+
+    async def _steady(self) -> None:
+        """Wait until nothing has been written to the pane for a moment: what is painted is then what a key means."""
+        give_up = time.monotonic() + _STEADY_AT_MOST_S
+        while time.monotonic() < give_up:
+            try:
+                await asyncio.wait_for(self._runner.activity.wait(), _STEADY_S)
+            except TimeoutError:
+                return
 
     async def _since(self) -> _Shown:
         """Return what the screen shows since the last input was typed."""
@@ -322,19 +340,22 @@ def _without_digits(line: str) -> str:
 # on the thread of tmux ------------------------------------------------------------------------------
 
 
-def _step(driver: TmuxDriver, pane: str, label: str, about: str) -> str:
-    """Press Enter on a menu's option, or the key that leads to it; nothing lies between the look and the key.
+def _step(driver: TmuxDriver, pane: str, label: str, about: str, *, by_number: bool) -> str:
+    """Press the key that chooses a menu's option, or that leads to it; nothing lies between the look and the key.
 
-    Returns ``entered``, ``moved``, or ``lost`` when the option is not there.
+    Returns ``chosen``, ``moved``, or ``lost`` when the option is not there.
     """
     screen = driver.capture(pane)
     menu = read_menu(screen)
     wanted = menu.find(label) if menu is not None else None
     if menu is None or wanted is None or menu.selected is None or about not in "".join(question(screen).split()):
         return "lost"
+    if by_number and wanted < _DIGITS:
+        driver.press(pane, str(wanted + 1))
+        return "chosen"
     if menu.selected == wanted:
         driver.enter(pane)
-        return "entered"
+        return "chosen"
     driver.press(pane, "Down" if wanted > menu.selected else "Up")
     return "moved"
 

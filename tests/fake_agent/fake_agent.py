@@ -63,6 +63,7 @@ DEFAULTS: dict[str, Any] = {
     "reply": "took {size} characters",
     "limit_resets_s": None,  # ... which says that it is over after so many seconds
     "limit": False,  # turns end at a usage limit
+    "stale_menu_ms": 0,  # for so long after a move Enter still means the option before it
     "dialog_hooks": True,  # report dialogs (when it reports at all)
     "ignore_sigterm": False,
     "lose": [],  # hook names that are never sent; "transcript": no record is kept
@@ -101,6 +102,7 @@ class Fake:
         self.keys = Keys()
         self.state = ""
         self.draft = str(self.options["draft"])
+        self.meant, self.moved_at = 0, 0.0
         self.shelf: list[str] = []
         self.queue: deque[str] = deque()
         self.dialog: str | None = None
@@ -296,6 +298,7 @@ class Fake:
 
     def _ask(self, kind: str) -> None:
         title, options, self.selected = DIALOGS[kind]
+        self.meant, self.moved_at = self.selected, 0.0
         title = title.replace(COMMAND, self.command)
         self.dialog = kind
         self.note("dialog", kind=kind, options=list(options))
@@ -334,9 +337,11 @@ class Fake:
                 return
             self.note("stray", kind=kind, text=text[:2000], size=len(text))
         elif value in {"up", "down"}:
+            self.meant, self.moved_at = self.selected, time.monotonic()
             self.selected = (self.selected + (1 if value == "down" else -1)) % len(options)
         elif value == "enter":
-            self._answered(options[self.selected])
+            stale = time.monotonic() < self.moved_at + self.options["stale_menu_ms"] / 1000
+            self._answered(options[self.meant if stale else self.selected])
         elif value == "escape":
             self._answered(options[-1])
 

@@ -80,6 +80,15 @@ def lab(module_runtime: Path) -> Iterator[Lab]:  # noqa: ARG001 - where the clus
     made.cluster.shutdown()
 
 
+def test_a_menu_that_paints_before_it_moves_gets_no_early_enter(lab: Lab) -> None:
+    """As Claude Code's: the cursor stands on "Yes" some time before Enter means it."""
+    lab.control("asks", set={"stale_menu_ms": 80})
+    dialog = lab.asked("asks", kind="permission")
+    assert dialog.answer("allow") == "Yes"
+    assert until(lambda: lab.happened("asks", "dialog_answered"), 5, "the answer")[-1]["choice"] == "Yes"
+    lab.control("asks", set={"stale_menu_ms": 0})
+
+
 @pytest.mark.parametrize(
     ("kind", "option", "chosen", "decision"),
     [

@@ -49,6 +49,8 @@ class Answers(_Model):
 
     allow: Pattern = re.compile(r"(?i)^(?:yes|allow|approve|accept)\b(?!.*(?:always|again|all\b|session|every))")
     deny: Pattern = re.compile(r"(?i)^(?:no|deny|reject|decline)\b")
+    #: Whether the digit before an option chooses it, whatever the cursor stands on (measured with the program).
+    by_number: bool = False
 
 
 class Rule(_Model):
