@@ -94,7 +94,7 @@ def start(
 ) -> None:
     """Start a cluster and wait until its agents take messages."""
     from orchestrator_lab.cli.progress import interruptible, starting
-    from orchestrator_lab.config import load_config
+    from orchestrator_lab.config import load_config, parse_params
     from orchestrator_lab.errors import ConfigError
     from orchestrator_lab.resuming import prepare
 
@@ -108,10 +108,10 @@ def start(
         return
     config = load_config(source)
     if name is not None:
-        session = {} if config.session_name != config.name else {"session_name": name}
-        config = load_config(_renamed(config, name, session))
+        config = config.renamed(name)
+    params = parse_params(param)
     with interruptible("Ending what was started"):
-        cluster = starting(config, quiet=as_json, experiment=experiment, params=_params(param), tags=tag, seed=seed)
+        cluster = starting(config, quiet=as_json, experiment=experiment, params=params, tags=tag, seed=seed)
     _say_started(cluster, config, attach_after=attach_after, as_json=as_json)
 
 
@@ -125,38 +125,6 @@ def _say_started(cluster: Cluster, config: Any, *, attach_after: bool, as_json: 
         _exec_attach(cluster, None, read_only=False)
     elif config.lifetime == "owner":
         common.say_note("lifetime: owner ends this cluster now, with the command that started it")
-
-
-def _renamed(config: Any, name: str, session: dict[str, str]) -> Any:  # noqa: ANN401 - a ClusterConfig
-    """Return the configuration under another name, checked like the original."""
-    from orchestrator_lab.runtime import cluster_dir
-
-    cluster_dir(name)  # says what is wrong with a name
-    return config.model_copy(update={"name": name, **session})
-
-
-def _params(pairs: list[str]) -> dict[str, Any]:
-    """Return ``KEY=VALUE`` pairs as a mapping; values are JSON where they can be, else text.
-
-    Examples
-    --------
-    >>> _params(["n=3", "style=short"])
-    {'n': 3, 'style': 'short'}
-    """
-    import json
-
-    from orchestrator_lab.errors import ConfigError
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key.strip():
-            raise ConfigError(f"--param {pair!r}: expected KEY=VALUE")
-        try:
-            found[key.strip()] = json.loads(value)
-        except ValueError:
-            found[key.strip()] = value
-    return found
 
 
 def _tell_started(facts: dict[str, Any], notes: list[str], *, lifetime: str) -> None:

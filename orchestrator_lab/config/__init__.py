@@ -40,6 +40,7 @@ from orchestrator_lab.config._models import (
     TurnEnd,
 )
 from orchestrator_lab.config._notify import address_secrets, mask_address, notify_addresses, scheme_of
+from orchestrator_lab.config._params import parse_params
 from orchestrator_lab.config._templates import template_files, template_names, template_text
 from orchestrator_lab.config._topology import USER, Edge, Topology
 
@@ -82,6 +83,7 @@ __all__ = [
     "load_settings",
     "mask_address",
     "notify_addresses",
+    "parse_params",
     "scheme_of",
     "template_files",
     "template_names",

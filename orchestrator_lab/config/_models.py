@@ -610,6 +610,11 @@ class ClusterConfig(_Model):
         """Names of the agents, in the order of the file."""
         return [agent.name for agent in self.agents]
 
+    def renamed(self, name: str) -> ClusterConfig:
+        """Return the same cluster under another name, which its tmux session shares where it shared the first."""
+        session = name if self.session_name == self.name else self.session_name
+        return self.model_copy(update={"name": name, "session_name": session})
+
     def agent(self, name: str) -> ClaudeAgent | CodexAgent | ChatAgent | ProgramAgent:
         """Return the agent called `name`.
 

@@ -65,10 +65,7 @@ def _configuration(asked: Asked, body: models.StartRequest) -> ClusterConfig:
         config = load_config(place)
     else:
         config = load_config(body.config, base_dir=asked.root)
-    if body.name is None:
-        return config
-    session = body.name if config.session_name == config.name else config.session_name
-    return config.model_copy(update={"name": body.name, "session_name": session})
+    return config if body.name is None else config.renamed(body.name)
 
 
 def stop(asked: Asked) -> dict[str, Any]:

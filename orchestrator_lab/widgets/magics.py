@@ -8,7 +8,6 @@ same magics block.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.exchange import Exchange
     from orchestrator_lab.run import Run
 
@@ -132,10 +130,12 @@ class ClusterMagics(Magics):
                 raise UsageError("--resume goes on with what the run had: give it alone")
             source, options = None, {"resume": given.resume}
         else:
-            source = _configured(given.what, given.name)
+            from orchestrator_lab.config import load_config, parse_params
+
+            source = given.what if given.name is None else load_config(given.what).renamed(given.name)
             options = {
                 "experiment": given.experiment,
-                "params": _params(given.param),
+                "params": parse_params(given.param),
                 "tags": given.tag,
                 "seed": given.seed,
             }
@@ -280,39 +280,6 @@ async def _answered(exchange: Exchange, timeout_s: float | None) -> tuple[Exchan
     except OrchestratorLabError as error:
         return exchange, error
     return exchange, None
-
-
-def _configured(source: str | None, name: str | None) -> str | ClusterConfig | None:
-    """Return what is to be started, under another name where one is given."""
-    if name is None:
-        return source
-    from orchestrator_lab.config import load_config
-    from orchestrator_lab.runtime import cluster_dir
-
-    config = load_config(source)
-    cluster_dir(name)  # says what is wrong with a name
-    session = {} if config.session_name != config.name else {"session_name": name}
-    return config.model_copy(update={"name": name, **session})
-
-
-def _params(pairs: list[str]) -> dict[str, Any]:
-    """Return ``KEY=VALUE`` pairs as a mapping; values are JSON where they can be, else text.
-
-    Examples
-    --------
-    >>> _params(["n=3", "style=short"])
-    {'n': 3, 'style': 'short'}
-    """
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise UsageError(f"--param {pair}: a condition is KEY=VALUE")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found
 
 
 def _listed() -> pd.DataFrame:

@@ -139,7 +139,7 @@ def test_panes_as_stills(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001
         ("%cluster dance", "UsageError: argument action: invalid choice: 'dance'"),
         ("%cluster attach nobody", "ClusterNotFound: no cluster 'nobody' is running here; running: magic"),
         ("%cluster start nowhere.yaml", "ConfigError: the configuration"),
-        ("%cluster start --param n", "UsageError: --param n: a condition is KEY=VALUE"),
+        ("%cluster start --param n", "ConfigError: --param 'n': expected KEY=VALUE"),
         ("%cluster start template:duo --name a/b", "ConfigError:"),
         ("%cluster start --resume last --name x", "UsageError: --resume goes on with what the run had: give it alone"),
         ("%cluster attach magic --as 1x", "UsageError: --as 1x: that is no name of a variable"),
