@@ -1,4 +1,4 @@
-"""Does something about panes that change: once a second at most, and once more behind the last change."""
+"""Does something about panes that change: once in a while at most, and once more behind the last change."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ __all__ = ["Refresher"]
 
 logger = logging.getLogger(__name__)
 
-#: Seconds in which changes are gathered.
-PERIOD_S = 1.0
-
 
 class Refresher:
     """Gathers changes and hands them on, on a thread of its own that begins with the first one.
@@ -24,10 +21,12 @@ class Refresher:
     ----------
     refresh : callable
         Takes the agents whose panes have changed since it was called last.
+    period_s : float
+        Seconds in which changes are gathered.
     """
 
-    def __init__(self, refresh: Callable[[frozenset[str]], None]) -> None:
-        self._refresh = refresh
+    def __init__(self, refresh: Callable[[frozenset[str]], None], *, period_s: float) -> None:
+        self._refresh, self._period_s = refresh, period_s
         self._news = threading.Condition()
         self._changed: frozenset[str] = frozenset()
         self._thread: threading.Thread | None = None
@@ -54,7 +53,7 @@ class Refresher:
         while True:
             with self._news:
                 self._news.wait_for(lambda: self._changed or self._closed)
-                self._news.wait_for(lambda: self._closed, PERIOD_S)
+                self._news.wait_for(lambda: self._closed, self._period_s)
                 if self._closed:
                     return
                 changed, self._changed = self._changed, frozenset()

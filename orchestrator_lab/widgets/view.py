@@ -32,8 +32,10 @@ __all__ = ["ClusterView", "part"]
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of one screen in what a saved notebook may keep.
+#: Bytes of one screen in what a new view begins with.
 _STILL_LIMIT = 1 << 16
+#: Seconds in which changes are gathered for what a new view begins with, and for what a saved notebook keeps.
+_SNAPSHOT_S, _STILL_S = 1.0, 5.0
 
 
 def part(name: str) -> str:
@@ -103,13 +105,15 @@ class ClusterView(Saved, anywidget.AnyWidget):
 
     options = traitlets.Dict().tag(sync=True)
     snapshot = traitlets.Dict(allow_none=True).tag(sync=True)
+    #: What a notebook that is saved now keeps of it: JupyterLab's extension writes it into the file.
+    still = traitlets.Unicode().tag(sync=True)
 
     _alive: ClassVar[weakref.WeakSet[ClusterView]] = weakref.WeakSet()
     # Also of one whose making failed: ipywidgets closes it all the same.
     _pump: Pump | None = None
     _whole: ipywidgets.VBox | None = None
     _screens: Screens | None = None
-    _refresher: Refresher | None = None
+    _refreshers: tuple[Refresher, ...] = ()
     _replaced = False
     _count = 0
 
@@ -133,14 +137,17 @@ class ClusterView(Saved, anywidget.AnyWidget):
             return
         self._esm, self._css = part("panes.js"), part("panes.css")
         super().__init__(options={"controls": controls, "theme": theme})
-        self._refresher = Refresher(self._refresh)
+        self._refreshers = (
+            Refresher(self._refresh, period_s=_SNAPSHOT_S),
+            Refresher(self._restill, period_s=_STILL_S),
+        )
         self._pump = Pump(
             cluster.name,
             cluster.client,
             self._to_browser,
             agents=self._only,
             on_end=self._ended,
-            on_output=self._refresher.changed,
+            on_output=self._refreshers[0].changed,
         )
         self.snapshot = self._look()
         self.on_msg(self._from_browser)
@@ -192,6 +199,14 @@ class ClusterView(Saved, anywidget.AnyWidget):
             },
         }
 
+    def _restill(self, _: frozenset[str]) -> None:
+        still = self.still_html()
+        self._stage.change(lambda: self._keep(still), key="still")
+
+    def _keep(self, still: str) -> None:
+        if not self._frozen.is_set():
+            self.still = still
+
     def _refresh(self, agents: frozenset[str]) -> None:
         """Take stills of panes that have changed, on the refresher's thread."""
         if self._pump is None or self._frozen.is_set():
@@ -204,6 +219,7 @@ class ClusterView(Saved, anywidget.AnyWidget):
         self._screens, self._count = Screens([known[one["name"]] for one in facts if one["name"] in known]), len(facts)
         snapshot = self._snapshot(facts)
         self._stage.change(lambda: self._begin_with(snapshot), key="snapshot")
+        self._refreshers[1].changed(agents)
 
     def _begin_with(self, snapshot: dict[str, Any]) -> None:
         if not self._frozen.is_set():
@@ -212,7 +228,9 @@ class ClusterView(Saved, anywidget.AnyWidget):
     def still_html(self) -> str:
         """Return the panes as they were at the last look, with their colours."""
         name = html.escape(self._cluster.name)
-        return f"<div><b>{name}</b>: {self._count} agents</div>" + (self._screens or Screens([]))._repr_html_()
+        # JupyterLab's extension knows a still that it may bring up to date by the class.
+        title = f'<div class="orchestrator-lab-still"><b>{name}</b>: {self._count} agents</div>'
+        return title + (self._screens or Screens([]))._repr_html_()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # noqa: ANN401
         if static_only() or self._frozen.is_set():
@@ -263,8 +281,8 @@ class ClusterView(Saved, anywidget.AnyWidget):
 
     def close(self) -> None:
         """Close the widget; the cluster goes on."""
-        if self._refresher is not None:
-            self._refresher.close()
+        for refresher in self._refreshers:
+            refresher.close()
         if self._pump is not None:
             self._pump.close()
         self._alive.discard(self)

@@ -335,6 +335,31 @@ def test_saved_notebooks_show_stills(
     assert "model not found" not in foreign.page.locator("body").inner_text()
 
 
+@pytest.mark.parametrize("app", ["lab", "notebook"])
+def test_a_notebook_saved_while_its_view_lives_keeps_its_newest_still(
+    cluster: Cluster, open_notebook: Any, context: BrowserContext, jupyter: Any, app: str
+) -> None:
+    reset(cluster, "one")
+    name = f"alive-{app}.ipynb"
+    notebook = open_notebook(name, *SHOW, app=app)
+    notebook.run()
+    notebook.until("one", "ready")
+    write(cluster, "one", f"news for {app}\r\n")
+    notebook.until("one", f"news for {app}")
+    notebook.page.wait_for_function(
+        "text => document.querySelector('.olab-view').orchestratorLab.stillHtml().includes(text)", arg=f"news for {app}"
+    )
+    notebook.save()
+    assert notebook.view.is_visible()
+    text = (jupyter.root / name).read_text()
+    assert "widget-view+json" in text  # a page that is loaded again finds its view
+    assert f"news for {app}" in text
+    jupyter.end_kernels()
+    again = open_notebook(name, page=context.new_page(), app=app)
+    again.page.locator(".jp-OutputArea pre", has_text=f"news for {app}").first.wait_for()
+    again.page.locator(".jp-OutputArea-output", has_text="model not found").first.wait_for(state="hidden")
+
+
 def test_thirty_agents_stay_readable_and_cost_nothing_out_of_sight(
     open_notebook: Any, script_config: Callable[..., dict[str, Any]]
 ) -> None:

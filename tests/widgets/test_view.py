@@ -137,7 +137,7 @@ def test_what_a_new_view_begins_with_follows_the_panes(cluster: Cluster) -> None
     shown = cluster.view(controls=False)
     writers: set[threading.Thread] = set()
     written: list[float] = []
-    new = threading.Event()
+    new, kept = threading.Event(), threading.Event()
 
     def changed(change: dict[str, Any]) -> None:
         writers.add(threading.current_thread())
@@ -148,6 +148,7 @@ def test_what_a_new_view_begins_with_follows_the_panes(cluster: Cluster) -> None
     try:
         assert b"newer than the view" not in shown.snapshot["screens"]["bob"]["data"]
         shown.observe(changed, "snapshot")
+        shown.observe(lambda change: kept.set() if "newer than the view" in change["new"] else None, "still")
         for said in ({"type": "hello"}, {"type": "watch", "agents": ["bob"]}):
             shown._from_browser(None, {**said, "view": "v", "n": 1}, None)
         cluster["bob"].ask("newer than the view", timeout=30)
@@ -155,6 +156,7 @@ def test_what_a_new_view_begins_with_follows_the_panes(cluster: Cluster) -> None
         assert len(writers) == 1
         assert all(after - before >= 0.9 for before, after in itertools.pairwise(written))
         assert "newer than the view" in shown.still_html()
+        assert kept.wait(20)  # what a notebook that is saved now keeps
     finally:
         shown.freeze()
 

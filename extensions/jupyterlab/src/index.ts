@@ -30,6 +30,7 @@ import { StatesPanel } from './panel';
 import { RunningClusters } from './running';
 import { RunFactory, RunViewer } from './runviewer';
 import { StatusItem } from './status';
+import { stills } from './stills';
 
 const PLUGIN = 'orchestrator-lab:plugin';
 const CATEGORY = 'Agents';
@@ -223,4 +224,4 @@ const viewers: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default [live, viewers];
+export default [live, viewers, stills];

@@ -34,6 +34,7 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
     acks: true,
     still: model.get("snapshot") as Still | null,
   });
+  view.stillHtml = () => String(model.get("still") ?? "");
   return () => view.dispose();
 }
 

@@ -59,6 +59,8 @@ class ClusterView implements View, PaneHost {
     const number = this.send({ type: "keys", agent, data, hold: this.hold });
     return this.options.acks ? number : null;
   });
+  /** What a saved notebook is to keep of it; empty while the host has told none. */
+  stillHtml: () => string = () => "";
   private untyped = "";
   private asked: { agent: string; number: number } | null = null;
   private taken: string | null = null;
