@@ -296,7 +296,8 @@ def test_a_killed_one_comes_back_by_itself_and_knows_what_was_said(lab: CodexLab
     lab.cluster.add(*config(codex_command, lab.work.parent, "eve", **keys)["agents"])
     eve = lab.cluster["eve"]
     exchange = eve.send("take your time").accepted(timeout=30)
-    lab.until(lambda: lab.rollouts("eve") and [turn.prompts for turn in lab.rollout("eve").turns])
+    # A turn stands in the record before its prompt does.
+    lab.until(lambda: lab.rollouts("eve") and any(turn.prompts for turn in lab.rollout("eve").turns))
     pid, session = eve.facts["pid"], eve.facts["session_id"]
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(TurnFailed, match="ended during the turn"):
