@@ -322,7 +322,8 @@ def test_a_flood_is_cut_down_and_the_end_is_right(cluster: Cluster, ear: Ear) ->
     keys(cluster, "one", "raw \\x1b[0m\\x1b[2J\\x1b[Hthe end\r")
     ear.until(lambda: ear.shows("one") == "the end", "the end of the flood", 60)
     told = sum(len(pane.data) for tick in ear.ticks for pane in tick.panes)
-    assert told < 5_000_000
+    # However long a busy machine takes for it: a picture a tick, not the flood.
+    assert told < max(5_000_000, 25 * LIMIT * (ear.at[-1] - ear.at[0]))
     assert max(len(pane.data) for tick in ear.ticks for pane in tick.panes) <= 2 * LIMIT
     assert min(b - a for a, b in zip(ear.at, ear.at[1:], strict=False)) > 0.04
     settle(ear, cluster, "one")
