@@ -183,3 +183,18 @@ def test_claude_is_answered_from_the_controls_while_its_answer_is_awaited(kernel
     row = kernel.value("c.run.dialogs[['answered_by', 'decision']].to_dict('records')")
     assert row == [{"answered_by": "human", "decision": "allow"}]
     kernel.ended(kernel.send("await c.ashutdown()"))
+
+
+def test_the_end_of_the_kernel_leaves_stills_behind(kernel: Any, cluster: Cluster) -> None:
+    """The last test of this file: the cluster runs on, its view cannot."""
+    kernel.run(f"from orchestrator_lab import Cluster; shown = Cluster.attach({cluster.name!r}).view()")
+    (shown,) = [one for one in kernel.run("shown") if one["msg_type"] == "display_data"]
+    kernel.manager.request_shutdown()
+
+    def replaced(message: dict[str, Any]) -> bool:
+        content = message["content"]
+        return message["msg_type"] == "update_display_data" and content["transient"] == shown["content"]["transient"]
+
+    still = kernel.until(replaced)[-1]["content"]["data"]
+    assert set(still) == {"text/plain", "text/html"}
+    assert "orchestrator-lab-still" in still["text/html"]
