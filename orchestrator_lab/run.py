@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator_lab.journal.event import Event
+    from orchestrator_lab.reading.conversation import Conversation
 
 __all__ = ["Run", "create_run", "list_runs", "open_run"]
 
@@ -144,6 +145,34 @@ class Run:
     def events_df(self) -> pd.DataFrame:
         """The events table; see :func:`orchestrator_lab.frames.events_df`."""
         return self.tables.frame("events")
+
+    def conversation(self, agent: str | Iterable[str] | None = None, *, limit: int | None = 200) -> Conversation:
+        """Return who said what to whom: a chat in a notebook, a page, Markdown, or text.
+
+        Parameters
+        ----------
+        agent : str or iterable of str, optional
+            Only what these said, were told and did.
+        limit : int or None
+            How many entries a notebook shows, the latest ones; None shows all.
+
+        Returns
+        -------
+        Conversation
+            With ``to_html()`` and ``to_markdown()``, which have all of it.
+
+        Raises
+        ------
+        AgentNotFound
+            When nobody of this name is in the run.
+
+        Examples
+        --------
+        >>> run.conversation("boss")  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.conversation import Conversation
+
+        return Conversation(self.tables, agent, limit=limit)
 
     def __repr__(self) -> str:
         lines = [f"Run {self._title()}"]
