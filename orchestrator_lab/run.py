@@ -25,6 +25,7 @@ from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.schema import SCHEMA_VERSION, new_id
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Mapping
 
     import pandas as pd
@@ -173,6 +174,55 @@ class Run:
         from orchestrator_lab.reading.conversation import Conversation
 
         return Conversation(self.tables, agent, limit=limit)
+
+    def search(
+        self,
+        what: str | re.Pattern[str],
+        *,
+        agent: str | Iterable[str] | None = None,
+        kind: str | Iterable[str] | None = None,
+        regex: bool = False,
+        case: bool = False,
+        timeout_s: float = 10.0,
+    ) -> pd.DataFrame:
+        r"""Return where a text stands: in messages, replies, tool calls and dialogs.
+
+        Parameters
+        ----------
+        what : str or re.Pattern
+            Plain text; a regular expression when it is compiled, or with ``regex``.
+        agent : str or iterable of str, optional
+            Only what these said and did, and the messages that they were sent.
+        kind : str or iterable of str, optional
+            Only these tables: ``messages``, ``turns``, ``tool_calls``, ``dialogs``.
+        regex : bool
+            Whether a text is a regular expression.
+        case : bool
+            Whether upper and lower case of a text are told apart; a compiled expression says that itself.
+        timeout_s : float
+            Seconds after which a regular expression is given up; it runs in a process of its own, which is ended.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a text that matches, in order of time: ``table``, ``field``, ``id``, ``agent``, ``recipient``,
+            ``turn_id``, ``at``, ``excerpt``, ``match``, ``count``.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such kind, it is no expression, or it took too long.
+        AgentNotFound
+            When nobody of this name is in the run.
+
+        Examples
+        --------
+        >>> run.search("deadline", agent="boss")[["table", "id", "excerpt"]]  # doctest: +SKIP
+        >>> run.search(r"\berror \d+", regex=True, kind="tool_calls")  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.search import search
+
+        return search(self.tables, what, agent=agent, kind=kind, regex=regex, case=case, timeout_s=timeout_s)
 
     def __repr__(self) -> str:
         lines = [f"Run {self._title()}"]
