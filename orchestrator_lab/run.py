@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.reading.conversation import Conversation
+    from orchestrator_lab.reading.story import Story
 
 __all__ = ["Run", "create_run", "list_runs", "open_run"]
 
@@ -223,6 +224,34 @@ class Run:
         from orchestrator_lab.reading.search import search
 
         return search(self.tables, what, agent=agent, kind=kind, regex=regex, case=case, timeout_s=timeout_s)
+
+    def story(self, message_id: str, *, settle_s: float = 0.2) -> Story:
+        """Return the whole story of one message: rungs with their evidence, turn, tool calls, dialogs, screens.
+
+        Parameters
+        ----------
+        message_id : str
+            Its id.
+        settle_s : float
+            How long after an event the screen of it is taken: a program draws a little after what it reports.
+
+        Returns
+        -------
+        Story
+            Shown as HTML in a notebook, as text by ``print``; its parts are attributes.
+
+        Raises
+        ------
+        ConfigError
+            When the run has no such message.
+
+        Examples
+        --------
+        >>> run.story(run.messages["message_id"][0])  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.story import Story
+
+        return Story(self.tables, message_id, settle_s=settle_s)
 
     def __repr__(self) -> str:
         lines = [f"Run {self._title()}"]
