@@ -67,7 +67,9 @@ class EventSource(Protocol):
         ...
 
 
-Source: TypeAlias = "str | os.PathLike[str] | EventSource | Iterable[str | os.PathLike[str] | EventSource]"
+Source: TypeAlias = (
+    "str | os.PathLike[str] | EventSource | RunTables | Iterable[str | os.PathLike[str] | EventSource | RunTables]"
+)
 Names: TypeAlias = "str | Iterable[str] | None"
 
 
@@ -359,7 +361,9 @@ def agents_df(source: Source, *, columns: Names = None, agents: Names = None) ->
     return _table(source, "agents", columns, agents)
 
 
-def messages_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def messages_df(
+    source: Source, *, columns: Names = None, agents: Names = None, annotations: bool = False
+) -> pd.DataFrame:
     """Return one row a message: text, ladder of delivery, times, outcome.
 
     Parameters
@@ -368,6 +372,9 @@ def messages_df(source: Source, *, columns: Names = None, agents: Names = None) 
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Messages that these sent or were sent.
+    annotations : bool
+        Join what analysts said of each (:meth:`orchestrator_lab.run.Run.annotate`): ``label``, ``note``,
+        ``annotated_by``, ``annotated_at``; the last of each counts.
 
     Returns
     -------
@@ -379,8 +386,23 @@ def messages_df(source: Source, *, columns: Names = None, agents: Names = None) 
     --------
     >>> str(messages_df([])["accepted_at"].dtype)
     'datetime64[us, UTC]'
+    >>> messages_df([], annotations=True).columns[-4:].tolist()
+    ['label', 'note', 'annotated_by', 'annotated_at']
     """
-    return _table(source, "messages", columns, agents)
+    if not annotations:
+        return _table(source, "messages", columns, agents)
+    from orchestrator_lab.annotations import JOINED, join
+
+    runs = list(_resolve(source))
+    wanted = None if columns is None else _names(columns)
+    added = [column.name for column in JOINED]
+    own = None if wanted is None else ["run_id", "message_id", *(name for name in wanted if name not in added)]
+    frame = join(_table(runs, "messages", own, agents), [(run.run_id, run.path) for run in runs])
+    if wanted is None:
+        return frame
+    chosen = frame[wanted]
+    chosen.attrs = frame.attrs
+    return chosen
 
 
 def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:

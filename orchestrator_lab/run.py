@@ -253,6 +253,61 @@ class Run:
 
         return Story(self.tables, message_id, settle_s=settle_s)
 
+    def annotate(
+        self,
+        message_id: str | Iterable[str],
+        *,
+        label: str | None = None,
+        note: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Say something of messages: an analyst's own columns, kept beside the journal, which is not touched.
+
+        Parameters
+        ----------
+        message_id : str or iterable of str
+            The message, or several.
+        label : str, optional
+            A word for it; the last one counts, an empty text takes it away.
+        note : str, optional
+            A remark on it; likewise.
+        by : str, optional
+            Who says so.
+
+        Raises
+        ------
+        ConfigError
+            When the run has no such message, or nothing is said.
+        EnvironmentProblem
+            When the run's folder cannot be written to.
+        DiskFull
+            When there is no room.
+
+        Examples
+        --------
+        >>> run.annotate(run.search("sorry")["id"], label="apology", by="ada")  # doctest: +SKIP
+        >>> messages_df(run, annotations=True)["label"].value_counts()  # doctest: +SKIP
+        """
+        from orchestrator_lab.annotations import append_annotations
+
+        wanted = [message_id] if isinstance(message_id, str) else list(dict.fromkeys(message_id))
+        ids = self.tables.columns("messages")["message_id"]
+        known = set(ids)
+        for one in wanted:
+            if one not in known:
+                raise ConfigError(
+                    f"annotate({one!r}): run {self.run_id} has no such message among its {len(ids)}; nothing was kept",
+                    message_id=str(one),
+                )
+        append_annotations(self.path, wanted, label=label, note=note, by=by)
+
+    @property
+    def annotations(self) -> pd.DataFrame:
+        """All that :meth:`annotate` was told, in order; ``messages_df(run, annotations=True)`` joins the last of it."""
+        from orchestrator_lab.annotations import annotations_frame
+
+        return annotations_frame(self.path, self.run_id)
+
     def __repr__(self) -> str:
         lines = [f"Run {self._title()}"]
         lines += [f"  {name}: {text}" for name, text in self._summary()]

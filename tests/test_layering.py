@@ -19,6 +19,7 @@ NAME = "orchestrator_lab"
 BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
 CLIENT = RECORD | {
+    "annotations",
     "folds",
     "frames",
     "plots",
@@ -45,11 +46,12 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors"},
     "journal": BASE,
     # the client side
+    "annotations": BASE,
     "folds": RECORD,
-    "frames": RECORD | {"folds"},
+    "frames": RECORD | {"annotations", "folds"},
     "plots": RECORD | {"folds", "frames"},
-    "reading": RECORD | {"folds", "frames", "plots", "stills"},
-    "run": RECORD | {"folds", "frames", "plots", "reading"},
+    "reading": RECORD | {"annotations", "folds", "frames", "plots", "stills"},
+    "run": RECORD | {"annotations", "folds", "frames", "plots", "reading"},
     "acting": set(),
     "wire": set(),
     "resuming": RECORD | {"frames"},
