@@ -43,6 +43,7 @@ __all__ = [
     "fold_messages",
     "fold_turns",
     "messages_df",
+    "of_agents",
     "processes_df",
     "runs_df",
     "states_df",
@@ -617,7 +618,7 @@ def _table(source: Source, table: str, columns: Names, agents: Names) -> pd.Data
         needed = None if wanted is None else list(dict.fromkeys((*wanted, *keys)))
         frame = _attributed(build_frame(table, _merge(runs, table), only=needed), runs)
     if agents is not None:
-        frame = _only_agents(frame, table, _names(agents))
+        frame = of_agents(frame, table, _names(agents))
     if wanted is not None:
         attrs = frame.attrs
         frame = frame[wanted]
@@ -638,7 +639,23 @@ def _merge(runs: Sequence[RunTables], table: str) -> dict[str, list[Any]]:
     return merged
 
 
-def _only_agents(frame: pd.DataFrame, table: str, names: list[str]) -> pd.DataFrame:
+def of_agents(frame: pd.DataFrame, table: str, names: list[str]) -> pd.DataFrame:
+    """Return the rows of a table that concern some agents.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The table, with the columns that name agents.
+    table : str
+        Its name.
+    names : list of str
+        The agents.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A new frame with the same ``.attrs``.
+    """
     keep = None
     for column in _agent_columns(table):
         mask = frame[column].isin(names)

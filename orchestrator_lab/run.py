@@ -308,6 +308,59 @@ class Run:
 
         return annotations_frame(self.path, self.run_id)
 
+    def export_as(
+        self,
+        to: str,
+        output: str | os.PathLike[str],
+        *,
+        table: str | Iterable[str] | None = None,
+        agent: str | Iterable[str] | None = None,
+        exact: bool = False,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Write the run, or a part of it, in a format of other tools.
+
+        Parameters
+        ----------
+        to : str
+            ``csv``, ``parquet`` or ``jsonl`` for tables; ``html`` or ``markdown`` for the conversation; ``cast`` for
+            the recordings; ``inspect`` for a log of Inspect AI.
+        output : path-like
+            A folder for tables and recordings; a file for the others, and for one table or one recording too when it is
+            named like one (``messages.csv``).
+        table : str or iterable of str, optional
+            Only these tables; all of them, and the annotations when there are any, otherwise.
+        agent : str or iterable of str, optional
+            Only what concerns these.
+        exact : bool
+            Leave texts in CSV as they are. Otherwise an apostrophe stands before those that a spreadsheet would take
+            for a formula.
+        overwrite : bool
+            Replace what is there.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files written.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such format or table, or something is in the way.
+        AgentNotFound
+            When nobody of this name is in the run.
+        EnvironmentProblem, DiskFull
+            When it cannot be written, or Inspect AI is not installed.
+
+        Examples
+        --------
+        >>> run.export_as("parquet", "tables")  # doctest: +SKIP
+        >>> run.export_as("csv", "messages.csv", table="messages")  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.export import export_as
+
+        return export_as(self.tables, to, output, table=table, agent=agent, exact=exact, overwrite=overwrite)
+
     def __repr__(self) -> str:
         lines = [f"Run {self._title()}"]
         lines += [f"  {name}: {text}" for name, text in self._summary()]
