@@ -8,16 +8,41 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
 
     from orchestrator_lab.schema import Column
 
-__all__ = ["to_array"]
+__all__ = ["frame_of", "to_array"]
 
 logger = logging.getLogger(__name__)
 
 #: Values of closed sets that were warned of already: a live run builds its tables again and again.
 _TOLD: dict[str, set[str]] = {}
+
+
+def frame_of(columns: Sequence[Column], data: Mapping[str, Sequence[Any]], length: int) -> pd.DataFrame:
+    """Make a frame of columns that are no table of the schema.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        What they are, in order.
+    data : mapping of str to sequence
+        Values by column name; None is NA, as is a column that is absent.
+    length : int
+        Number of rows.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the declared dtypes, also without rows.
+    """
+    import pandas as pd
+
+    arrays = {column.name: to_array(data.get(column.name), column, length) for column in columns}
+    return pd.DataFrame(arrays, index=pd.RangeIndex(length), copy=False)
 
 
 def to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any:  # noqa: ANN401

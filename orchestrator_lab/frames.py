@@ -43,6 +43,7 @@ __all__ = [
     "fold_messages",
     "fold_turns",
     "messages_df",
+    "of_agents",
     "processes_df",
     "runs_df",
     "states_df",
@@ -67,7 +68,9 @@ class EventSource(Protocol):
         ...
 
 
-Source: TypeAlias = "str | os.PathLike[str] | EventSource | Iterable[str | os.PathLike[str] | EventSource]"
+Source: TypeAlias = (
+    "str | os.PathLike[str] | EventSource | RunTables | Iterable[str | os.PathLike[str] | EventSource | RunTables]"
+)
 Names: TypeAlias = "str | Iterable[str] | None"
 
 
@@ -359,7 +362,9 @@ def agents_df(source: Source, *, columns: Names = None, agents: Names = None) ->
     return _table(source, "agents", columns, agents)
 
 
-def messages_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def messages_df(
+    source: Source, *, columns: Names = None, agents: Names = None, annotations: bool = False
+) -> pd.DataFrame:
     """Return one row a message: text, ladder of delivery, times, outcome.
 
     Parameters
@@ -368,6 +373,9 @@ def messages_df(source: Source, *, columns: Names = None, agents: Names = None) 
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Messages that these sent or were sent.
+    annotations : bool
+        Join what analysts said of each (:meth:`orchestrator_lab.run.Run.annotate`): ``label``, ``note``,
+        ``annotated_by``, ``annotated_at``; the last of each counts.
 
     Returns
     -------
@@ -379,8 +387,23 @@ def messages_df(source: Source, *, columns: Names = None, agents: Names = None) 
     --------
     >>> str(messages_df([])["accepted_at"].dtype)
     'datetime64[us, UTC]'
+    >>> messages_df([], annotations=True).columns[-4:].tolist()
+    ['label', 'note', 'annotated_by', 'annotated_at']
     """
-    return _table(source, "messages", columns, agents)
+    if not annotations:
+        return _table(source, "messages", columns, agents)
+    from orchestrator_lab.annotations import JOINED, join
+
+    runs = list(_resolve(source))
+    wanted = None if columns is None else _names(columns)
+    added = [column.name for column in JOINED]
+    own = None if wanted is None else ["run_id", "message_id", *(name for name in wanted if name not in added)]
+    frame = join(_table(runs, "messages", own, agents), [(run.run_id, run.path) for run in runs])
+    if wanted is None:
+        return frame
+    chosen = frame[wanted]
+    chosen.attrs = frame.attrs
+    return chosen
 
 
 def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
@@ -595,7 +618,7 @@ def _table(source: Source, table: str, columns: Names, agents: Names) -> pd.Data
         needed = None if wanted is None else list(dict.fromkeys((*wanted, *keys)))
         frame = _attributed(build_frame(table, _merge(runs, table), only=needed), runs)
     if agents is not None:
-        frame = _only_agents(frame, table, _names(agents))
+        frame = of_agents(frame, table, _names(agents))
     if wanted is not None:
         attrs = frame.attrs
         frame = frame[wanted]
@@ -616,7 +639,23 @@ def _merge(runs: Sequence[RunTables], table: str) -> dict[str, list[Any]]:
     return merged
 
 
-def _only_agents(frame: pd.DataFrame, table: str, names: list[str]) -> pd.DataFrame:
+def of_agents(frame: pd.DataFrame, table: str, names: list[str]) -> pd.DataFrame:
+    """Return the rows of a table that concern some agents.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        The table, with the columns that name agents.
+    table : str
+        Its name.
+    names : list of str
+        The agents.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A new frame with the same ``.attrs``.
+    """
     keep = None
     for column in _agent_columns(table):
         mask = frame[column].isin(names)

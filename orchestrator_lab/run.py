@@ -25,11 +25,14 @@ from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.schema import SCHEMA_VERSION, new_id
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
     from orchestrator_lab.journal.event import Event
+    from orchestrator_lab.reading.conversation import Conversation
+    from orchestrator_lab.reading.story import Story
 
 __all__ = ["Run", "create_run", "list_runs", "open_run"]
 
@@ -144,6 +147,219 @@ class Run:
     def events_df(self) -> pd.DataFrame:
         """The events table; see :func:`orchestrator_lab.frames.events_df`."""
         return self.tables.frame("events")
+
+    def conversation(self, agent: str | Iterable[str] | None = None, *, limit: int | None = 200) -> Conversation:
+        """Return who said what to whom: a chat in a notebook, a page, Markdown, or text.
+
+        Parameters
+        ----------
+        agent : str or iterable of str, optional
+            Only what these said, were told and did.
+        limit : int or None
+            How many entries a notebook shows, the latest ones; None shows all.
+
+        Returns
+        -------
+        Conversation
+            With ``to_html()`` and ``to_markdown()``, which have all of it.
+
+        Raises
+        ------
+        AgentNotFound
+            When nobody of this name is in the run.
+
+        Examples
+        --------
+        >>> run.conversation("boss")  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.conversation import Conversation
+
+        return Conversation(self.tables, agent, limit=limit)
+
+    def search(
+        self,
+        what: str | re.Pattern[str],
+        *,
+        agent: str | Iterable[str] | None = None,
+        kind: str | Iterable[str] | None = None,
+        regex: bool = False,
+        case: bool = False,
+        timeout_s: float = 10.0,
+    ) -> pd.DataFrame:
+        r"""Return where a text stands: in messages, replies, tool calls and dialogs.
+
+        Parameters
+        ----------
+        what : str or re.Pattern
+            Plain text; a regular expression when it is compiled, or with ``regex``.
+        agent : str or iterable of str, optional
+            Only what these said and did, and the messages that they were sent.
+        kind : str or iterable of str, optional
+            Only these tables: ``messages``, ``turns``, ``tool_calls``, ``dialogs``.
+        regex : bool
+            Whether a text is a regular expression.
+        case : bool
+            Whether upper and lower case of a text are told apart; a compiled expression says that itself.
+        timeout_s : float
+            Seconds after which a regular expression is given up; it runs in a process of its own, which is ended.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a text that matches, in order of time: ``table``, ``field``, ``id``, ``agent``, ``recipient``,
+            ``turn_id``, ``at``, ``excerpt``, ``match``, ``count``.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such kind, it is no expression, or it took too long.
+        AgentNotFound
+            When nobody of this name is in the run.
+
+        Examples
+        --------
+        >>> run.search("deadline", agent="boss")[["table", "id", "excerpt"]]  # doctest: +SKIP
+        >>> run.search(r"\berror \d+", regex=True, kind="tool_calls")  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.search import search
+
+        return search(self.tables, what, agent=agent, kind=kind, regex=regex, case=case, timeout_s=timeout_s)
+
+    def story(self, message_id: str, *, settle_s: float = 0.2) -> Story:
+        """Return the whole story of one message: rungs with their evidence, turn, tool calls, dialogs, screens.
+
+        Parameters
+        ----------
+        message_id : str
+            Its id.
+        settle_s : float
+            How long after an event the screen of it is taken: a program draws a little after what it reports.
+
+        Returns
+        -------
+        Story
+            Shown as HTML in a notebook, as text by ``print``; its parts are attributes.
+
+        Raises
+        ------
+        ConfigError
+            When the run has no such message.
+
+        Examples
+        --------
+        >>> run.story(run.messages["message_id"][0])  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.story import Story
+
+        return Story(self.tables, message_id, settle_s=settle_s)
+
+    def annotate(
+        self,
+        message_id: str | Iterable[str],
+        *,
+        label: str | None = None,
+        note: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Say something of messages: an analyst's own columns, kept beside the journal, which is not touched.
+
+        Parameters
+        ----------
+        message_id : str or iterable of str
+            The message, or several.
+        label : str, optional
+            A word for it; the last one counts, an empty text takes it away.
+        note : str, optional
+            A remark on it; likewise.
+        by : str, optional
+            Who says so.
+
+        Raises
+        ------
+        ConfigError
+            When the run has no such message, or nothing is said.
+        EnvironmentProblem
+            When the run's folder cannot be written to.
+        DiskFull
+            When there is no room.
+
+        Examples
+        --------
+        >>> run.annotate(run.search("sorry")["id"], label="apology", by="ada")  # doctest: +SKIP
+        >>> messages_df(run, annotations=True)["label"].value_counts()  # doctest: +SKIP
+        """
+        from orchestrator_lab.annotations import append_annotations
+
+        wanted = [message_id] if isinstance(message_id, str) else list(dict.fromkeys(message_id))
+        ids = self.tables.columns("messages")["message_id"]
+        known = set(ids)
+        for one in wanted:
+            if one not in known:
+                raise ConfigError(
+                    f"annotate({one!r}): run {self.run_id} has no such message among its {len(ids)}; nothing was kept",
+                    message_id=str(one),
+                )
+        append_annotations(self.path, wanted, label=label, note=note, by=by)
+
+    @property
+    def annotations(self) -> pd.DataFrame:
+        """All that :meth:`annotate` was told, in order; ``messages_df(run, annotations=True)`` joins the last of it."""
+        from orchestrator_lab.annotations import annotations_frame
+
+        return annotations_frame(self.path, self.run_id)
+
+    def export_as(
+        self,
+        to: str,
+        output: str | os.PathLike[str],
+        *,
+        table: str | Iterable[str] | None = None,
+        agent: str | Iterable[str] | None = None,
+        exact: bool = False,
+        overwrite: bool = False,
+    ) -> list[Path]:
+        """Write the run, or a part of it, in a format of other tools.
+
+        Parameters
+        ----------
+        to : str
+            ``csv``, ``parquet`` or ``jsonl`` for tables; ``html`` or ``markdown`` for the conversation; ``cast`` for
+            the recordings; ``inspect`` for a log of Inspect AI.
+        output : path-like
+            A folder for tables and recordings; a file for the others, and for one table or one recording too when it is
+            named like one (``messages.csv``).
+        table : str or iterable of str, optional
+            Only these tables; all of them, and the annotations when there are any, otherwise.
+        agent : str or iterable of str, optional
+            Only what concerns these.
+        exact : bool
+            Leave texts in CSV as they are. Otherwise an apostrophe stands before those that a spreadsheet would take
+            for a formula.
+        overwrite : bool
+            Replace what is there.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files written.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such format or table, or something is in the way.
+        AgentNotFound
+            When nobody of this name is in the run.
+        EnvironmentProblem, DiskFull
+            When it cannot be written, or Inspect AI is not installed.
+
+        Examples
+        --------
+        >>> run.export_as("parquet", "tables")  # doctest: +SKIP
+        >>> run.export_as("csv", "messages.csv", table="messages")  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.export import export_as
+
+        return export_as(self.tables, to, output, table=table, agent=agent, exact=exact, overwrite=overwrite)
 
     def __repr__(self) -> str:
         lines = [f"Run {self._title()}"]

@@ -19,10 +19,12 @@ NAME = "orchestrator_lab"
 BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
 CLIENT = RECORD | {
+    "annotations",
     "folds",
     "frames",
     "plots",
     "run",
+    "reading",
     "resuming",
     "stills",
     "orphans",
@@ -44,10 +46,12 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors"},
     "journal": BASE,
     # the client side
+    "annotations": BASE,
     "folds": RECORD,
-    "frames": RECORD | {"folds"},
+    "frames": RECORD | {"annotations", "folds"},
     "plots": RECORD | {"folds", "frames"},
-    "run": RECORD | {"folds", "frames", "plots"},
+    "reading": RECORD | {"annotations", "folds", "frames", "plots", "stills"},
+    "run": RECORD | {"annotations", "folds", "frames", "plots", "reading"},
     "acting": set(),
     "wire": set(),
     "resuming": RECORD | {"frames"},

@@ -1,0 +1,121 @@
+"""What a recorded pane showed at an instant, by a terminal in memory: without tmux, on any machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.journal.recording import read_cast
+from orchestrator_lab.stills import Screen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["recording_of", "screens_at"]
+
+_STYLES = (
+    ("bold", "1"),
+    ("faint", "2"),
+    ("italic", "3"),
+    ("underline", "4"),
+    ("inverse", "7"),
+    ("strikethrough", "9"),
+)
+
+
+def recording_of(folder: Path, agent: str) -> Path | None:
+    """Return the recording of an agent's pane in a run's folder; None when there is none.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run's.
+    agent : str
+        Its name.
+
+    Returns
+    -------
+    pathlib.Path or None
+        Packed, or plain when somebody has unpacked it.
+    """
+    if "/" in agent or agent in {"", ".", ".."}:  # a journal is a text that anybody may write
+        return None
+    for name in (f"{agent}.cast.zst", f"{agent}.cast"):
+        path = folder / "panes" / name
+        if path.is_file():
+            return path
+    return None
+
+
+def screens_at(path: Path, agent: str, offsets_s: Sequence[float]) -> list[Screen]:
+    """Return what a pane showed at several instants, the recording read once.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The recording.
+    agent : str
+        Whose pane.
+    offsets_s : sequence of float
+        Seconds of the recording, in any order.
+
+    Returns
+    -------
+    list of Screen
+        One an instant, in the order given.
+
+    Raises
+    ------
+    JournalError
+        When it is no recording.
+    """
+    import avt
+
+    recording = read_cast(path, end_s=max(offsets_s, default=0.0))
+    size = recording.header.get("term") or {}
+    terminal = avt.Vt(int(size.get("cols") or 80), int(size.get("rows") or 24), 0)  # type: ignore[attr-defined]
+    shown: dict[int, Screen] = {}
+    events = iter(recording.events)
+    event = next(events, None)
+    for number in sorted(range(len(offsets_s)), key=lambda one: offsets_s[one]):
+        while event is not None and event.time_s <= offsets_s[number]:
+            if event.code == "o":
+                terminal.feed_str(event.data.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+            elif event.code == "r":
+                cols, _, rows = event.data.partition("x")
+                if cols.isdigit() and rows.isdigit():
+                    terminal.resize(int(cols), int(rows))
+            event = next(events, None)
+        shown[number] = Screen(agent, _ansi(terminal))
+    return [shown[number] for number in range(len(offsets_s))]
+
+
+def _ansi(terminal: Any) -> str:  # noqa: ANN401 - a terminal of avt
+    """Return the cells of a terminal as lines with escape sequences for their colours."""
+    lines = []
+    for line in terminal.view():
+        parts, now = [], ""
+        for cell in line.cells:
+            if cell.width == 0:  # the second half of a wide character
+                continue
+            look = "" if cell.pen.is_default() else _look(cell.pen)
+            if look != now:
+                parts.append(f"\x1b[0;{look}m" if look else "\x1b[0m")
+                now = look
+            parts.append(cell.char)
+        lines.append("".join([*parts, "\x1b[0m" if now else ""]))
+    return "\n".join(lines)
+
+
+def _look(pen: Any) -> str:  # noqa: ANN401 - a pen of avt
+    codes = [code for name, code in _STYLES if getattr(pen, name)]
+    codes += [_color(color, kind) for color, kind in ((pen.foreground, 38), (pen.background, 48)) if color is not None]
+    return ";".join(codes)
+
+
+def _color(color: Any, kind: int) -> str:  # noqa: ANN401 - a colour of avt
+    import avt
+
+    if isinstance(color, avt.Color.RGB):  # type: ignore[attr-defined]
+        return f"{kind};2;{color[0]};{color[1]};{color[2]}"
+    return f"{kind};5;{color[0]}"
