@@ -1,7 +1,9 @@
 """Tables of runs as pandas DataFrames: ``runs_df``, ``messages_df`` and their siblings.
 
 Each function takes the same sources: a :class:`~orchestrator_lab.run.Run`, a live cluster, the
-path of a run folder or of a folder of runs, a glob, or a list of those. Columns and dtypes are
+path of a run folder or of a folder of runs, a glob, or a list of those. A path may also mean
+conversations that the lab did not start: a transcript of Claude Code, a rollout of Codex, or a
+folder of either. Columns and dtypes are
 those of :data:`orchestrator_lab.schema.TABLES`, always all of them, also when there are no rows.
 
 Examples
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
 from orchestrator_lab.folds.base import MALFORMED, warn_malformed
+from orchestrator_lab.importing import find_conversations
 from orchestrator_lab.journal.reader import JournalReader, without_gc
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator_lab.folds.base import Handler
+    from orchestrator_lab.importing import Conversation
+    from orchestrator_lab.importing.conversation import ConversationReader
     from orchestrator_lab.journal.event import Event
 
 __all__ = [
@@ -112,6 +117,8 @@ class RunTables:
         self.run_id = run_id or ""
         self.source = self.run_id if path is None else str(path)
         # The events table is a copy of the journal in memory: read only once it is asked for.
+        self._reader: JournalReader | ConversationReader | None
+        self._events_reader: JournalReader | ConversationReader | None
         self._reader, self._events_reader = (
             None if self.path is None else JournalReader(self.path / JOURNAL) for _ in range(2)
         )
@@ -123,6 +130,27 @@ class RunTables:
             for name, handler in handlers.items():
                 self._handlers.setdefault(name, []).append(handler)
         self._frames: dict[str, tuple[int, pd.DataFrame]] = {}
+        #: How the record of a conversation that the lab did not start was read; None for a run of the lab.
+        self.imported: dict[str, Any] | None = None
+
+    @classmethod
+    def from_conversation(cls, conversation: Conversation) -> RunTables:
+        """Return the tables of a conversation that the lab did not start.
+
+        Parameters
+        ----------
+        conversation : Conversation
+            A program's own record, which is read when a table is asked for, and not again.
+
+        Returns
+        -------
+        RunTables
+            Without a folder.
+        """
+        tables = cls(None, run_id=conversation.run_id, manifest=conversation.manifest)
+        tables.source, tables.imported = str(conversation.path), conversation.imported
+        tables._reader, tables._events_reader = conversation.reader(), conversation.reader()
+        return tables
 
     @classmethod
     def from_events(cls, run_id: str, events: Iterable[Event], manifest: dict[str, Any] | None = None) -> RunTables:
@@ -656,8 +684,12 @@ def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
     elif isinstance(tables, RunTables):
         yield tables
     elif isinstance(source, str | os.PathLike):
-        for path in find_runs(source):
+        runs = find_runs(source)
+        for path in runs:
             yield RunTables(path)
+        if not runs:
+            for conversation in find_conversations(source):
+                yield RunTables.from_conversation(conversation)
     elif callable(getattr(source, "events", None)) and hasattr(source, "run_id"):
         yield RunTables.from_events(source.run_id, source.events(), getattr(source, "manifest", None))
     elif getattr(source, "run", None) is not None:
@@ -674,6 +706,9 @@ def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
 
 def _attributed(frame: pd.DataFrame, runs: Sequence[RunTables]) -> pd.DataFrame:
     frame.attrs = {"schema_version": SCHEMA_VERSION, "source": [run.source for run in runs]}
+    imported = [dict(run.imported) for run in runs if run.imported is not None]
+    if imported:
+        frame.attrs["imported"] = imported
     return frame
 
 

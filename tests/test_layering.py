@@ -19,6 +19,8 @@ NAME = "orchestrator_lab"
 BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
 CLIENT = RECORD | {
+    "records",
+    "importing",
     "folds",
     "frames",
     "plots",
@@ -41,11 +43,13 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "runtime": {"errors"},
     "schema": {"errors"},
+    "records": set(),
     "config": {"errors"},
     "journal": BASE,
     # the client side
     "folds": RECORD,
-    "frames": RECORD | {"folds"},
+    "importing": RECORD | {"records"},
+    "frames": RECORD | {"folds", "importing"},
     "plots": RECORD | {"folds", "frames"},
     "run": RECORD | {"folds", "frames", "plots"},
     "acting": set(),
@@ -69,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "keeper": {"runtime", "journal", "errors"},
     "tmux": {"errors"},
     "gateway": BASE | {"models"},
-    "agents": BASE | {"tmux"},
+    "agents": BASE | {"tmux", "records"},
     "supervisor": RECORD | {"agents", "tmux", "gateway", "models", "orphans"},
     # programs that run in panes, and what both sides may use
     "programs": {"errors"},
@@ -78,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     # looks at both sides, and is no part of either
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
-CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans"}
+CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records"}
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}
 CLUSTER_SIDE = {"supervisor", "agents", "tmux", "gateway", "keeper"}
