@@ -46,8 +46,8 @@ Unknown is NA and never an estimate. Instants end in `_at` and are UTC; duration
 that never jumps; `run_id` is in every table, and `seq` orders the rows of a run. *OTel* is the attribute of the
 OpenTelemetry GenAI conventions with the same meaning; it is no column.
 
-`cost_usd` comes from the [prices](configuration.md#prices) that you set, and is NA without one. Not filled yet:
-`mode` is always `live`, or NA for conversations that the lab did not start.
+`cost_usd` comes from the [prices](configuration.md#prices) that you set or ask for, and is NA without one. Not filled
+yet: `mode` is always `live`, or NA for conversations that the lab did not start.
 
 Tables: {contents}. [Events](#events-of-the-journal).
 """

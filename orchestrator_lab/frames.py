@@ -20,10 +20,11 @@ import glob
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from orchestrator_lab.costs import price_table
 from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
 from orchestrator_lab.folds.base import MALFORMED, warn_malformed
@@ -34,6 +35,7 @@ from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns
 if TYPE_CHECKING:
     import pandas as pd
 
+    from orchestrator_lab.config import ModelPrice
     from orchestrator_lab.folds.base import Handler
     from orchestrator_lab.importing import Conversation
     from orchestrator_lab.importing.conversation import ConversationReader
@@ -74,6 +76,8 @@ class EventSource(Protocol):
 
 Source: TypeAlias = "str | os.PathLike[str] | EventSource | Iterable[str | os.PathLike[str] | EventSource]"
 Names: TypeAlias = "str | Iterable[str] | None"
+#: ``dated`` for the table that comes with the package, or prices by name or pattern of models.
+Prices: TypeAlias = "str | Mapping[str, ModelPrice | Mapping[str, Any]] | None"
 
 
 class RunTables:
@@ -334,7 +338,7 @@ class RunTables:
         return row
 
 
-def runs_df(source: Source, *, columns: Names = None) -> pd.DataFrame:
+def runs_df(source: Source, *, columns: Names = None, prices: Prices = None) -> pd.DataFrame:
     """Return one row a run: experiment, params, status, counts, versions.
 
     Parameters
@@ -343,6 +347,9 @@ def runs_df(source: Source, *, columns: Names = None) -> pd.DataFrame:
         What to read; a folder that is no run is read as a folder of runs.
     columns : str or iterable of str, optional
         Columns wanted, in this order; all of them otherwise.
+    prices : str or mapping, optional
+        Prices for conversations that the lab did not start: ``dated`` for the table that comes with the package, or
+        prices by name or pattern of models. Runs of the lab keep the cost that their journal holds.
 
     Returns
     -------
@@ -361,10 +368,10 @@ def runs_df(source: Source, *, columns: Names = None) -> pd.DataFrame:
     >>> runs_df([]).shape[0]
     0
     """
-    return _table(source, "runs", columns, None)
+    return _table(source, "runs", columns, None, prices)
 
 
-def agents_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def agents_df(source: Source, *, columns: Names = None, agents: Names = None, prices: Prices = None) -> pd.DataFrame:
     """Return one row an agent: what it is, how it stands, time busy, tokens.
 
     Parameters
@@ -373,6 +380,8 @@ def agents_df(source: Source, *, columns: Names = None, agents: Names = None) ->
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Names of the agents wanted.
+    prices
+        As for :func:`runs_df`.
 
     Returns
     -------
@@ -384,7 +393,7 @@ def agents_df(source: Source, *, columns: Names = None, agents: Names = None) ->
     >>> agents_df([], columns=["name", "busy_s"]).columns.tolist()
     ['name', 'busy_s']
     """
-    return _table(source, "agents", columns, agents)
+    return _table(source, "agents", columns, agents, prices)
 
 
 def messages_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
@@ -411,7 +420,7 @@ def messages_df(source: Source, *, columns: Names = None, agents: Names = None) 
     return _table(source, "messages", columns, agents)
 
 
-def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def turns_df(source: Source, *, columns: Names = None, agents: Names = None, prices: Prices = None) -> pd.DataFrame:
     """Return one row a turn: reply, times, tokens as the program reported them.
 
     Parameters
@@ -420,6 +429,8 @@ def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> 
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Names of the agents wanted.
+    prices
+        As for :func:`runs_df`.
 
     Returns
     -------
@@ -431,7 +442,7 @@ def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> 
     >>> str(turns_df([])["output_tokens"].dtype)
     'Int64'
     """
-    return _table(source, "turns", columns, agents)
+    return _table(source, "turns", columns, agents, prices)
 
 
 def tool_calls_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
@@ -612,10 +623,10 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(child for child in place.iterdir() if is_run(child))
 
 
-def _table(source: Source, table: str, columns: Names, agents: Names) -> pd.DataFrame:
+def _table(source: Source, table: str, columns: Names, agents: Names, prices: Prices = None) -> pd.DataFrame:
     wanted = None if columns is None else _names(columns)
     _check_columns(table, wanted)
-    runs = list(_resolve(source))
+    runs = list(_resolve(source, _priced(prices)))
     if len(runs) == 1 and wanted is None:
         frame = runs[0].frame(table)
     else:
@@ -676,7 +687,27 @@ def _names(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
-def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
+def _priced(prices: Prices) -> Mapping[str, ModelPrice] | None:
+    """Return prices as the configuration would hold them."""
+    if prices is None:
+        return None
+    from pydantic import TypeAdapter, ValidationError
+
+    from orchestrator_lab.config import ModelPrice, dated_prices
+
+    if prices == "dated":
+        return dated_prices()
+    try:
+        return TypeAdapter(dict[str, ModelPrice]).validate_python(prices)
+    except ValidationError as error:
+        place = " ".join(map(str, error.errors()[0]["loc"])) or "prices"
+        raise ConfigError(
+            f"prices cannot be used: {place}: {error.errors()[0]['msg']}; give 'dated', or a mapping of models to "
+            "prices in USD per million tokens, such as {'large-*': {'input': 5, 'output': 25}}"
+        ) from error
+
+
+def _resolve(source: Any, prices: Mapping[str, ModelPrice] | None = None) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
     """Yield the tables of each run that a source means."""
     tables = getattr(source, "tables", None)
     if isinstance(source, RunTables):
@@ -688,15 +719,15 @@ def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
         for path in runs:
             yield RunTables(path)
         if not runs:
-            for conversation in find_conversations(source):
+            for conversation in find_conversations(source, prices):
                 yield RunTables.from_conversation(conversation)
     elif callable(getattr(source, "events", None)) and hasattr(source, "run_id"):
         yield RunTables.from_events(source.run_id, source.events(), getattr(source, "manifest", None))
     elif getattr(source, "run", None) is not None:
-        yield from _resolve(source.run)
+        yield from _resolve(source.run, prices)
     elif isinstance(source, Iterable):
         for item in source:
-            yield from _resolve(item)
+            yield from _resolve(item, prices)
     else:
         raise ConfigError(
             f"cannot read runs from {type(source).__name__}; expected a run, a cluster, a path, a "
@@ -709,7 +740,17 @@ def _attributed(frame: pd.DataFrame, runs: Sequence[RunTables]) -> pd.DataFrame:
     imported = [dict(run.imported) for run in runs if run.imported is not None]
     if imported:
         frame.attrs["imported"] = imported
+    used = {run.run_id: table for run in runs if (table := price_table(_prices_of(run.manifest))) is not None}
+    if used:
+        frame.attrs["prices"] = used
     return frame
+
+
+def _prices_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    config = manifest.get("config")
+    cluster = config.get("cluster") if isinstance(config, dict) else None
+    prices = cluster.get("prices") if isinstance(cluster, dict) else None
+    return prices if isinstance(prices, dict) else None
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

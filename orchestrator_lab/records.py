@@ -14,6 +14,9 @@ __all__ = [
     "CODEX_CALLS",
     "CODEX_OUTPUTS",
     "INTERRUPTED",
+    "claude_hour",
+    "claude_largest",
+    "claude_plain",
     "claude_total",
     "codex_arguments",
     "codex_call_name",
@@ -128,6 +131,38 @@ def claude_total(usages: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "cache_read_input_tokens": read,
         "cache_creation_input_tokens": made,
     }
+
+
+def claude_hour(usages: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many tokens API messages wrote to the cache for an hour."""
+    split = [made for one in usages if isinstance(made := one.get("cache_creation"), dict)]
+    return sum(hour for one in split if isinstance(hour := one.get("ephemeral_1h_input_tokens"), int))
+
+
+def claude_largest(usages: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the input of the largest API message; None when none is known."""
+    return max((total for one in usages if (total := claude_total([one])["input_tokens"]) is not None), default=None)
+
+
+def claude_plain(usage: Mapping[str, Any]) -> bool:
+    """Tell whether an API message was answered at usual conditions, and nothing else is charged for it.
+
+    Parameters
+    ----------
+    usage : mapping
+        Its ``usage``.
+
+    Examples
+    --------
+    >>> claude_plain({"service_tier": "standard"}), claude_plain({"service_tier": "batch"})
+    (True, False)
+    """
+    tools = usage.get("server_tool_use")
+    return (
+        usage.get("service_tier") in {None, "standard"}
+        and usage.get("speed") in {None, "standard"}
+        and not (isinstance(tools, dict) and any(tools.values()))
+    )
 
 
 def is_claude_limit(error: object, status: object, text: str) -> bool:

@@ -20,6 +20,7 @@ BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
 CLIENT = RECORD | {
     "records",
+    "costs",
     "importing",
     "folds",
     "frames",
@@ -44,12 +45,13 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"errors"},
     "schema": {"errors"},
     "records": set(),
+    "costs": {"config"},
     "config": {"errors"},
     "journal": BASE,
     # the client side
     "folds": RECORD,
-    "importing": RECORD | {"records"},
-    "frames": RECORD | {"folds", "importing"},
+    "importing": RECORD | {"records", "costs"},
+    "frames": RECORD | {"costs", "folds", "importing"},
     "plots": RECORD | {"folds", "frames"},
     "run": RECORD | {"folds", "frames", "plots"},
     "acting": set(),
@@ -74,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
     "tmux": {"errors"},
     "gateway": BASE | {"models"},
     "agents": BASE | {"tmux", "records"},
-    "supervisor": RECORD | {"agents", "tmux", "gateway", "models", "orphans"},
+    "supervisor": RECORD | {"costs", "agents", "tmux", "gateway", "models", "orphans"},
     # programs that run in panes, and what both sides may use
     "programs": {"errors"},
     "models": {"errors", "config", "runtime"},
@@ -82,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     # looks at both sides, and is no part of either
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
-CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records"}
+CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records", "costs"}
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}
 CLUSTER_SIDE = {"supervisor", "agents", "tmux", "gateway", "keeper"}

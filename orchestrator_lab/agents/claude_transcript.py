@@ -18,7 +18,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.agents.base import Usage
-from orchestrator_lab.records import INTERRUPTED, claude_total, epoch, message_text
+from orchestrator_lab.records import (
+    INTERRUPTED,
+    claude_hour,
+    claude_largest,
+    claude_plain,
+    claude_total,
+    epoch,
+    message_text,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,11 +95,14 @@ class RecordedTurn:
         if not self.usage:
             return None
 
+        usages = self.usage.values()
         return Usage(
-            **claude_total(self.usage.values()),
+            **claude_total(usages),
             model=self.model,
             final=self.ended,
-            whole=len(self.models) < 2 and self.cut <= self.usage.keys(),
+            whole=len(self.models) < 2 and self.cut <= self.usage.keys() and all(map(claude_plain, usages)),
+            cache_creation_1h_input_tokens=claude_hour(usages),
+            largest_input=claude_largest(usages),
         )
 
 

@@ -12,12 +12,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.costs import Spent, cost_of
 from orchestrator_lab.importing.telling import Told
-from orchestrator_lab.records import INTERRUPTED, claude_total, epoch, is_claude_limit, message_text, milliseconds
+from orchestrator_lab.records import (
+    INTERRUPTED,
+    claude_hour,
+    claude_plain,
+    claude_total,
+    epoch,
+    is_claude_limit,
+    message_text,
+    milliseconds,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
+    from orchestrator_lab.config import ModelPrice
     from orchestrator_lab.importing.lines import Line
     from orchestrator_lab.importing.telling import Teller
 
@@ -110,8 +121,8 @@ class ClaudeImporter:
         Ids of records that another session of the same source tells.
     about : mapping of str to mapping
         What is known of subagents, by their id.
-    cost : callable, optional
-        Returns the cost of API messages, given their usages with their models.
+    prices : mapping, optional
+        Prices of models.
     """
 
     name = "claude-transcript"
@@ -124,14 +135,14 @@ class ClaudeImporter:
         session_id: str,
         copies: Collection[str] = (),
         about: Mapping[str, Mapping[str, Any]] | None = None,
-        cost: Callable[[list[tuple[dict[str, Any], str | None]]], float | None] | None = None,
+        prices: Mapping[str, ModelPrice] | None = None,
     ) -> None:
         self.program_version: str | None = None
         self._tell = tell
         self._session_id = session_id
         self._copies = copies
         self._about = about or {}
-        self._cost = cost
+        self._prices = prices or {}
         self._agents: dict[str, _Agent] = {}
         self._seen: set[str] = set()
         self._early: dict[str, list[tuple[Line, str | None]]] = {}
@@ -489,9 +500,9 @@ class ClaudeImporter:
     def _usage(self, agent: _Agent, turn: Told, *, final: bool) -> None:
         if not agent.usage:
             return
-        cost = None
-        if self._cost is not None and agent.cut <= agent.usage.keys():
-            cost = self._cost(list(agent.usage.values()))
+        costs = [self._cost(usage, model) for usage, model in agent.usage.values()] if self._prices else [None]
+        known = [cost for cost in costs if cost is not None]
+        whole = len(known) == len(costs) and agent.cut <= agent.usage.keys()
         self._tell.event(
             "turn.usage",
             turn.last_s,
@@ -500,8 +511,18 @@ class ClaudeImporter:
             **claude_total([usage for usage, _ in agent.usage.values()]),
             model=turn.model,
             final=final,
-            cost_usd=cost,
+            cost_usd=round(sum(known), 12) if whole else None,
         )
+
+    def _cost(self, usage: Mapping[str, Any], model: str | None) -> float | None:
+        """Return what one API message cost."""
+        spent = Spent(
+            **claude_total([usage]),
+            cache_creation_1h_input_tokens=claude_hour([usage]),
+            model=model,
+            whole=claude_plain(usage),
+        )
+        return cost_of(spent, self._prices)
 
 
 def _content_text(record: Mapping[str, Any]) -> str:

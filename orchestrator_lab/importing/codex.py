@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.costs import Spent, cost_of
 from orchestrator_lab.importing.telling import Told
 from orchestrator_lab.records import (
     CODEX_CALLS,
@@ -23,8 +24,9 @@ from orchestrator_lab.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
+    from orchestrator_lab.config import ModelPrice
     from orchestrator_lab.importing.lines import Line
     from orchestrator_lab.importing.telling import Teller
 
@@ -75,8 +77,8 @@ class CodexImporter:
         The session.
     copies : collection of str
         Ids of turns that another session of the same source tells.
-    cost : callable, optional
-        Returns the cost of a turn, given its tokens by the names of the table and its models.
+    prices : mapping, optional
+        Prices of models.
     """
 
     name = "codex-rollout"
@@ -88,13 +90,13 @@ class CodexImporter:
         tell: Teller,
         session_id: str,
         copies: Collection[str] = (),
-        cost: Callable[[dict[str, int | None], set[str]], float | None] | None = None,
+        prices: Mapping[str, ModelPrice] | None = None,
     ) -> None:
         self.program_version: str | None = None
         self._tell = tell
         self._session_id = session_id
         self._copies = copies
-        self._cost = cost
+        self._prices = prices or {}
         self._turn: Told | None = None
         #: Whether the record itself said that the turn began.
         self._stated = False
@@ -353,8 +355,7 @@ class CodexImporter:
             tokens[name] = figure if isinstance(figure, int) and not isinstance(figure, bool) and figure >= 0 else None
         if self._usage is None and not any(tokens.values()):
             return
-        models = self._models or ({turn.model} if turn.model else set())
-        cost = self._cost(tokens, models) if self._cost is not None else None
+        spent = Spent(**tokens, model=turn.model, whole=len(self._models) < 2)
         self._tell.event(
             "turn.usage",
             turn.last_s,
@@ -363,5 +364,5 @@ class CodexImporter:
             **tokens,
             model=turn.model,
             final=final,
-            cost_usd=cost,
+            cost_usd=cost_of(spent, self._prices),
         )

@@ -85,6 +85,8 @@ class Conversation:
         self.prices = prices
         #: What a manifest would tell.
         self.manifest: dict[str, Any] = {"versions": {"orchestrator_lab": __version__}}
+        if prices:
+            self.manifest["config"] = {"cluster": {"prices": prices}}
         if parent_run_id is not None:
             self.manifest["parent_run_id"] = parent_run_id
         importer = ClaudeImporter if kind == "claude" else CodexImporter
@@ -155,8 +157,8 @@ class Conversation:
     def _importer(self, tell: Teller) -> ClaudeImporter | CodexImporter:
         copies = self._copies()
         if self.kind == "codex":
-            return CodexImporter(tell, self.run_id, copies)
-        return ClaudeImporter(tell, self.run_id, copies, self._about())
+            return CodexImporter(tell, self.run_id, copies, self.prices)
+        return ClaudeImporter(tell, self.run_id, copies, self._about(), self.prices)
 
     def _records(self) -> Iterator[tuple[float, int, Line, str | None]]:
         """Yield the records of all files, by their instants."""

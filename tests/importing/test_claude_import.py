@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from import_records import Session, tool, two_turns, written
 
-from orchestrator_lab.errors import RunNotFound
+from orchestrator_lab.errors import ConfigError, RunNotFound
 from orchestrator_lab.frames import RunTables, agents_df, events_df, messages_df, runs_df, tool_calls_df, turns_df
 from orchestrator_lab.importing import find_conversations
 from orchestrator_lab.importing.lines import read_lines
@@ -287,3 +287,36 @@ def test_no_record_is_fatal(tmp_path: Path, records: list[dict[str, Any]]) -> No
     for table in ("turns", "messages", "tool_calls", "agents", "runs", "events"):
         tables.columns(table)
     assert tables.columns("events")["event"][-1] == "import.ended"
+
+
+def test_cost_by_message_with_the_classes_of_the_cache(tmp_path: Path) -> None:
+    session = Session("s-1")
+    session.prompt(0, "go", "p1")
+    split = {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 3000}
+    plain = {"input_tokens": 100, "output_tokens": 50, "cache_read_input_tokens": 2000}
+    session.said(1, "a", "one", **plain, cache_creation_input_tokens=4000, cache_creation=split)  # type: ignore[arg-type]
+    session.said(2, "b", "two", stop="end_turn", input_tokens=1, output_tokens=1)
+    session.records[1]["message"]["model"] = "claude-opus-4-5-20251101"
+    session.records[2]["message"]["model"] = "claude-haiku-4-5-20251001"
+    path = session.write(tmp_path)
+    turns = turns_df(path, prices="dated")
+    # opus: 100 in at 5, 50 out at 25, 2000 read at 0.5, 1000 at 6.25, 3000 at 10; haiku: 1 in at 1, 1 out at 5
+    by_hand = (100 * 5 + 50 * 25 + 2000 * 0.5 + 1000 * 6.25 + 3000 * 10 + 1 + 5) / 1_000_000
+    assert turns["cost_usd"].tolist() == [pytest.approx(by_hand, abs=1e-12)]
+    assert runs_df(path, prices="dated")["cost_usd"].tolist() == [pytest.approx(by_hand, abs=1e-12)]
+    assert agents_df(path, prices="dated")["cost_usd"].tolist() == [pytest.approx(by_hand, abs=1e-12)]
+    assert turns.attrs["prices"]["s-1"]["as_of"] == "2026-11-24"
+    assert turns_df(path)["cost_usd"].isna().all()
+    assert "prices" not in turns_df(path).attrs
+    own = {"claude-*": {"input": 1, "output": 2, "cache_read": 1, "cache_creation": 1}}
+    assert turns_df(path, prices=own)["cost_usd"].tolist() == [pytest.approx((6101 + 51 * 2) / 1e6)]
+    with pytest.raises(ConfigError, match="prices cannot be used"):
+        turns_df(path, prices={"m": {"input": -1}})
+
+
+def test_no_cost_where_something_else_was_charged(tmp_path: Path) -> None:
+    session = Session("s-1")
+    session.prompt(0, "search", "p1")
+    session.said(1, "a", "found", stop="end_turn", input_tokens=1, output_tokens=1)
+    session.records[-1]["message"]["usage"]["server_tool_use"] = {"web_search_requests": 1}
+    assert turns_df(session.write(tmp_path), prices={"*": {"input": 1, "output": 1}})["cost_usd"].isna().all()
