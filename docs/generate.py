@@ -39,14 +39,15 @@ _TABLES_HEAD = """# Tables and events
 
 Schema version {version}. Every function `NAME_df(source)` gives the table NAME with exactly these columns, in this
 order, with these dtypes, also when there are no rows. A source is a `Run`, a live `Cluster`, the path of a run's
-folder or of a folder of runs, a glob, or a list of those.
+folder or of a folder of runs, a glob, or a list of those; or a path of
+[conversations that the lab did not start](agents.md#conversations-that-the-lab-did-not-start).
 
 Unknown is NA and never an estimate. Instants end in `_at` and are UTC; durations end in `_s` and come from a clock
 that never jumps; `run_id` is in every table, and `seq` orders the rows of a run. *OTel* is the attribute of the
 OpenTelemetry GenAI conventions with the same meaning; it is no column.
 
-`cost_usd` comes from the [prices](configuration.md#prices) that you set, and is NA without one. Not filled yet:
-`mode` is always `live`, `alerts` and `processes` have no rows.
+`cost_usd` comes from the [prices](configuration.md#prices) that you set or ask for, and is NA without one. Not filled
+yet: `mode` is always `live`, or NA for conversations that the lab did not start.
 
 Tables: {contents}. [Events](#events-of-the-journal).
 """

@@ -1,7 +1,9 @@
 """Tables of runs as pandas DataFrames: ``runs_df``, ``messages_df`` and their siblings.
 
 Each function takes the same sources: a :class:`~orchestrator_lab.run.Run`, a live cluster, the
-path of a run folder or of a folder of runs, a glob, or a list of those. Columns and dtypes are
+path of a run folder or of a folder of runs, a glob, or a list of those. A path may also mean
+conversations that the lab did not start: a transcript of Claude Code, a rollout of Codex, or a
+folder of either. Columns and dtypes are
 those of :data:`orchestrator_lab.schema.TABLES`, always all of them, also when there are no rows.
 
 Examples
@@ -18,20 +20,25 @@ import glob
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from orchestrator_lab.costs import price_table
 from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
 from orchestrator_lab.folds.base import MALFORMED, warn_malformed
+from orchestrator_lab.importing import find_conversations
 from orchestrator_lab.journal.reader import JournalReader, without_gc
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from orchestrator_lab.config import ModelPrice
     from orchestrator_lab.folds.base import Handler
+    from orchestrator_lab.importing import Conversation
+    from orchestrator_lab.importing.conversation import ConversationReader
     from orchestrator_lab.journal.event import Event
 
 __all__ = [
@@ -72,6 +79,8 @@ Source: TypeAlias = (
     "str | os.PathLike[str] | EventSource | RunTables | Iterable[str | os.PathLike[str] | EventSource | RunTables]"
 )
 Names: TypeAlias = "str | Iterable[str] | None"
+#: ``dated`` for the table that comes with the package, or prices by name or pattern of models.
+Prices: TypeAlias = "str | Mapping[str, ModelPrice | Mapping[str, Any]] | None"
 
 
 class RunTables:
@@ -115,6 +124,8 @@ class RunTables:
         self.run_id = run_id or ""
         self.source = self.run_id if path is None else str(path)
         # The events table is a copy of the journal in memory: read only once it is asked for.
+        self._reader: JournalReader | ConversationReader | None
+        self._events_reader: JournalReader | ConversationReader | None
         self._reader, self._events_reader = (
             None if self.path is None else JournalReader(self.path / JOURNAL) for _ in range(2)
         )
@@ -126,6 +137,27 @@ class RunTables:
             for name, handler in handlers.items():
                 self._handlers.setdefault(name, []).append(handler)
         self._frames: dict[str, tuple[int, pd.DataFrame]] = {}
+        #: How the record of a conversation that the lab did not start was read; None for a run of the lab.
+        self.imported: dict[str, Any] | None = None
+
+    @classmethod
+    def from_conversation(cls, conversation: Conversation) -> RunTables:
+        """Return the tables of a conversation that the lab did not start.
+
+        Parameters
+        ----------
+        conversation : Conversation
+            A program's own record, which is read when a table is asked for, and not again.
+
+        Returns
+        -------
+        RunTables
+            Without a folder.
+        """
+        tables = cls(None, run_id=conversation.run_id, manifest=conversation.manifest)
+        tables.source, tables.imported = str(conversation.path), conversation.imported
+        tables._reader, tables._events_reader = conversation.reader(), conversation.reader()
+        return tables
 
     @classmethod
     def from_events(cls, run_id: str, events: Iterable[Event], manifest: dict[str, Any] | None = None) -> RunTables:
@@ -309,7 +341,7 @@ class RunTables:
         return row
 
 
-def runs_df(source: Source, *, columns: Names = None) -> pd.DataFrame:
+def runs_df(source: Source, *, columns: Names = None, prices: Prices = None) -> pd.DataFrame:
     """Return one row a run: experiment, params, status, counts, versions.
 
     Parameters
@@ -318,6 +350,9 @@ def runs_df(source: Source, *, columns: Names = None) -> pd.DataFrame:
         What to read; a folder that is no run is read as a folder of runs.
     columns : str or iterable of str, optional
         Columns wanted, in this order; all of them otherwise.
+    prices : str or mapping, optional
+        Prices for conversations that the lab did not start: ``dated`` for the table that comes with the package, or
+        prices by name or pattern of models. Runs of the lab keep the cost that their journal holds.
 
     Returns
     -------
@@ -336,10 +371,10 @@ def runs_df(source: Source, *, columns: Names = None) -> pd.DataFrame:
     >>> runs_df([]).shape[0]
     0
     """
-    return _table(source, "runs", columns, None)
+    return _table(source, "runs", columns, None, prices)
 
 
-def agents_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def agents_df(source: Source, *, columns: Names = None, agents: Names = None, prices: Prices = None) -> pd.DataFrame:
     """Return one row an agent: what it is, how it stands, time busy, tokens.
 
     Parameters
@@ -348,6 +383,8 @@ def agents_df(source: Source, *, columns: Names = None, agents: Names = None) ->
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Names of the agents wanted.
+    prices
+        As for :func:`runs_df`.
 
     Returns
     -------
@@ -359,7 +396,7 @@ def agents_df(source: Source, *, columns: Names = None, agents: Names = None) ->
     >>> agents_df([], columns=["name", "busy_s"]).columns.tolist()
     ['name', 'busy_s']
     """
-    return _table(source, "agents", columns, agents)
+    return _table(source, "agents", columns, agents, prices)
 
 
 def messages_df(
@@ -406,7 +443,7 @@ def messages_df(
     return chosen
 
 
-def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def turns_df(source: Source, *, columns: Names = None, agents: Names = None, prices: Prices = None) -> pd.DataFrame:
     """Return one row a turn: reply, times, tokens as the program reported them.
 
     Parameters
@@ -415,6 +452,8 @@ def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> 
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Names of the agents wanted.
+    prices
+        As for :func:`runs_df`.
 
     Returns
     -------
@@ -426,7 +465,7 @@ def turns_df(source: Source, *, columns: Names = None, agents: Names = None) -> 
     >>> str(turns_df([])["output_tokens"].dtype)
     'Int64'
     """
-    return _table(source, "turns", columns, agents)
+    return _table(source, "turns", columns, agents, prices)
 
 
 def tool_calls_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
@@ -607,10 +646,10 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(child for child in place.iterdir() if is_run(child))
 
 
-def _table(source: Source, table: str, columns: Names, agents: Names) -> pd.DataFrame:
+def _table(source: Source, table: str, columns: Names, agents: Names, prices: Prices = None) -> pd.DataFrame:
     wanted = None if columns is None else _names(columns)
     _check_columns(table, wanted)
-    runs = list(_resolve(source))
+    runs = list(_resolve(source, _priced(prices)))
     if len(runs) == 1 and wanted is None:
         frame = runs[0].frame(table)
     else:
@@ -687,7 +726,27 @@ def _names(names: str | Iterable[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
 
 
-def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
+def _priced(prices: Prices) -> Mapping[str, ModelPrice] | None:
+    """Return prices as the configuration would hold them."""
+    if prices is None:
+        return None
+    from pydantic import TypeAdapter, ValidationError
+
+    from orchestrator_lab.config import ModelPrice, dated_prices
+
+    if prices == "dated":
+        return dated_prices()
+    try:
+        return TypeAdapter(dict[str, ModelPrice]).validate_python(prices)
+    except ValidationError as error:
+        place = " ".join(map(str, error.errors()[0]["loc"])) or "prices"
+        raise ConfigError(
+            f"prices cannot be used: {place}: {error.errors()[0]['msg']}; give 'dated', or a mapping of models to "
+            "prices in USD per million tokens, such as {'large-*': {'input': 5, 'output': 25}}"
+        ) from error
+
+
+def _resolve(source: Any, prices: Mapping[str, ModelPrice] | None = None) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
     """Yield the tables of each run that a source means."""
     tables = getattr(source, "tables", None)
     if isinstance(source, RunTables):
@@ -695,15 +754,19 @@ def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
     elif isinstance(tables, RunTables):
         yield tables
     elif isinstance(source, str | os.PathLike):
-        for path in find_runs(source):
+        runs = find_runs(source)
+        for path in runs:
             yield RunTables(path)
+        if not runs:
+            for conversation in find_conversations(source, prices):
+                yield RunTables.from_conversation(conversation)
     elif callable(getattr(source, "events", None)) and hasattr(source, "run_id"):
         yield RunTables.from_events(source.run_id, source.events(), getattr(source, "manifest", None))
     elif getattr(source, "run", None) is not None:
-        yield from _resolve(source.run)
+        yield from _resolve(source.run, prices)
     elif isinstance(source, Iterable):
         for item in source:
-            yield from _resolve(item)
+            yield from _resolve(item, prices)
     else:
         raise ConfigError(
             f"cannot read runs from {type(source).__name__}; expected a run, a cluster, a path, a "
@@ -713,7 +776,20 @@ def _resolve(source: Any) -> Iterable[RunTables]:  # noqa: ANN401 - see Source
 
 def _attributed(frame: pd.DataFrame, runs: Sequence[RunTables]) -> pd.DataFrame:
     frame.attrs = {"schema_version": SCHEMA_VERSION, "source": [run.source for run in runs]}
+    imported = [dict(run.imported) for run in runs if run.imported is not None]
+    if imported:
+        frame.attrs["imported"] = imported
+    used = {run.run_id: table for run in runs if (table := price_table(_prices_of(run.manifest))) is not None}
+    if used:
+        frame.attrs["prices"] = used
     return frame
+
+
+def _prices_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    config = manifest.get("config")
+    cluster = config.get("cluster") if isinstance(config, dict) else None
+    prices = cluster.get("prices") if isinstance(cluster, dict) else None
+    return prices if isinstance(prices, dict) else None
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -577,6 +577,32 @@ EVENTS: dict[str, EventType] = {
             "Somebody asked for something through the web API; journalled before it has an effect.",
             ("action", "by", "origin", "details"),
         ),
+        EventType(
+            "import.started",
+            "The record of a conversation that the lab did not start was read, by this importer.",
+            ("path", "program", "importer", "importer_version"),
+        ),
+        EventType(
+            "import.unknown",
+            "A record that the importer does not know or cannot read: its line, and as much of it as is kept.",
+            ("kind", "line", "bytes", "record"),
+        ),
+        EventType(
+            "import.ended",
+            "The record is read: how many records it has, how many were unknown or copies of another session's, and "
+            "which kinds say nothing that a table holds.",
+            ("program_version", "records", "unknown", "copied", "unknown_kinds", "passed_over"),
+        ),
+        EventType(
+            "agent.api_error",
+            "By its program's own record, a request to its model failed.",
+            ("kind", "status", "attempt", "error_message"),
+        ),
+        EventType(
+            "agent.compacted",
+            "By its program's own record, its conversation was compacted.",
+            ("trigger", "tokens_before", "tokens_after"),
+        ),
         EventType("note", "A remark for people.", ("text",)),
     )
 }

@@ -20,6 +20,9 @@ BASE = {"errors", "runtime", "schema", "config"}
 RECORD = BASE | {"journal"}
 CLIENT = RECORD | {
     "annotations",
+    "records",
+    "costs",
+    "importing",
     "folds",
     "frames",
     "plots",
@@ -43,12 +46,15 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "runtime": {"errors"},
     "schema": {"errors"},
+    "records": set(),
+    "costs": {"config"},
     "config": {"errors"},
     "journal": BASE,
     # the client side
     "annotations": BASE,
     "folds": RECORD,
-    "frames": RECORD | {"annotations", "folds"},
+    "importing": RECORD | {"records", "costs"},
+    "frames": RECORD | {"annotations", "costs", "folds", "importing"},
     "plots": RECORD | {"folds", "frames"},
     "reading": RECORD | {"annotations", "folds", "frames", "plots", "stills"},
     "run": RECORD | {"annotations", "folds", "frames", "plots", "reading"},
@@ -73,8 +79,8 @@ ALLOWED: dict[str, set[str]] = {
     "keeper": {"runtime", "journal", "errors"},
     "tmux": {"errors"},
     "gateway": BASE | {"models"},
-    "agents": BASE | {"tmux"},
-    "supervisor": RECORD | {"agents", "tmux", "gateway", "models", "orphans"},
+    "agents": BASE | {"tmux", "records"},
+    "supervisor": RECORD | {"costs", "agents", "tmux", "gateway", "models", "orphans"},
     # programs that run in panes, and what both sides may use
     "programs": {"errors"},
     "models": {"errors", "config", "runtime"},
@@ -82,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     # looks at both sides, and is no part of either
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
-CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans"}
+CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records", "costs"}
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}
 CLUSTER_SIDE = {"supervisor", "agents", "tmux", "gateway", "keeper"}

@@ -259,12 +259,17 @@ class TurnEnded(Evidence):
     limited: Limited | None = None
 
 
+#: What a ``turn.usage`` does not hold.
+_FOR_COSTS = frozenset({"whole", "cache_creation_1h_input_tokens", "largest_input"})
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens of one turn as the program reported them.
 
     ``input_tokens`` counts cached tokens too (OpenTelemetry's rule). ``whole`` is False when more
     than ``model`` answered, or when the turn may have used tokens that are not among these: it has no cost then.
+    ``cache_creation_1h_input_tokens`` and ``largest_input`` (of one request) are for the cost alone.
     """
 
     input_tokens: int | None = None
@@ -274,11 +279,13 @@ class Usage:
     model: str | None = None
     final: bool = True
     whole: bool = True
+    cache_creation_1h_input_tokens: int | None = None
+    largest_input: int | None = None
 
     def attributes(self) -> dict[str, Any]:
         """Return what a ``turn.usage`` event holds, unknown figures left out."""
         facts = dataclasses.asdict(self)
-        return {key: value for key, value in facts.items() if value is not None and key != "whole"}
+        return {key: value for key, value in facts.items() if value is not None and key not in _FOR_COSTS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,18 @@ import json
 import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.agents.base import Usage
+from orchestrator_lab.records import (
+    INTERRUPTED,
+    claude_hour,
+    claude_largest,
+    claude_plain,
+    claude_total,
+    epoch,
+    message_text,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["RecordedTurn", "TranscriptTail", "holds_a_prompt"]
 
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-_INTERRUPTED = "[Request interrupted by user"
 
 
 @dataclass(slots=True)
@@ -88,24 +95,14 @@ class RecordedTurn:
         if not self.usage:
             return None
 
-        def add(key: str) -> int | None:
-            known = [figure for one in self.usage.values() if isinstance(figure := one.get(key), int)]
-            return sum(known) if known else None
-
-        read, made, plain = (
-            add("cache_read_input_tokens"),
-            add("cache_creation_input_tokens"),
-            add("input_tokens"),
-        )
-        parts = [part for part in (plain, read, made) if part is not None]
+        usages = self.usage.values()
         return Usage(
-            input_tokens=sum(parts) if parts else None,
-            output_tokens=add("output_tokens"),
-            cache_read_input_tokens=read,
-            cache_creation_input_tokens=made,
+            **claude_total(usages),
             model=self.model,
             final=self.ended,
-            whole=len(self.models) < 2 and self.cut <= self.usage.keys(),
+            whole=len(self.models) < 2 and self.cut <= self.usage.keys() and all(map(claude_plain, usages)),
+            cache_creation_1h_input_tokens=claude_hour(usages),
+            largest_input=claude_largest(usages),
         )
 
 
@@ -198,7 +195,7 @@ class TranscriptTail:
             self._early.setdefault(parent, []).append(record)
             return
         if kind == "queue-operation" and record.get("operation") == "enqueue":
-            self._queued.append((str(record.get("content", "")), _epoch(record.get("timestamp"))))
+            self._queued.append((str(record.get("content", "")), epoch(record.get("timestamp"))))
         if kind == "user" and self._is_prompt(record):
             place = self.turns[-1] if self.turns else None
         elif place is None and self.turns:
@@ -208,7 +205,7 @@ class TranscriptTail:
         if kind == "assistant":
             self._assistant(record, place)
         elif kind == "system" and record.get("subtype") == "turn_duration":
-            self._take_orphans(_epoch(record.get("timestamp")))
+            self._take_orphans(epoch(record.get("timestamp")))
             place.ended = True
         elif kind == "attachment":
             self._attachment(record.get("attachment"), place)
@@ -228,11 +225,11 @@ class TranscriptTail:
         """Give answers of before that instant, whose parent is nowhere, to the turn in which they were written."""
         for parent, held in list(self._early.items()):
             for record in held:
-                at = _epoch(record.get("timestamp"))
+                at = epoch(record.get("timestamp"))
                 turn = next((one for one in reversed(self.turns) if one.at <= at), None)
                 if at <= before and turn is not None:
                     self._assistant(record, turn)
-            left = [record for record in held if _epoch(record.get("timestamp")) > before]
+            left = [record for record in held if epoch(record.get("timestamp")) > before]
             self._early[parent] = left
             if not left:
                 del self._early[parent]
@@ -240,19 +237,19 @@ class TranscriptTail:
     def _attachment(self, attachment: object, turn: RecordedTurn) -> None:
         if not isinstance(attachment, dict) or attachment.get("type") != "queued_command":
             return
-        text, _ = _text_of(attachment.get("prompt"))
+        text, _ = message_text(attachment.get("prompt"))
         self._join(text, attachment.get("timestamp"), turn)
 
     def _join(self, text: str, stamp: object, turn: RecordedTurn) -> None:
         turn.joined.append(text)
-        self._joined.append((text, _epoch(stamp), turn))
+        self._joined.append((text, epoch(stamp), turn))
 
     def _is_prompt(self, record: dict[str, Any]) -> bool:
         """Take in a record of the user's; tell whether it belongs to the last turn, whatever its parent is."""
         message = record.get("message")
         content = message.get("content") if isinstance(message, dict) else None
-        text, is_result = _text_of(content)
-        if text.startswith(_INTERRUPTED):
+        text, is_result = message_text(content)
+        if text.startswith(INTERRUPTED):
             if self.turns:
                 self.turns[-1].ended = self.turns[-1].interrupted = True
             return True
@@ -263,13 +260,13 @@ class TranscriptTail:
             self._join(text, record.get("timestamp"), self.turns[-1])
             return True
         if self.turns:
-            self._take_orphans(_epoch(record.get("timestamp")))
+            self._take_orphans(epoch(record.get("timestamp")))
             self.turns[-1].ended = True
         self.turns.append(
             RecordedTurn(
                 text,
                 prompt_id if isinstance(prompt_id, str) else None,
-                _epoch(record.get("timestamp")),
+                epoch(record.get("timestamp")),
             )
         )
         return True
@@ -279,13 +276,13 @@ class TranscriptTail:
         message = record.get("message")
         if not isinstance(message, dict):
             return
-        text, _ = _text_of(message.get("content"))
+        text, _ = message_text(message.get("content"))
         if record.get("isApiErrorMessage"):
             turn.error = text or "API error"
             kind, status = record.get("error"), record.get("apiErrorStatus")
             turn.error_kind = kind if isinstance(kind, str) else None
             turn.error_status = status if isinstance(status, int) else None
-            turn.error_at = _epoch(record.get("timestamp"))
+            turn.error_at = epoch(record.get("timestamp"))
             turn.ended = True
             return
         usage, model = message.get("usage"), message.get("model")
@@ -333,21 +330,3 @@ def holds_a_prompt(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def _text_of(content: object) -> tuple[str, bool]:
-    """Return the text of a message's content, and whether it is a tool's result."""
-    if isinstance(content, str):
-        return content, False
-    if not isinstance(content, list):
-        return "", False
-    blocks = [block for block in content if isinstance(block, dict)]
-    text = "\n".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text")
-    return text, any(block.get("type") == "tool_result" for block in blocks)
-
-
-def _epoch(stamp: object) -> float:
-    try:
-        return datetime.fromisoformat(str(stamp)).timestamp()
-    except ValueError:
-        return 0.0

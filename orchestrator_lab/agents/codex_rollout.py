@@ -10,14 +10,22 @@ A resumed session goes on in the same file.
 from __future__ import annotations
 
 import json
-import re
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.agents.base import Limited, Usage
 from orchestrator_lab.agents.usage_limits import codex_limit
+from orchestrator_lab.records import (
+    CODEX_CALLS,
+    CODEX_OUTPUTS,
+    codex_arguments,
+    codex_call_name,
+    codex_error,
+    codex_failed,
+    codex_text,
+    epoch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,12 +55,9 @@ _PASSED_OVER_EVENTS = frozenset(
         "item_started",
     }
 )
-_CALLS = frozenset({"function_call", "custom_tool_call", "local_shell_call"})
-_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 _PASSED_OVER_ITEMS = frozenset(
     {"message", "reasoning", "web_search_call", "ghost_snapshot", "compaction", "image_generation_call", "other"}
 )
-_EXIT_CODE = re.compile(r"^Process exited with code (\d+)", re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -216,7 +221,7 @@ class RolloutTail:
             version = payload.get("cli_version")
             self.version = version if isinstance(version, str) else self.version
         elif kind == "event_msg":
-            self._event(payload, _epoch(record.get("timestamp")))
+            self._event(payload, epoch(record.get("timestamp")))
         elif kind == "response_item":
             self._item(payload)
         elif kind == "turn_context":
@@ -278,17 +283,14 @@ class RolloutTail:
     def _item(self, payload: Mapping[str, Any]) -> None:
         kind, call = str(payload.get("type")), payload.get("call_id")
         turn = self.turns[-1] if self.turns else None
-        if kind in _CALLS:
+        if kind in CODEX_CALLS:
             if turn is not None and isinstance(call, str):
-                space, name = payload.get("namespace"), str(payload.get("name") or kind)
-                full = f"{space}__{name}" if isinstance(space, str) and space else name
-                turn.calls[call] = RecordedCall(call, full, _arguments(payload))
-        elif kind in _OUTPUTS:
+                turn.calls[call] = RecordedCall(call, codex_call_name(payload), codex_arguments(payload))
+        elif kind in CODEX_OUTPUTS:
             known = turn.calls.get(call) if turn is not None and isinstance(call, str) else None
             if known is not None:
-                known.output, known.ended = _text(payload.get("output")), True
-                code = _EXIT_CODE.search(known.output)
-                known.failed = known.failed or bool(code and code[1] != "0")
+                known.output, known.ended = codex_text(payload.get("output")), True
+                known.failed = known.failed or codex_failed(known.output)
         elif kind not in _PASSED_OVER_ITEMS:
             self.unknown += 1
 
@@ -300,24 +302,15 @@ def _complete(turn: RecordedTurn, payload: Mapping[str, Any], rate_limits: Mappi
         turn.reply = reply
     if isinstance(error, dict):
         told = str(error.get("message") or "the endpoint failed")
-        turn.error = _sentence(told)
+        turn.error = codex_error(told)
         turn.limited = codex_limit("transcript", turn.error, error.get("codex_error_info"), rate_limits, at)
         turn.reason = "error" if turn.limited is None else "limit"
-
-
-def _sentence(message: str) -> str:
-    """Return the sentence of an endpoint's error, which Codex hands on as it came."""
-    try:
-        error = json.loads(message)["error"]
-        return str(error["message"])
-    except (ValueError, KeyError, TypeError):
-        return message
 
 
 def _said(turn: RecordedTurn, item: Mapping[str, Any]) -> None:
     kind = str(item.get("type"))
     if kind in {"UserMessage", "AgentMessage"}:
-        _say(turn, _text(item.get("content")), user=kind == "UserMessage")
+        _say(turn, codex_text(item.get("content")), user=kind == "UserMessage")
     elif kind in {"CommandExecution", "McpToolCall", "FileChange"}:
         call = turn.calls.get(str(item.get("id")))
         if call is not None and (item.get("status") == "failed" or item.get("exit_code") not in (0, None)):
@@ -329,27 +322,3 @@ def _say(turn: RecordedTurn, text: str, *, user: bool) -> None:
         turn.prompts.append(text)
     else:
         turn.reply = text
-
-
-def _text(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else []
-    return "\n".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
-
-
-def _arguments(payload: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON
-    given = payload.get("arguments", payload.get("input", payload.get("action")))
-    if not isinstance(given, str):
-        return given
-    try:
-        return json.loads(given)
-    except (ValueError, RecursionError):
-        return given
-
-
-def _epoch(stamp: object) -> float:
-    try:
-        return datetime.fromisoformat(str(stamp)).timestamp()
-    except ValueError:
-        return 0.0

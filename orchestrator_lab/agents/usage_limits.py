@@ -16,13 +16,13 @@ Measured with Claude Code 2.1.197 and Codex 0.169.0 against an endpoint that ans
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from orchestrator_lab.agents.base import Limited
+from orchestrator_lab.records import is_claude_limit, is_codex_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,9 +32,6 @@ __all__ = ["WAIT_LABELS", "claude_limit", "codex_limit", "stated_reset"]
 #: Options of the questions that programs ask about a limit, of those that only wait.
 WAIT_LABELS = ("Stop and wait for limit to reset", "Keep current model")
 
-_CLAUDE_ERRORS = frozenset({"rate_limit", "billing_error"})
-#: A busy endpoint, which is no account's limit.
-_NOT_A_LIMIT = "not your usage limit"
 _EPOCH = re.compile(r"limit reached\|(\d{10})\b")
 _STATED = re.compile(
     r"(?:resets|try again at)\s+(?:(?P<month>[A-Z][a-z]{2})[a-z]*\.?\s+(?P<day>\d{1,2})(?:st|nd|rd|th)?,?\s+"
@@ -120,7 +117,7 @@ def claude_limit(source: str, text: str, error: object, status: object, now: flo
     >>> claude_limit("hook", "Credit balance is too low", "billing_error", 400, 0.0).reason
     'Credit balance is too low'
     """
-    if (error not in _CLAUDE_ERRORS and status != 429) or _NOT_A_LIMIT in text:
+    if not is_claude_limit(error, status, text):
         return None
     return Limited(source, stated_reset(text, now), _EPOCH.sub("limit reached", text))
 
@@ -149,10 +146,7 @@ def codex_limit(
     >>> codex_limit("transcript", "Too much.", "usage_limit_exceeded", windows, 0.0).resets_at
     1795531762.0
     """
-    told = json.dumps(info)
-    attempts = info.get("response_too_many_failed_attempts") if isinstance(info, dict) else None
-    in_vain = isinstance(attempts, dict) and attempts.get("http_status_code") == 429
-    if "usage_limit" not in told and not in_vain:
+    if not is_codex_limit(info):
         return None
     resets = [
         float(window["resets_at"])

@@ -41,6 +41,7 @@ from orchestrator_lab.config._models import (
 )
 from orchestrator_lab.config._notify import address_secrets, mask_address, notify_addresses, scheme_of
 from orchestrator_lab.config._params import parse_params
+from orchestrator_lab.config._prices import dated_prices
 from orchestrator_lab.config._templates import template_files, template_names, template_text
 from orchestrator_lab.config._topology import USER, Edge, Topology
 
@@ -77,6 +78,7 @@ __all__ = [
     "add_agent",
     "address_secrets",
     "agent_dict",
+    "dated_prices",
     "instructions_text",
     "json_schema",
     "load_config",

@@ -187,12 +187,26 @@ class ModelPrice(_Model):
     cache_read, cache_creation : float, optional
         Of input that is read from, or written to, the provider's cache; None: not known, as is then the cost of a turn
         with such tokens.
+    cache_creation_1h : float, optional
+        Of input that is written to the cache for an hour; None: as `cache_creation`.
+    max_input : int, optional
+        Tokens of input of one request up to which these prices hold; None: always.
+    as_of, source : str, optional
+        When and where the price was read.
     """
 
     input: Price = Field(description="input that is not cached")
     output: Price = Field(description="output")
     cache_read: Price | None = Field(default=None, description="input read from the provider's cache")
     cache_creation: Price | None = Field(default=None, description="input written to the provider's cache")
+    cache_creation_1h: Price | None = Field(
+        default=None, description="input written to the cache for an hour; `cache_creation` when omitted"
+    )
+    max_input: Count | None = Field(
+        default=None, description="tokens of one request's input up to which the prices hold; always when omitted"
+    )
+    as_of: str | None = Field(default=None, description="date on which the price was read; a remark")
+    source: str | None = Field(default=None, description="where it was read; a remark")
 
 
 class Limits(_Model):

@@ -8,6 +8,7 @@ from orchestrator_lab.config._load import CLUSTER_KEYS
 from orchestrator_lab.config._models import ClusterConfig
 from orchestrator_lab.config._notes import MASK, is_secret_name, mask_text
 from orchestrator_lab.config._notify import mask_address
+from orchestrator_lab.config._prices import DATED
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -158,6 +159,10 @@ def json_schema() -> dict[str, Any]:
         ],
     }
     definitions.pop("Topology", None)
+    cluster["prices"] = {
+        "description": cluster["prices"].get("description"),
+        "anyOf": [{"const": DATED}, {key: value for key, value in cluster["prices"].items() if key != "description"}],
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "cluster.yaml of Orchestrator Lab",

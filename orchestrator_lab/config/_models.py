@@ -29,6 +29,7 @@ from orchestrator_lab.config._care import (
     RestartPolicy,
     Thresholds,
 )
+from orchestrator_lab.config._prices import DATED, dated_prices
 from orchestrator_lab.config._topology import Topology
 from orchestrator_lab.errors import AgentNotFound
 
@@ -153,6 +154,15 @@ def _check_pattern(value: str) -> str:
     return value
 
 
+def _table(value: Any) -> Any:  # noqa: ANN401 - runs before the type is known
+    if value == DATED:
+        return dated_prices()
+    if isinstance(value, str):
+        sentence = f"{value[:60]!r} is no price table; write 'dated', or a mapping of models to prices"
+        raise ValueError(sentence)  # noqa: TRY004 - pydantic's
+    return value
+
+
 def _check_models(value: dict[str, ModelPrice]) -> dict[str, ModelPrice]:
     for name in value:
         if not name or name != name.strip():
@@ -169,7 +179,7 @@ Command = Annotated[list[str], BeforeValidator(_split_command), AfterValidator(_
 Words = Annotated[list[str], BeforeValidator(_split_command), AfterValidator(_check_words)]
 Environment = Annotated[dict[str, str], BeforeValidator(_env_text), AfterValidator(_check_env)]
 Pattern = Annotated[str, AfterValidator(_check_pattern)]
-Prices = Annotated[dict[str, ModelPrice], AfterValidator(_check_models)]
+Prices = Annotated[dict[str, ModelPrice], BeforeValidator(_table), AfterValidator(_check_models)]
 Columns = Annotated[int, Field(ge=20, le=1000)]
 Rows = Annotated[int, Field(ge=5, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
@@ -599,7 +609,7 @@ class ClusterConfig(_Model):
     hang: HangPolicy = Field(default_factory=HangPolicy, description="when agents make no progress")
     dialogs: DialogPolicy = Field(default_factory=DialogPolicy, description="who answers agents that ask")
     limits: Limits = Field(default_factory=Limits, description="how far the cluster may go")
-    prices: Prices = Field(default_factory=dict, description="what models cost, by name or pattern")
+    prices: Prices = Field(default_factory=dict, description="what models cost, by name or pattern; or `dated`")
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is watched, and who is told")
     agents: list[Agent] = Field(min_length=1)
     source: Path | None = None

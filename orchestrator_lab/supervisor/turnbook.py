@@ -19,8 +19,8 @@ from orchestrator_lab.agents.base import (
     Typed,
     Usage,
 )
+from orchestrator_lab.costs import cost_of
 from orchestrator_lab.schema import new_id
-from orchestrator_lab.supervisor.costs import cost_of
 from orchestrator_lab.supervisor.steps import step
 from orchestrator_lab.supervisor.turns import Turn
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator_lab.agents.base import Usage
-from orchestrator_lab.config import ModelPrice
-from orchestrator_lab.supervisor.costs import cost_of, price_of
+from orchestrator_lab.config import ModelPrice, dated_prices, json_schema, load_config, to_dict
+from orchestrator_lab.costs import Spent, cost_of, price_of
+from orchestrator_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 RATES = st.floats(0, 1000, allow_nan=False)
 COUNTS = st.integers(0, 10**9)
@@ -83,3 +88,44 @@ def test_the_most_specific_price_wins() -> None:
     assert [found(model) for model in ("x", "m-3", "m-4-2", "m-4-1", "m-[4-1]", "M-4-2")] == [0, 2, 1, 3, 4, 0]
     del prices["*"]
     assert found("x") is None
+
+
+def test_an_hour_in_the_cache_has_its_own_price() -> None:
+    price = ModelPrice(input=1, output=1, cache_creation=10, cache_creation_1h=100)
+    usage = Spent(1_000_000, 0, None, 1_000_000, cache_creation_1h_input_tokens=250_000, model="m")
+    assert cost_of(usage, {"m": price}) == 0.75 * 10 + 0.25 * 100
+    assert cost_of(usage, {"m": price.model_copy(update={"cache_creation_1h": None})}) == 10
+
+
+def test_requests_that_are_longer_than_the_price_is_for() -> None:
+    price = {"m": ModelPrice(input=1, output=1, max_input=200_000)}
+    assert cost_of(Spent(300_000, 1, model="m"), price) is None  # perhaps one request, perhaps many
+    assert cost_of(Spent(300_000, 1, largest_input=150_000, model="m"), price) is not None
+    assert cost_of(Spent(300_000, 1, largest_input=250_000, model="m"), price) is None
+
+
+def test_the_dated_table_is_dated_and_has_its_sources() -> None:
+    table = dated_prices()
+    for price in table.values():
+        assert date.fromisoformat(price.as_of or "") <= date(2026, 11, 24)
+        assert (price.source or "").startswith("https://")
+    assert price_of("claude-opus-4-20250514", table) == table["claude-opus-4-0"]
+    assert price_of("claude-opus-4-5-20251101", table) == table["claude-opus-4-5"]
+    assert price_of("claude-opus-5-5", table) != table["claude-opus-5"]
+    for unknown in ("claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-9", "gpt-9", "script", "claude-opus-4-9"):
+        assert price_of(unknown, table) is None
+
+
+def test_a_configuration_asks_for_it_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    text = "cluster: {name: a, prices: dated}\nagents: [{name: b, kind: chat}]\n"
+    file.write_text(text)
+    config = load_config(file)
+    assert config.prices == dated_prices()
+    shown = to_dict(config)["cluster"]["prices"]["claude-haiku-4-5"]
+    assert (shown["output"], shown["as_of"]) == (5, "2026-11-24")
+    assert shown["source"].startswith("https://platform.claude.com/")
+    jsonschema.validate(yaml.safe_load(text), json_schema())
+    file.write_text(text.replace("dated", "newest"))
+    with pytest.raises(ConfigError, match="'newest' is no price table; write 'dated'"):
+        load_config(file)
