@@ -31,6 +31,7 @@ from orchestrator_lab.folds.base import MALFORMED, warn_malformed
 from orchestrator_lab.importing import find_conversations
 from orchestrator_lab.journal.reader import JournalReader, without_gc
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
+from orchestrator_lab.sealing import open_seal, read_sealed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -292,6 +293,8 @@ class RunTables:
         pandas.DataFrame
             A copy of its own (copy-on-write, so it costs nothing).
         """
+        if (sealed := self._sealed(table, None, None)) is not None:
+            return sealed
         if table == "runs":  # its status depends on more than the journal
             return _attributed(build_frame(table, self.columns(table)), [self])
         columns = None
@@ -305,6 +308,34 @@ class RunTables:
         frame = kept[1].copy(deep=False)
         frame.attrs = dict(kept[1].attrs)
         return frame
+
+    def part(self, table: str, columns: list[str] | None, agents: list[str] | None) -> pd.DataFrame | None:
+        """Return a part of a table from the run's Parquet files, without reading the rest of it.
+
+        Parameters
+        ----------
+        table : str
+            Any table of the schema.
+        columns : list of str or None
+            Columns wanted, in this order; None for all.
+        agents : list of str or None
+            Only rows that concern these; None for all.
+
+        Returns
+        -------
+        pandas.DataFrame or None
+            None when the run is not sealed, or is read from its journal already.
+        """
+        keys = _agent_columns(table) if agents is not None else ()
+        return self._sealed(table, columns, {key: agents or [] for key in keys} or None)
+
+    def _sealed(self, table: str, columns: list[str] | None, where: dict[str, list[str]] | None) -> pd.DataFrame | None:
+        columns_of(table)
+        if self.path is None or self._run.event_count:
+            return None
+        seal = open_seal(self.path)
+        frame = None if seal is None else read_sealed(seal, table, columns=columns, where=where)
+        return None if frame is None else _attributed(frame, [self])
 
     def _run_row(self) -> dict[str, Any]:
         manifest = self.manifest
@@ -650,19 +681,45 @@ def _table(source: Source, table: str, columns: Names, agents: Names, prices: Pr
     wanted = None if columns is None else _names(columns)
     _check_columns(table, wanted)
     runs = list(_resolve(source, _priced(prices)))
-    if len(runs) == 1 and wanted is None:
+    names = None if agents is None else _names(agents)
+    keys = _agent_columns(table) if agents is not None else ()
+    needed = None if wanted is None else list(dict.fromkeys((*wanted, *keys)))
+    parts = {number: part for number, run in enumerate(runs) if (part := run.part(table, needed, names)) is not None}
+    if len(runs) == 1 and wanted is None and not parts:
         frame = runs[0].frame(table)
+    elif len(runs) == 1 and parts:
+        frame = parts[0]
     else:
-        keys = _agent_columns(table) if agents is not None else ()
-        needed = None if wanted is None else list(dict.fromkeys((*wanted, *keys)))
-        frame = _attributed(build_frame(table, _merge(runs, table), only=needed), runs)
-    if agents is not None:
-        frame = of_agents(frame, table, _names(agents))
+        frame = _attributed(_together(runs, parts, table, needed), runs)
+    if names is not None:
+        frame = of_agents(frame, table, names)
     if wanted is not None:
         attrs = frame.attrs
         frame = frame[wanted]
         frame.attrs = attrs
     return frame
+
+
+def _together(
+    runs: Sequence[RunTables], parts: dict[int, pd.DataFrame], table: str, columns: list[str] | None
+) -> pd.DataFrame:
+    """Put runs one behind the other: those that are sealed as they were read, the others in one piece each time."""
+    import pandas as pd
+
+    pieces: list[pd.DataFrame] = []
+    open_: list[RunTables] = []
+    for number, run in enumerate(runs):
+        if number not in parts:
+            open_.append(run)
+            continue
+        if open_:
+            pieces.append(build_frame(table, _merge(open_, table), only=columns))
+            open_ = []
+        pieces.append(parts[number])
+    if open_ or not pieces:
+        pieces.append(build_frame(table, _merge(open_, table), only=columns))
+    filled = [piece for piece in pieces if len(piece)] or pieces[:1]
+    return filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
 
 
 def _merge(runs: Sequence[RunTables], table: str) -> dict[str, list[Any]]:

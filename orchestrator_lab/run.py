@@ -22,7 +22,8 @@ from orchestrator_lab.frames import (
     find_runs,
 )
 from orchestrator_lab.journal.reader import read_events
-from orchestrator_lab.schema import SCHEMA_VERSION, new_id
+from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
+from orchestrator_lab.sealing import unseal, write_seal
 
 if TYPE_CHECKING:
     import re
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.reading.conversation import Conversation
     from orchestrator_lab.reading.story import Story
+    from orchestrator_lab.sealing import Seal
 
 __all__ = ["Run", "create_run", "list_runs", "open_run"]
 
@@ -147,6 +149,57 @@ class Run:
     def events_df(self) -> pd.DataFrame:
         """The events table; see :func:`orchestrator_lab.frames.events_df`."""
         return self.tables.frame("events")
+
+    def seal(self) -> Seal:
+        """Keep the tables as Parquet files beside the journal: they load at once, and by the column.
+
+        Made in one step and read back before it counts. The journal stays, and stays the truth: when it grows, as in a
+        run that is resumed, the files are passed over until the run is sealed again.
+
+        Returns
+        -------
+        Seal
+            Rows and digest of each table.
+
+        Raises
+        ------
+        ConfigError
+            When the run is being recorded.
+        EnvironmentProblem, DiskFull
+            When they cannot be written; what was there before stays.
+
+        Examples
+        --------
+        >>> run.seal().rows["messages"]  # doctest: +SKIP
+        1042
+        """
+        tables = RunTables(self.path)
+        journal = self.path / JOURNAL
+        size = journal.stat().st_size if journal.exists() else 0
+        tables.refresh()
+        if tables.status() == "running":
+            raise ConfigError(f"run {self.run_id} is being recorded: shut its cluster down, then seal it")
+        return write_seal(
+            self.path,
+            {name: tables.frame(name) for name in TABLES},
+            journal_bytes=size,
+            package_version=_package_version(),
+        )
+
+    def unseal(self) -> bool:
+        """Take the Parquet files away; the journal stays.
+
+        Returns
+        -------
+        bool
+            False when there were none.
+
+        Raises
+        ------
+        EnvironmentProblem
+            When they cannot be taken away.
+        """
+        return unseal(self.path)
 
     def conversation(self, agent: str | Iterable[str] | None = None, *, limit: int | None = 200) -> Conversation:
         """Return who said what to whom: a chat in a notebook, a page, Markdown, or text.

@@ -21,6 +21,7 @@ RECORD = BASE | {"journal"}
 CLIENT = RECORD | {
     "annotations",
     "records",
+    "sealing",
     "costs",
     "importing",
     "folds",
@@ -52,12 +53,13 @@ ALLOWED: dict[str, set[str]] = {
     "journal": BASE,
     # the client side
     "annotations": BASE,
+    "sealing": {"errors", "schema"},
     "folds": RECORD,
     "importing": RECORD | {"records", "costs"},
-    "frames": RECORD | {"annotations", "costs", "folds", "importing"},
+    "frames": RECORD | {"annotations", "costs", "folds", "importing", "sealing"},
     "plots": RECORD | {"folds", "frames"},
     "reading": RECORD | {"annotations", "folds", "frames", "plots", "stills"},
-    "run": RECORD | {"annotations", "folds", "frames", "plots", "reading"},
+    "run": RECORD | {"annotations", "folds", "frames", "plots", "reading", "sealing"},
     "acting": set(),
     "wire": set(),
     "resuming": RECORD | {"frames"},

@@ -20,7 +20,7 @@ __all__ = ["MALFORMED", "Fold", "as_amount", "as_count", "as_json", "spans", "wa
 logger = logging.getLogger(__name__)
 
 #: What a handler raises on an event whose attributes are not of the types that they should be.
-MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
 
 class Fold:

@@ -1,0 +1,383 @@
+"""Sealed runs: the tables of a run as Parquet files beside its journal, which stays the truth.
+
+A seal is made in one step, read back before it counts, and is of one journal of one length: when the journal has grown
+since, or the seal is of another schema, it is passed over and the journal is read.
+
+References
+----------
+Apache Parquet, https://parquet.apache.org/docs/file-format/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.errors import DiskFull, EnvironmentProblem, JournalError
+from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, columns_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from orchestrator_lab.schema import Column
+
+__all__ = ["FOLDER", "Seal", "open_seal", "read_sealed", "unseal", "write_seal"]
+
+logger = logging.getLogger(__name__)
+
+#: Where the tables of a run lie, and what tells what they are of.
+FOLDER, _FACTS = "tables", "seal.json"
+_NEW, _OLD = ".tables.new-", ".tables.old-"
+#: Rows that are packed together: what a filter can leave out.
+_GROUP = 1 << 16
+#: Columns of text in which the same values come again and again.
+_REPEATED = frozenset(
+    {
+        *("run_id", "agent", "name", "sender", "recipient", "kind", "model", "source", "event", "rule", "level"),
+        *("conversation_id", "program", "program_version", "provider", "role", "cwd", "error_type"),
+    }
+)
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What the tables of a sealed run were made of.
+
+    Parameters
+    ----------
+    folder : str
+        The run's folder.
+    journal_bytes : int
+        Length of the journal that was read.
+    rows : dict of str to int
+        Rows of each table.
+    sha256 : dict of str to str
+        Digest of each file.
+    package_version : str
+        Version of orchestrator-lab that made it.
+    schema_version : int
+        Version of the tables.
+    """
+
+    folder: str
+    journal_bytes: int
+    rows: dict[str, int]
+    sha256: dict[str, str]
+    package_version: str
+    schema_version: int = SCHEMA_VERSION
+
+    def file(self, table: str) -> Path:
+        """Return the Parquet file of a table."""
+        return Path(self.folder) / FOLDER / f"{table}.parquet"
+
+
+def write_seal(folder: Path, frames: Mapping[str, pd.DataFrame], *, journal_bytes: int, package_version: str) -> Seal:
+    """Write tables as Parquet files, read them back, and put them in their place in one step.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run's.
+    frames : mapping of str to pandas.DataFrame
+        All tables of the schema.
+    journal_bytes : int
+        Length of the journal that they were made of.
+    package_version : str
+        Version of orchestrator-lab that made them.
+
+    Returns
+    -------
+    Seal
+        In force.
+
+    Raises
+    ------
+    EnvironmentProblem, DiskFull
+        When they cannot be written. What was there before stays.
+    JournalError
+        When what was read back is not what was written.
+    """
+    try:
+        with _only_one(folder):
+            return _seal(folder, frames, journal_bytes, package_version)
+    except OSError as error:
+        kind = DiskFull if error.errno in _FULL else EnvironmentProblem
+        raise kind(
+            f"{folder}: its tables cannot be written ({error.strerror or error}); the journal is as it was, so make "
+            "room or check the folder's owner, and seal again",
+            path=str(folder),
+        ) from error
+
+
+def open_seal(folder: Path) -> Seal | None:
+    """Return the seal of a run, None when there is none in force.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run's.
+
+    Returns
+    -------
+    Seal or None
+        None also when the journal has grown since, or the seal is of another schema or damaged; the last two are
+        warned of.
+
+    Examples
+    --------
+    >>> open_seal(Path("/nonexistent")) is None
+    True
+    """
+    facts_file = folder / FOLDER / _FACTS
+    try:
+        facts = json.loads(facts_file.read_bytes())
+        seal = Seal(
+            folder=str(folder),
+            journal_bytes=int(facts["journal_bytes"]),
+            rows={str(table): int(count) for table, count in facts["rows"].items()},
+            sha256={str(table): str(digest) for table, digest in facts["sha256"].items()},
+            package_version=str(facts["package_version"]),
+            schema_version=int(facts["schema_version"]),
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s is damaged (%s); the journal is read instead, seal the run again", facts_file, error)
+        return None
+    if seal.schema_version != SCHEMA_VERSION:
+        logger.warning(
+            "%s is of schema %s, this version has %s; the journal is read instead, seal the run again",
+            facts_file,
+            seal.schema_version,
+            SCHEMA_VERSION,
+        )
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if (folder / "journal.jsonl").stat().st_size != seal.journal_bytes:
+            return None
+    return seal
+
+
+def read_sealed(
+    seal: Seal, table: str, *, columns: Sequence[str] | None = None, where: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame | None:
+    """Read a table of a sealed run: only the columns that are wanted, only the rows that fit.
+
+    Parameters
+    ----------
+    seal : Seal
+        Of the run.
+    table : str
+        Any table of the schema.
+    columns : sequence of str, optional
+        Columns wanted, in this order; all of them otherwise.
+    where : mapping of str to sequence of str, optional
+        Rows in which at least one of these columns has one of its values.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        With the dtypes of the schema; None when the file is missing or damaged, which is warned of.
+    """
+    import pyarrow as pa
+
+    path = seal.file(table)
+    try:
+        return _frame(path, table, columns, where)
+    except (OSError, pa.ArrowException) as error:
+        logger.warning("%s cannot be read (%s); the journal is read instead, seal the run again", path, error)
+        return None
+
+
+def unseal(folder: Path) -> bool:
+    """Take a run's Parquet files away; its journal stays.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run's.
+
+    Returns
+    -------
+    bool
+        False when there were none.
+
+    Raises
+    ------
+    EnvironmentProblem
+        When they cannot be taken away.
+    """
+    place = folder / FOLDER
+    if not place.is_dir():
+        return False
+    try:
+        with _only_one(folder):
+            _put_aside(place)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"{place} cannot be removed ({error.strerror}); check its owner", path=str(place)
+        ) from error
+    return True
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, and clear away what a process left that was killed over it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentProblem(
+                f"{folder} is being sealed by another process: wait for it, and try again", path=str(folder)
+            ) from None
+        for pattern in (f"{_OLD}*", f"{_NEW}*"):
+            for left in folder.glob(pattern):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _seal(folder: Path, frames: Mapping[str, pd.DataFrame], journal_bytes: int, package_version: str) -> Seal:
+    place = Path(tempfile.mkdtemp(prefix=_NEW, dir=folder))
+    try:
+        digests = {}
+        for table in TABLES:
+            path = place / f"{table}.parquet"
+            _write(path, frames[table], table)
+            _check(path, frames[table], table)
+            digests[table] = _digest(path)
+        rows = {table: len(frames[table]) for table in TABLES}
+        seal = Seal(str(folder), journal_bytes, rows, digests, package_version)
+        facts = asdict(seal)
+        del facts["folder"]
+        _write_facts(place / _FACTS, facts)
+        _sync(place)
+        _replace(folder, place)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return seal
+
+
+# files ----------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, frame: pd.DataFrame, table: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = pa.Table.from_pandas(frame[[column.name for column in columns_of(table)]], preserve_index=False)
+    dictionaries = [column.name for column in columns_of(table) if _repeats(column)]
+    with open(path, "xb", opener=_private) as file:
+        pq.write_table(content, file, compression="zstd", use_dictionary=dictionaries, row_group_size=_GROUP)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _repeats(column: Column) -> bool:
+    """Tell whether the same values come again and again in a column: names, kinds, runs, but no texts and ids."""
+    if column.dtype == "category":
+        return True
+    return column.dtype == "string" and column.name in _REPEATED
+
+
+def _frame(
+    path: Path, table: str, columns: Sequence[str] | None, where: Mapping[str, Sequence[str]] | None
+) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    by_name = {column.name: column for column in columns_of(table)}
+    wanted = list(by_name) if columns is None else list(columns)
+    filters = None if not where else [[(name, "in", list(values))] for name, values in where.items() if values]
+    if where and not filters:
+        filters = [[(next(iter(where)), "in", [""])]]
+    content = pq.read_table(
+        path, columns=wanted, filters=filters, read_dictionary=[n for n in wanted if by_name[n].dtype == "category"]
+    )
+    data = {name: _array(content.column(name), by_name[name]) for name in wanted}
+    return pd.DataFrame(data, index=pd.RangeIndex(content.num_rows), copy=False)
+
+
+def _array(chunks: Any, column: Column) -> Any:  # noqa: ANN401 - a chunked array, an extension array
+    import pandas as pd
+    import pyarrow as pa
+
+    if column.dtype == "string":
+        return pd.StringDtype("pyarrow").__from_arrow__(chunks)  # type: ignore[attr-defined]
+    if column.dtype == "Int64":
+        return pd.Int64Dtype().__from_arrow__(chunks)  # type: ignore[attr-defined]
+    if column.dtype == "boolean":
+        return pd.BooleanDtype().__from_arrow__(chunks)  # type: ignore[attr-defined]
+    if column.dtype == "category":
+        categories = list(column.categories or ())
+        if not pa.types.is_dictionary(chunks.type):
+            chunks = chunks.dictionary_encode()
+        return pd.Categorical(chunks.to_pandas(), dtype=pd.CategoricalDtype(categories))
+    if column.dtype == "float64":
+        return chunks.to_numpy()
+    return chunks.to_pandas().astype(column.dtype).array
+
+
+def _check(path: Path, written: pd.DataFrame, table: str) -> None:
+    """Read a table back, and raise when it is not what was written."""
+    read = _frame(path, table, None, None)
+    if not written.reset_index(drop=True).equals(read) or list(written.dtypes) != list(read.dtypes):
+        raise JournalError(
+            f"{path}: what was read back of table {table!r} is not what was written; check the disk, and seal again",
+            path=str(path),
+        )
+
+
+def _write_facts(path: Path, facts: dict[str, Any]) -> None:
+    with open(path, "x", encoding="utf-8", opener=_private) as file:
+        json.dump(facts, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(folder: Path, place: Path) -> None:
+    """Put a new folder of tables in the place of the old one; between the two steps the journal is read."""
+    target = folder / FOLDER
+    if target.exists():
+        _put_aside(target)
+    place.rename(target)
+    _sync(folder)
+
+
+def _put_aside(target: Path) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=_OLD, dir=target.parent))
+    target.rename(aside / FOLDER)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)
