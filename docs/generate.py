@@ -173,7 +173,7 @@ def _keys(group: str, definition: dict[str, Any], definitions: dict[str, Any], n
 
 def configuration_parts() -> dict[str, str]:
     """Return the generated parts of ``configuration.md``: every key of the JSON schema."""
-    from orchestrator_lab.config import KINDS, AgentConfig, ClusterOverrides, Settings, json_schema
+    from orchestrator_lab.config import KINDS, AgentConfig, ClusterOverrides, Retention, Settings, json_schema
 
     schema = json_schema()
     definitions = schema["$defs"]
@@ -207,7 +207,10 @@ def configuration_parts() -> dict[str, str]:
         ("alerts", definitions["AlertsConfig"]),
     ):
         parts[name] = _keys(name, definition, definitions, list(definition["properties"]))
-    variables = [f"ORCHESTRATOR_{name.upper()}" for name in Settings.model_fields if name != "cluster"]
+    variables = [
+        f"ORCHESTRATOR_{name.upper()}" for name in Settings.model_fields if name not in {"cluster", "retention"}
+    ]
+    variables += [f"ORCHESTRATOR_RETENTION__{name.upper()}" for name in Retention.model_fields]
     nested = [f"ORCHESTRATOR_CLUSTER__{name.upper()}" for name in ClusterOverrides.model_fields]
     parts["variables"] = "\n".join(f"- `{name}`" for name in [*variables, *nested])
     return parts

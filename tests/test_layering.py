@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     # the client side
     "annotations": BASE,
     "sealing": {"errors", "schema"},
+    "retention": {"annotations", "errors", "frames"},
     "folds": RECORD,
     "importing": RECORD | {"records", "costs"},
     "frames": RECORD | {"annotations", "costs", "folds", "importing", "sealing"},
@@ -74,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     "cluster": CLIENT - {"cluster"},
     "metrics": {"errors"},
     "demo": CLIENT | {"models", "doctor"},
-    "cli": CLIENT | {"widgets", "server", "programs", "models", "doctor", "demo", "metrics"},
+    "cli": CLIENT | {"retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics"},
     "widgets": CLIENT,
     "server": CLIENT | {"metrics"},
     # the cluster side

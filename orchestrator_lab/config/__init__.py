@@ -46,7 +46,7 @@ from orchestrator_lab.config._templates import template_files, template_names, t
 from orchestrator_lab.config._topology import USER, Edge, Topology
 
 if TYPE_CHECKING:
-    from orchestrator_lab.config._settings import ClusterOverrides, Settings, load_settings
+    from orchestrator_lab.config._settings import ClusterOverrides, Retention, Settings, load_settings
 
 __all__ = [
     "FILE_NAMES",
@@ -69,6 +69,7 @@ __all__ = [
     "ModelPrice",
     "ProgramAgent",
     "RestartPolicy",
+    "Retention",
     "Settings",
     "Stop",
     "Thresholds",
@@ -95,7 +96,7 @@ __all__ = [
     "tool_rule",
 ]
 
-_SETTINGS = {"ClusterOverrides", "Settings", "load_settings"}
+_SETTINGS = {"ClusterOverrides", "Retention", "Settings", "load_settings"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562

@@ -32,7 +32,7 @@ from orchestrator_lab.config._problems import Problems, translate
 from orchestrator_lab.config._yaml import Document, KeyPath
 from orchestrator_lab.errors import ConfigError
 
-__all__ = ["ClusterOverrides", "Settings", "load_settings", "unknown_variables"]
+__all__ = ["ClusterOverrides", "Retention", "Settings", "load_settings", "unknown_variables"]
 
 _PREFIX = "ORCHESTRATOR_"
 
@@ -60,6 +60,16 @@ class ClusterOverrides(BaseModel):
     alerts: AlertsConfig | None = None
 
 
+class Retention(BaseModel):
+    """Which runs ``orchestrator-lab runs prune`` keeps where its options say nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep: int | None = Field(default=None, ge=0, description="so many of the newest")
+    days: float | None = Field(default=None, ge=0, description="those that began within so many days")
+    gigabytes: float | None = Field(default=None, ge=0, description="the newest, up to so many gigabytes in all")
+
+
 class Settings(BaseSettings):
     """Overrides from ``ORCHESTRATOR_*`` variables, and from ``.env`` where no variable is set.
 
@@ -71,6 +81,8 @@ class Settings(BaseSettings):
         Folder of runs (``ORCHESTRATOR_RUNS_DIR``), relative to the current folder.
     mode : {"live", "record", "replay", "replay_strict"}
         How runs are made (``ORCHESTRATOR_MODE``).
+    retention : Retention
+        Which runs are kept (``ORCHESTRATOR_RETENTION__KEEP``, ``__DAYS``, ``__GIGABYTES``).
     cluster : ClusterOverrides
         Keys of ``cluster:``, for example ``ORCHESTRATOR_CLUSTER__COLS=120`` or
         ``ORCHESTRATOR_CLUSTER__GATEWAY__MODE=local``.
@@ -87,6 +99,7 @@ class Settings(BaseSettings):
     runtime_dir: FilePath | None = None
     runs_dir: FilePath | None = None
     mode: Literal["live", "record", "replay", "replay_strict"] = "live"
+    retention: Retention = Field(default_factory=Retention)
     cluster: ClusterOverrides = Field(default_factory=ClusterOverrides)
 
     def cluster_values(self) -> dict[str, Any]:
@@ -137,6 +150,8 @@ def _variable(path: KeyPath) -> str:
 
 
 def _known(path: KeyPath) -> list[str]:
+    if path and path[0] == "retention":
+        return list(Retention.model_fields)
     if len(path) > 1 and path[1] in NESTED:
         return list(NESTED[str(path[1])].model_fields)
     return list(ClusterOverrides.model_fields)
@@ -149,7 +164,7 @@ def unknown_variables() -> list[str]:
     for name in sorted(os.environ):
         if not name.upper().startswith(_PREFIX) or name.upper().startswith(_PREFIX + "LAB_"):
             continue
-        if name.upper() in known or name.upper().startswith(_PREFIX + "CLUSTER__"):
+        if name.upper() in known or name.upper().startswith((_PREFIX + "CLUSTER__", _PREFIX + "RETENTION__")):
             continue
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
         if close:
