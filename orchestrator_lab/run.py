@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.reading.conversation import Conversation
     from orchestrator_lab.reading.story import Story
     from orchestrator_lab.sealing import Seal
+    from orchestrator_lab.stills import Screen
 
 __all__ = ["Run", "create_run", "list_runs", "open_run"]
 
@@ -305,6 +306,37 @@ class Run:
         from orchestrator_lab.reading.story import Story
 
         return Story(self.tables, message_id, settle_s=settle_s)
+
+    def screen(self, agent: str, at: object = None) -> Screen:
+        """Return what an agent's pane showed at an instant, from its recording: without tmux, on any machine.
+
+        Parameters
+        ----------
+        agent : str
+            Whose pane.
+        at : float, datetime, str or None
+            Seconds on the run's clock, an instant (a text in ISO 8601 is one), or the id of a message (when it was
+            answered, or came in), turn (its end), tool call or dialog; the last instant that was recorded when omitted.
+
+        Returns
+        -------
+        Screen
+            Text by ``print``, HTML in a notebook, and ``svg()`` for a paper.
+
+        Raises
+        ------
+        AgentNotFound
+            When nobody of this name is in the run.
+        ConfigError
+            When the pane was not recorded (then), or there is no such id.
+
+        Examples
+        --------
+        >>> run.screen("boss", run.turns["turn_id"][0])  # doctest: +SKIP
+        """
+        from orchestrator_lab.reading.moment import screen_at
+
+        return screen_at(self.tables, agent, at)
 
     def annotate(
         self,

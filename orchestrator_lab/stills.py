@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import Console
+    from rich.terminal_theme import TerminalTheme
+
 __all__ = ["Screen", "Screens"]
 
 _FRAME = (
@@ -83,11 +86,38 @@ class Screen:
         str
             To be put into a ``<pre>``; nothing in it is interpreted by a browser but ``<span style>``.
         """
+        console, _ = self._console()
+        return console.export_html(inline_styles=True, code_format="{code}", theme=_theme()).rstrip("\n")
+
+    def svg(self, *, title: str | None = None) -> str:
+        """Return the screen as a picture for a paper; nothing in it is loaded from elsewhere.
+
+        Parameters
+        ----------
+        title : str, optional
+            What stands above it; the agent's name when omitted.
+
+        Returns
+        -------
+        str
+            An SVG document, the same for the same screen.
+        """
+        from rich._export_format import CONSOLE_SVG_FORMAT
+
+        console, width = self._console()
+        console.width = width
+        # Without the fonts that rich would have the reader's browser fetch.
+        code_format = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        return console.export_svg(
+            title=self.agent if title is None else title, theme=_theme(), code_format=code_format, unique_id="screen"
+        )
+
+    def _console(self) -> tuple[Console, int]:
+        """Return a console on which the screen was printed, and how wide it is."""
         import io
 
         from rich.ansi import AnsiDecoder
         from rich.console import Console
-        from rich.terminal_theme import TerminalTheme
 
         # One decoder for all lines: tmux says a colour once, and it goes on into the next lines.
         # Links are left out: rich would write their address into the page as the agent gave it.
@@ -103,10 +133,18 @@ class Screen:
             width=1000,
             legacy_windows=False,
         )
+        width = 1
         for line in lines:
             line.rstrip()
+            width = max(width, line.cell_len)
             console.print(line, soft_wrap=True, highlight=False, markup=False, emoji=False)
-        return console.export_html(inline_styles=True, code_format="{code}", theme=TerminalTheme(*_THEME)).rstrip("\n")
+        return console, width
+
+
+def _theme() -> TerminalTheme:
+    from rich.terminal_theme import TerminalTheme
+
+    return TerminalTheme(*_THEME)
 
 
 class Screens:

@@ -1,0 +1,134 @@
+"""What a pane showed at an instant of a run."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.folds.turns import Recordings
+from orchestrator_lab.frames import JOURNAL
+from orchestrator_lab.journal.event import Event
+from orchestrator_lab.journal.reader import JournalReader
+from orchestrator_lab.reading.entries import chosen_agents
+from orchestrator_lab.reading.screens import recording_of, screens_at
+
+if TYPE_CHECKING:
+    from orchestrator_lab.frames import RunTables
+    from orchestrator_lab.stills import Screen
+
+__all__ = ["screen_at"]
+
+#: Of several events with an id, the one whose screen is meant.
+_MEANT = ("turn.ended", "message.answered", "message.accepted", "tool.ended", "dialog.opened")
+#: A program draws a little after what it reports.
+_SETTLE_S = 0.2
+
+
+def screen_at(tables: RunTables, agent: str, at: object = None) -> Screen:
+    """Return what an agent's pane showed, from its recording, without tmux.
+
+    Parameters
+    ----------
+    tables : RunTables
+        Of the run.
+    agent : str
+        Whose pane.
+    at : float, datetime, str or None
+        Seconds on the run's clock, an instant (a text in ISO 8601 is one), or the id of a message, turn, tool call or
+        dialog; the last instant that was recorded when omitted.
+
+    Returns
+    -------
+    Screen
+        With its colours.
+
+    Raises
+    ------
+    AgentNotFound
+        When nobody of this name is in the run.
+    ConfigError
+        When the pane was not recorded (then), or there is no such id.
+    """
+    chosen_agents(tables, agent)
+    path = None if tables.path is None else recording_of(tables.path, agent)
+    if path is None:
+        raise ConfigError(f"run {tables.run_id} holds no recording of {agent}'s pane: there is no screen of it")
+    offset = math.inf if at is None else _offset(tables, agent, at)
+    return screens_at(path, agent, [offset])[0]
+
+
+def _offset(tables: RunTables, agent: str, at: Any) -> float:  # noqa: ANN401 - see screen_at
+    """Return where an instant is in the recording."""
+    settle_s = 0.0
+    if isinstance(at, bool):
+        raise ConfigError(f"at={at!r}: expected seconds, an instant, or an id of the run")
+    if isinstance(at, int | float):
+        probe = Event(0, "", "", float(at), agent)
+    else:
+        instant = _instant(at)
+        probe = _at_instant(tables, agent, instant) if instant is not None else _of_id(tables, agent, str(at))
+        settle_s = 0.0 if instant is not None else _SETTLE_S
+    recordings = Recordings()
+    for event in _lines(tables, b'"recording.started"'):
+        if event.event == "recording.started" and event.agent == agent and event.monotonic_s <= probe.monotonic_s:
+            recordings.started(event)
+    offset = recordings.offset(probe)
+    if offset is None:
+        raise ConfigError(f"at={at!r}: {agent}'s pane was not recorded yet; its recording begins later")
+    return offset + settle_s
+
+
+def _instant(at: Any) -> datetime | None:  # noqa: ANN401
+    if isinstance(at, datetime):  # a Timestamp is one
+        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    try:
+        found = datetime.fromisoformat(at)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _at_instant(tables: RunTables, agent: str, instant: datetime) -> Event:
+    """Return the instant on the run's clock: counted from the last event before it."""
+    before: Event | None = None
+    for event in _lines(tables, b""):
+        if before is not None and datetime.fromisoformat(event.at) > instant:
+            break
+        before = event
+    if before is None:
+        raise ConfigError(f"run {tables.run_id} holds no event: no instant of it is known")
+    after: timedelta = instant - datetime.fromisoformat(before.at)
+    return Event(0, "", "", before.monotonic_s + after.total_seconds(), agent)
+
+
+def _of_id(tables: RunTables, agent: str, identity: str) -> Event:
+    """Return the event that is meant by an id."""
+    found = [event for event in _lines(tables, identity.encode()) if identity in _ids(event)]
+    if not found:
+        raise ConfigError(
+            f"at={identity!r}: run {tables.run_id} has no message, turn, tool call or dialog with this id; give one, "
+            "seconds since its start, or an instant such as 2026-01-31T12:00:00Z"
+        )
+    best = next((event for name in _MEANT for event in found if event.event == name), found[-1])
+    return Event(0, "", "", best.monotonic_s, agent)
+
+
+def _ids(event: Event) -> set[object]:
+    facts = event.attributes
+    return {event.message_id, event.turn_id, facts.get("tool_call_id"), facts.get("dialog_id")} - {None}
+
+
+def _lines(tables: RunTables, needle: bytes) -> list[Event]:
+    """Return the events whose line holds some bytes: a long journal is looked through, only its lines are decoded."""
+    found: list[Event] = []
+    if tables.path is None:
+        return found
+    for _, line in JournalReader(tables.path / JOURNAL).lines():
+        if needle in line:
+            try:
+                found.append(Event.from_json(line))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # the tables have warned of it
+    return found
