@@ -21,7 +21,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from orchestrator_lab import __version__
-from orchestrator_lab.errors import ConfigError, OrchestratorLabError, SupervisorLost, to_payload
+from orchestrator_lab.errors import ConfigError, OrchestratorLabError, SupervisorLost, addressed, to_payload
 from orchestrator_lab.live import Feed
 from orchestrator_lab.server import models  # noqa: TC001 - pydantic reads the types
 from orchestrator_lab.server.errors import wrong_request
@@ -182,7 +182,7 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
                 status = await self.clusters.call(name, lambda: self.clusters.get(name).status())
                 await self._send("status", name, {**status, "gap": None})
         except OrchestratorLabError as error:
-            await self._problem(error, name)
+            await self._problem(error, name, request.agent if isinstance(request, OfPane) else None)
         except Exception:
             self.log.exception("a request for cluster %s failed", name)
             self.close(1011, "the server failed; its log says more")
@@ -385,8 +385,8 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         except OrchestratorLabError:
             return {}  # it has ended meanwhile: the events themselves are told all the same
 
-    async def _problem(self, error: OrchestratorLabError, cluster: str | None = None) -> None:
-        await self._send("error", cluster, to_payload(error))
+    async def _problem(self, error: OrchestratorLabError, cluster: str | None = None, agent: str | None = None) -> None:
+        await self._send("error", cluster, to_payload(addressed(error, cluster=cluster, agent=agent)))
 
     async def _send(
         self,

@@ -102,8 +102,12 @@ def test_an_agent_without_a_pane_gets_no_terminal(door: Door, cluster: Cluster) 
     before = terminals(door)
     for flag in (False, True):
         refused = door.post("api/clusters/lab/agents/eve/terminal", {"take_over": flag})
-        assert (refused.status_code, refused.json()["error"]["type"]) == (409, "ClusterStopped")
-        assert "agent 'eve' has no pane to attach to: restart it first" in refused.json()["error"]["message"]
+        assert refused.status_code == 409
+        assert refused.json()["error"] == {
+            "type": "ClusterStopped",
+            "message": "cluster 'lab': agent 'eve' has no pane to attach to: restart it first",
+            "details": {"cluster": "lab", "agent": "eve"},
+        }
     assert terminals(door) == before
     assert attributes(cluster, "attach")[-1]["agent"] == "eve"
     cluster.remove("eve")
