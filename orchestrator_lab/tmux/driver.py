@@ -664,8 +664,7 @@ def attach_argv(
     if pane is None:
         return [*argv, "attach-session", "-E", "-f", flags, "-t", f"={session}"]
     whose = f"agent {agent}" if agent else f"pane {pane}"
-    # The first line is tmux's: it scrolls for the word that the pane is dead.
-    notice = ["", f"{whose} is gone: its pane was closed.", "Nothing that is typed here reaches anybody."]
+    notice = [f"{whose} is gone: its pane was closed.", "Nothing that is typed here reaches anybody."]
     # By a pane's id alone tmux takes whichever session was used last: only 'run-shell -C' can name the new one. The
     # flag active-pane keeps the choice of a tile to this terminal.
     here = "-t '#{session_id}:"
@@ -678,6 +677,7 @@ def attach_argv(
             f"select-pane {here}.{pane}'",
         ]
     )
-    told = shell_line(["printf", r"%s\n", *notice])
+    # At the bottom, where tmux says that the pane is dead: a window that shrinks then loses its top.
+    told = shell_line(["printf", r"\033[999B%s\n%s\n", *notice])
     new = ["new-session", "-E", "-f", f"{flags},active-pane", "-n", NOTICE_WINDOW, "-c", "/", told]
     return [*argv, "has-session", "-t", pane, ";", *new, ";", "run-shell", "-C", own]

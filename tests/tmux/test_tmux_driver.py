@@ -261,7 +261,9 @@ def test_a_terminal_that_opens_moves_no_other(folder: Path, layout: Layout) -> N
         def show(*panes: str) -> bool:
             # Which of the tiles in one window is a terminal's own, tmux does not tell.
             there = sorted(shown(driver).values())
-            return len(there) == len(panes) if layout == "tiled" else there == sorted(panes)
+            if layout == "tiled":
+                return len(there) == len(panes) and set(there) <= {ada, bob}
+            return there == sorted(panes)
 
         with terminals(folder) as terminal:
             outer, at_ada = terminal(attach_argv(driver.socket, "lab", ada))
@@ -321,7 +323,8 @@ def test_a_terminal_whose_pane_is_closed_moves_to_no_other(folder: Path, layout:
         with terminals(folder) as terminal:
             outer, at = terminal(attach_argv(driver.socket, "lab", bob, agent="bob"))
             _, other = terminal(attach_argv(driver.socket, "lab", cat, read_only=True, agent="cat"))
-            wait_for(lambda: len(shown(driver)) == 2)
+            # At first each shows its notice.
+            wait_for(lambda: len(shown(driver)) == 2 and set(shown(driver).values()) <= {ada, bob, cat})
             outer.paste(at, "heard", submit=True)
             wait_for(lambda: "heard" in driver.capture(bob))
             assert [pane.pane_id for pane in driver.panes()] == [ada, bob, cat]
