@@ -9,13 +9,13 @@ import functools
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import ws_authenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from tornado import web
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
@@ -23,7 +23,6 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from orchestrator_lab import __version__
 from orchestrator_lab.errors import ConfigError, OrchestratorLabError, SupervisorLost, addressed, to_payload
 from orchestrator_lab.live import Feed
-from orchestrator_lab.server import models  # noqa: TC001 - pydantic reads the types
 from orchestrator_lab.server.errors import wrong_request
 from orchestrator_lab.server.handlers import LabMixin
 from orchestrator_lab.server.lanes import Lanes
@@ -38,6 +37,7 @@ from orchestrator_lab.server.outbox import (
     Status,
     kind_of,
 )
+from orchestrator_lab.server.spoken import REQUESTS, OfCluster, OfPane, Ping, Subscribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,50 +57,6 @@ _METRICS_S = 2.0
 _MOST_CLUSTERS = 64
 #: Requests of one cluster that may wait for the one before them.
 _MOST_REQUESTS = 32
-
-Kind = Literal["status", "metrics", "agent", "message", "screen", "alert", "event"]
-
-
-class _Op(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Subscribe(_Op):
-    """Follow a cluster, or change what is told of it."""
-
-    op: Literal["subscribe"]
-    cluster: models.Name
-    events: Annotated[list[Kind], Field(max_length=20)] = Field(
-        default=["status", "metrics", "agent", "message", "screen", "alert"]
-    )
-    panes: Annotated[list[models.Name], Field(max_length=1000)] = Field(default_factory=list)
-    since: models.Sequence | None = None
-
-
-class OfCluster(_Op):
-    """Something of one cluster."""
-
-    op: Literal["unsubscribe", "get_status"]
-    cluster: models.Name
-
-
-class OfPane(_Op):
-    """A fresh screen of one pane."""
-
-    op: Literal["repaint"]
-    cluster: models.Name
-    agent: models.Name
-
-
-class Ping(_Op):
-    """Ask whether anybody is there."""
-
-    op: Literal["ping"]
-    data: Annotated[str, Field(max_length=100)] | None = None
-
-
-Request = Subscribe | OfCluster | OfPane | Ping
-_REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 
 
 @dataclass(slots=True)
@@ -156,7 +112,7 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
     async def on_message(self, message: str | bytes) -> None:
         """Take what the browser asks: in order for each cluster, and none waits for a supervisor but its own."""
         try:
-            request = _REQUESTS.validate_json(message)
+            request = REQUESTS.validate_json(message)
         except ValidationError as error:
             await self._problem(wrong_request(error, "frame"))
             return
