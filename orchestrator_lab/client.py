@@ -107,6 +107,8 @@ class Client:
     def post_once(self, path: str, body: dict[str, Any], *, timeout_s: float | None = 10.0) -> dict[str, Any]:
         """Do what must never be done twice on a guess, such as typing a key.
 
+        A cluster whose keeper and supervisor are gone is woken before anything is sent.
+
         Parameters
         ----------
         path, body
@@ -118,21 +120,30 @@ class Client:
         ------
         SupervisorLost
             When there is no answer; the sentence says whether it may have been done.
+        ClusterNotFound
+            When it runs no more; nothing was done.
         """
-        sent = False
-        try:
-            # A connection of its own: of a kept one that breaks, nobody knows when it did.
-            wire = Wire(self.folder / "api.sock")
+        give_up = time.monotonic() + _HEAL_S
+        while True:
             try:
-                sent = True
-                status, raw, _ = wire.exchange(
-                    "POST", quote(path), json.dumps(body).encode(), timeout_s, audit_headers()
-                )
-            finally:
-                wire.close()
+                # A connection of its own: of a kept one that breaks, nobody knows when it did.
+                wire = Wire(self.folder / "api.sock")
+                break
+            except OSError as error:  # nothing was sent yet: it may be tried again
+                if time.monotonic() > give_up:
+                    raise SupervisorLost(
+                        f"the supervisor of cluster {self.name!r} does not answer ({error}): nothing was done"
+                    ) from error
+                wake(self.name)
+                time.sleep(0.02)
+        try:
+            status, raw, _ = wire.exchange("POST", quote(path), json.dumps(body).encode(), timeout_s, audit_headers())
         except (OSError, http.client.HTTPException) as error:
-            done = "whether it was done is not known" if sent else "nothing was done"
-            raise SupervisorLost(f"the supervisor of cluster {self.name!r} gave no answer ({error}): {done}") from error
+            raise SupervisorLost(
+                f"the supervisor of cluster {self.name!r} gave no answer ({error}): whether it was done is not known"
+            ) from error
+        finally:
+            wire.close()
         return _answer(status, raw)
 
     def delete(self, path: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ supervisor's API as ``{"type", "message", "details"}`` and are raised again in t
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "TmuxTooOld",
     "TurnFailed",
     "VersionMismatch",
+    "addressed",
     "from_payload",
     "to_payload",
 ]
@@ -199,6 +201,39 @@ _BY_NAME = {
 
 def _rebuild(name: str, message: str, details: dict[str, Any]) -> OrchestratorLabError:
     return _BY_NAME.get(name, OrchestratorLabError)(message, **details)
+
+
+def addressed(error: OrchestratorLabError, *, cluster: str | None, agent: str | None = None) -> OrchestratorLabError:
+    """Return an error that says which cluster and agent it is about, where a view shows several.
+
+    Parameters
+    ----------
+    error : OrchestratorLabError
+        What happened.
+    cluster, agent : str or None
+        Whom it is about.
+
+    Returns
+    -------
+    OrchestratorLabError
+        One of the same class. Its sentence begins with those names that were not in it; its details hold both.
+
+    Examples
+    --------
+    >>> stopped = ClusterStopped("agent 'ada' has just ended; there is nothing to interrupt")
+    >>> addressed(stopped, cluster="duo", agent="ada").message
+    "cluster 'duo': agent 'ada' has just ended; there is nothing to interrupt"
+    >>> addressed(TmuxError("there is no pane %3"), cluster="duo", agent="ada").message
+    "cluster 'duo', agent 'ada': there is no pane %3"
+    """
+    about = {kind: name for kind, name in (("cluster", cluster), ("agent", agent)) if name}
+    missing = ", ".join(f"{kind} {name!r}" for kind, name in about.items() if not _names(error.message, name))
+    message = f"{missing}: {error.message}" if missing else error.message
+    return _rebuild(type(error).__name__, message, {**about, **error.details})
+
+
+def _names(sentence: str, name: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", sentence) is not None
 
 
 def to_payload(error: OrchestratorLabError) -> dict[str, Any]:

@@ -45,6 +45,7 @@ __all__ = [
     "process_start_time",
     "read_record",
     "runtime_dir",
+    "runtime_place",
     "update_record",
     "write_private",
     "write_record",
@@ -95,12 +96,31 @@ def runtime_dir() -> Path:
     True
     >>> del os.environ["ORCHESTRATOR_RUNTIME_DIR"]
     """
+    return private_dir(runtime_place())
+
+
+def runtime_place() -> Path:
+    """Return where the folder of all running clusters is, or would be; nothing is made or checked.
+
+    Returns
+    -------
+    pathlib.Path
+        As :func:`runtime_dir`.
+
+    Examples
+    --------
+    >>> import os
+    >>> os.environ["ORCHESTRATOR_RUNTIME_DIR"] = "/nowhere/olab"
+    >>> str(runtime_place())
+    '/nowhere/olab'
+    >>> del os.environ["ORCHESTRATOR_RUNTIME_DIR"]
+    """
     chosen = os.environ.get("ORCHESTRATOR_RUNTIME_DIR")
     if chosen:
-        return private_dir(Path(chosen).expanduser().absolute())
+        return Path(chosen).expanduser().absolute()
     import tempfile
 
-    return private_dir(Path(tempfile.gettempdir()) / f"olab-{os.getuid()}")
+    return Path(tempfile.gettempdir()) / f"olab-{os.getuid()}"
 
 
 def cluster_dir(name: str) -> Path:

@@ -11,6 +11,8 @@ DOCS = ROOT / "docs"
 OPERATIONS = sorted((DOCS / "operations").glob("*.md"))
 #: The same commands and examples as their English pages have.
 JAPANESE = [page for page in (ROOT / "README.ja.md", *OPERATIONS) if page.name.endswith(".ja.md")]
+#: Beside the operations pages, these have a Japanese one; it stands with those.
+TRANSLATED = [DOCS / "dashboard.md"]
 PAGES = [ROOT / "README.md", ROOT / "README.ja.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")), *OPERATIONS]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 #: A block with this word in its first line is shown and not run.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pages import DOCS, FENCE, JAPANESE, NOT_RUN, OPERATIONS, PAGES, ROOT, anchors, blocks, label, prose
+from pages import DOCS, FENCE, JAPANESE, NOT_RUN, OPERATIONS, PAGES, ROOT, TRANSLATED, anchors, blocks, label, prose
 
 from orchestrator_lab.config import load_config
 from orchestrator_lab.errors import ConfigError
@@ -166,8 +167,9 @@ def test_pages_name_no_place_of_their_writer(page: Path) -> None:
 @pytest.mark.parametrize("readme", ["README.md", "README.ja.md"])
 def test_every_page_is_reached_from_the_readme(readme: str) -> None:
     text = (ROOT / readme).read_text(encoding="utf-8")
-    own = [page for page in OPERATIONS if (page in JAPANESE) == (readme == "README.ja.md")]
-    for page in [*DOCS.glob("*.md"), *own]:
+    japanese = readme == "README.ja.md"
+    own = [page for page in OPERATIONS if (page in JAPANESE) == japanese]
+    for page in [*({*DOCS.glob("*.md")} - set(TRANSLATED if japanese else [])), *own]:
         assert f"({label(page)})" in text, label(page)
 
 
@@ -176,7 +178,8 @@ def test_every_page_is_reached_from_the_readme(readme: str) -> None:
 
 def english(page: Path) -> Path:
     """Return the page that a Japanese page says the same as."""
-    return page.with_name(page.name.replace(".ja.md", ".md"))
+    name = page.name.replace(".ja.md", ".md")
+    return next((one for one in TRANSLATED if one.name == name), page.with_name(name))
 
 
 @pytest.mark.parametrize("page", JAPANESE, ids=label)
@@ -199,12 +202,13 @@ def test_japanese_pages_follow_the_english_ones(page: Path) -> None:
 
     for same in (code, levels, rows, words):
         assert same(texts[0]) == same(texts[1]), same.__name__
-    for text, other in zip(texts, (f"[日本語]({page.name})", f"[English]({english(page).name})"), strict=True):
+    links = (os.path.relpath(page, english(page).parent), os.path.relpath(english(page), page.parent))
+    for text, other in zip(texts, (f"[日本語]({links[0]})", f"[English]({links[1]})"), strict=True):
         assert other in text.partition("\n## ")[0]
 
 
 def test_operations_pages_are_pairs() -> None:
-    assert {english(page) for page in JAPANESE} == {ROOT / "README.md", *OPERATIONS} - set(JAPANESE)
+    assert {english(page) for page in JAPANESE} == {ROOT / "README.md", *TRANSLATED, *OPERATIONS} - set(JAPANESE)
 
 
 @pytest.mark.parametrize("page", JAPANESE, ids=label)

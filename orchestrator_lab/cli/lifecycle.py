@@ -243,7 +243,7 @@ def list_(as_json: bool = JsonOption) -> None:
 
 
 def attach(
-    agent: str | None = typer.Argument(None, help="Agent to look at first."),
+    agent: str | None = typer.Argument(None, help="Agent to look at; without it all of them."),
     cluster: str | None = ClusterOption,
     read_only: bool = typer.Option(False, "--read-only", "-r", help="Watch only: keys do nothing but detach."),
     show: bool = typer.Option(False, "--print", help="Print the command instead of running it."),

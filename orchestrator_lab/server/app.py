@@ -14,6 +14,7 @@ from orchestrator_lab.server.page import FileHandler, PageHandler
 from orchestrator_lab.server.routes import API
 from orchestrator_lab.server.scrape import ScrapeHandler
 from orchestrator_lab.server.socket import Socket
+from orchestrator_lab.server.watching import ClusterWatch
 
 __all__ = ["OrchestratorLab"]
 
@@ -34,8 +35,10 @@ class OrchestratorLab(ExtensionApp):
     def initialize_settings(self) -> None:
         """Make what the handlers share."""
         assert self.serverapp is not None  # noqa: S101 - Jupyter's own order
+        clusters = Clusters()
         self.settings.update(
-            orchestrator_lab_clusters=Clusters(),
+            orchestrator_lab_clusters=clusters,
+            orchestrator_lab_watch=ClusterWatch(clusters),
             orchestrator_lab_root=Path(self.serverapp.root_dir),
         )
 
@@ -52,5 +55,11 @@ class OrchestratorLab(ExtensionApp):
         self.handlers.extend(handlers)
 
     async def stop_extension(self) -> None:
-        """Start no more calls; clusters go on."""
-        self.settings["orchestrator_lab_clusters"].close()
+        """Close the terminals at panes and start no more calls; clusters go on."""
+        self.settings["orchestrator_lab_watch"].close()
+        clusters: Clusters = self.settings["orchestrator_lab_clusters"]
+        assert self.serverapp is not None  # noqa: S101 - Jupyter's own order
+        manager = self.serverapp.web_app.settings.get("terminal_manager")
+        if manager is not None:
+            await clusters.terminals.close(manager)
+        clusters.close()

@@ -16,6 +16,7 @@ from orchestrator_lab.errors import ClusterNotFound, ExchangeTimeout, Supervisor
 from orchestrator_lab.frames import JOURNAL, RunTables
 from orchestrator_lab.runtime import read_record
 from orchestrator_lab.server.pages import EventPages
+from orchestrator_lab.server.terminals import Terminals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,8 +75,7 @@ class Clusters:
         self._known: dict[str, Cluster] = {}
         self._files: dict[str, _Files] = {}
         self._turns: dict[str, asyncio.Semaphore] = {}
-        #: Names of the terminals that only watch, by cluster and agent: one is enough for all who watch.
-        self.watching: dict[tuple[str, str], str] = {}
+        self.terminals = Terminals()
 
     async def call(self, name: str | None, function: Callable[[], T]) -> T:
         """Make a blocking call in a thread; `name` is the cluster that it may hang on.
@@ -96,14 +96,15 @@ class Clusters:
                     f"{_THREADS_EACH} calls wait for the supervisor of cluster {name!r}, and none got an answer within "
                     f"{_TURN_S:g} s: nothing was done; try again, and see its log if it stays so"
                 ) from None
+            under_way = asyncio.ensure_future(self._run(self._pool, function))
+            # The turn is over with the call: whoever gives up waiting for it does not free its thread.
+            under_way.add_done_callback(lambda _: turn.release())
             try:
-                return await self._run(self._pool, function)
+                return await asyncio.shield(under_way)
             except ExchangeTimeout as error:
                 raise SupervisorLost(
                     f"{error.message}: its supervisor hangs or is overloaded, and whether it was done is not known"
                 ) from error
-            finally:
-                turn.release()
         finally:
             # Names are anybody's: only clusters that exist keep an entry.
             if name not in self._known and not turn.locked():
@@ -180,11 +181,16 @@ class Clusters:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def listed(self) -> list[dict[str, Any]]:
+    def running(self) -> list[ClusterRecord]:
         """Return the clusters that run, without asking any of them; those that have ended are let go of."""
         running = Cluster.list()
         for gone in {*self._known, *self._files} - {one.name for one in running}:
             self.forget(gone)
+        return running
+
+    @staticmethod
+    def rows(running: list[ClusterRecord]) -> list[dict[str, Any]]:
+        """Return clusters as the web API tells them."""
         return [
             {
                 "name": one.name,
@@ -197,3 +203,7 @@ class Clusters:
             }
             for one in running
         ]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return the clusters that run as the web API tells them."""
+        return self.rows(self.running())

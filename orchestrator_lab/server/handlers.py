@@ -16,7 +16,7 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from orchestrator_lab.acting import Actor, acting
-from orchestrator_lab.errors import OrchestratorLabError, to_payload
+from orchestrator_lab.errors import OrchestratorLabError, addressed, to_payload
 from orchestrator_lab.server.asked import Asked
 from orchestrator_lab.server.errors import http_problem, status_of, wrong_request
 from orchestrator_lab.server.openapi import document
@@ -154,10 +154,14 @@ class RouteHandler(LabHandler):
             self.authorizer.is_authorized(self, self.current_user, "write", "terminals")
         ):
             raise web.HTTPError(403)
+        about: dict[str, str] = {}
         try:
-            reply = await self._call(route, self._check(route, places))
+            asked = self._check(route, places)
+            about = asked.places
+            reply = await self._call(route, asked)
         except OrchestratorLabError as error:
-            self.tell(status_of(error), to_payload(error))
+            told = addressed(error, cluster=about.get("cluster"), agent=about.get("agent"))
+            self.tell(status_of(error), to_payload(told))
             return
         self.finish(json.dumps(reply))
 

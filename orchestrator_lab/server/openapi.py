@@ -12,6 +12,7 @@ from orchestrator_lab import __version__
 from orchestrator_lab.server import models
 from orchestrator_lab.server.errors import STATUSES
 from orchestrator_lab.server.routes import API, PLACES, ROUTES
+from orchestrator_lab.server.spoken import described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,7 @@ def document(base_url: str = "/") -> dict[str, Any]:
         "servers": [{"url": f"{base_url.rstrip('/')}{API.rstrip('/')}"}],
         "security": [{"token": []}],
         "paths": paths,
+        "x-websocket": described(),
         "components": {
             "schemas": schemas.get("$defs", {}),
             "securitySchemes": {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["Events", "Metrics", "Outbox", "Repaint", "Resume", "Screens", "Status", "kind_of"]
+__all__ = ["Events", "Listing", "Metrics", "Outbox", "Repaint", "Resume", "Screens", "Status", "kind_of"]
 
 #: Events of one cluster that are kept; what comes then is read from the journal once these are gone.
 _MOST_EVENTS = 5000
@@ -95,6 +95,15 @@ class Resume:
     since: int
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The newest list of clusters (`event` is ``clusters``), or why there is none (``error``); of no one cluster."""
+
+    event: str
+    data: Any
+    cluster: None = None
+
+
 @dataclass(slots=True)
 class _Pane:
     data: bytearray = field(default_factory=bytearray)
@@ -116,7 +125,7 @@ class _Channel:
     panes: dict[str, _Pane] = field(default_factory=dict)
 
 
-Item = Events | Status | Metrics | Screens | Repaint | Resume
+Item = Listing | Events | Status | Metrics | Screens | Repaint | Resume
 
 
 class Outbox:
@@ -139,6 +148,7 @@ class Outbox:
     def __init__(self, *, most_events: int = _MOST_EVENTS, most_bytes: int = _MOST_BYTES) -> None:
         self._most_events, self._most_bytes = most_events, most_bytes
         self._channels: dict[str, _Channel] = {}
+        self._listing: Listing | None = None
 
     def open(self, cluster: str, kinds: Collection[str]) -> None:
         """Take what is told of a cluster from here on; what waits of kinds that are still wanted stays."""
@@ -151,6 +161,10 @@ class Outbox:
     def close(self, cluster: str) -> None:
         """Forget a cluster, and what waits of it."""
         self._channels.pop(cluster, None)
+
+    def put_listing(self, listing: Listing) -> None:
+        """Put the newest list of clusters in the place of an older one."""
+        self._listing = listing
 
     def put_events(self, cluster: str, events: Iterable[dict[str, Any]]) -> None:
         """Add events; once too many wait, later ones are left in the journal."""
@@ -206,7 +220,10 @@ class Outbox:
             channel.panes = {name: pane for name, pane in channel.panes.items() if name in kept}
 
     def take(self) -> Item | None:
-        """Return what the browser gets next, None when nothing waits: events before the status, panes last."""
+        """Return what the browser gets next, None when nothing waits: the list, events, the status, panes last."""
+        if self._listing is not None:
+            listing, self._listing = self._listing, None
+            return listing
         for cluster, channel in self._channels.items():
             if channel.events:
                 batch = [channel.events.popleft() for _ in range(min(_BATCH, len(channel.events)))]

@@ -9,25 +9,26 @@ import functools
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import ws_authenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from tornado import web
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from orchestrator_lab import __version__
-from orchestrator_lab.errors import ConfigError, OrchestratorLabError, to_payload
+from orchestrator_lab.errors import ConfigError, OrchestratorLabError, SupervisorLost, addressed, to_payload
 from orchestrator_lab.live import Feed
-from orchestrator_lab.server import models  # noqa: TC001 - pydantic reads the types
 from orchestrator_lab.server.errors import wrong_request
 from orchestrator_lab.server.handlers import LabMixin
+from orchestrator_lab.server.lanes import Lanes
 from orchestrator_lab.server.outbox import (
     Events,
+    Listing,
     Metrics,
     Outbox,
     Repaint,
@@ -36,13 +37,15 @@ from orchestrator_lab.server.outbox import (
     Status,
     kind_of,
 )
+from orchestrator_lab.server.spoken import REQUESTS, OfCluster, OfPane, Ping, Subscribe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from orchestrator_lab.folds.base import Fold
     from orchestrator_lab.live import Listener, Tick
     from orchestrator_lab.server.outbox import Item
+    from orchestrator_lab.server.watching import ClusterWatch, Told
 
 __all__ = ["Socket"]
 
@@ -52,50 +55,8 @@ _LONGEST = 64 * 1024
 _METRICS_S = 2.0
 #: Clusters that one socket may follow.
 _MOST_CLUSTERS = 64
-
-Kind = Literal["status", "metrics", "agent", "message", "screen", "alert", "event"]
-
-
-class _Op(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Subscribe(_Op):
-    """Follow a cluster, or change what is told of it."""
-
-    op: Literal["subscribe"]
-    cluster: models.Name
-    events: Annotated[list[Kind], Field(max_length=20)] = Field(
-        default=["status", "metrics", "agent", "message", "screen", "alert"]
-    )
-    panes: Annotated[list[models.Name], Field(max_length=1000)] = Field(default_factory=list)
-    since: models.Sequence | None = None
-
-
-class OfCluster(_Op):
-    """Something of one cluster."""
-
-    op: Literal["unsubscribe", "get_status"]
-    cluster: models.Name
-
-
-class OfPane(_Op):
-    """A fresh screen of one pane."""
-
-    op: Literal["repaint"]
-    cluster: models.Name
-    agent: models.Name
-
-
-class Ping(_Op):
-    """Ask whether anybody is there."""
-
-    op: Literal["ping"]
-    data: Annotated[str, Field(max_length=100)] | None = None
-
-
-Request = Subscribe | OfCluster | OfPane | Ping
-_REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
+#: Requests of one cluster that may wait for the one before them.
+_MOST_REQUESTS = 32
 
 
 @dataclass(slots=True)
@@ -121,7 +82,8 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         self._outbox = Outbox()
         self._followed: dict[str, _Followed] = {}
         self._news = asyncio.Event()
-        self._busy = asyncio.Lock()
+        self._lanes = Lanes(most=_MOST_REQUESTS, most_names=_MOST_CLUSTERS)
+        self._unlisten: Callable[[], None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._gone = False
         self._loop = asyncio.get_running_loop()
@@ -148,31 +110,38 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         self._writer = asyncio.create_task(self._write_on(), name="orchestrator-lab socket")
 
     async def on_message(self, message: str | bytes) -> None:
-        """Do what the browser asks, one thing after another."""
-        async with self._busy:
-            try:
-                request = _REQUESTS.validate_json(message)
-            except ValidationError as error:
-                await self._problem(wrong_request(error, "frame"))
-                return
-            try:
-                await self._do(request)
-            except OrchestratorLabError as error:
-                await self._problem(error, getattr(request, "cluster", None))
-
-    async def _do(self, request: Request) -> None:
-        if isinstance(request, Subscribe):
-            await self._subscribe(request)
-        elif isinstance(request, Ping):
+        """Take what the browser asks: in order for each cluster, and none waits for a supervisor but its own."""
+        try:
+            request = REQUESTS.validate_json(message)
+        except ValidationError as error:
+            await self._problem(wrong_request(error, "frame"))
+            return
+        if isinstance(request, Ping):
             await self._send("pong", None, {"data": request.data})
-        elif isinstance(request, OfPane):
-            self._known(request.cluster).listener.repaint(request.agent)
-        elif request.op == "unsubscribe":
-            self._leave(request.cluster)
-        else:
-            name = request.cluster
-            status = await self.clusters.call(name, lambda: self.clusters.get(name).status())
-            await self._send("status", name, {**status, "gap": None})
+        elif not self._lanes.put(request.cluster, functools.partial(self._do, request)):
+            refused = SupervisorLost(
+                f"too many requests of this socket wait for cluster {request.cluster!r} or for others: "
+                f"'{request.op}' was not done; send it again after an answer"
+            )
+            await self._problem(refused, request.cluster)
+
+    async def _do(self, request: Subscribe | OfCluster | OfPane) -> None:
+        name = request.cluster
+        try:
+            if isinstance(request, Subscribe):
+                await self._subscribe(request)
+            elif isinstance(request, OfPane):
+                self._known(name).listener.repaint(request.agent)
+            elif request.op == "unsubscribe":
+                self._leave(name)
+            else:
+                status = await self.clusters.call(name, lambda: self.clusters.get(name).status())
+                await self._send("status", name, {**status, "gap": None})
+        except OrchestratorLabError as error:
+            await self._problem(error, name, request.agent if isinstance(request, OfPane) else None)
+        except Exception:
+            self.log.exception("a request for cluster %s failed", name)
+            self.close(1011, "the server failed; its log says more")
 
     def _known(self, cluster: str) -> _Followed:
         followed = self._followed.get(cluster)
@@ -246,6 +215,9 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         """Let go of everything."""
         super().on_close()
         self._gone = True
+        self._lanes.clear()
+        if self._unlisten is not None:
+            self._unlisten()
         for name in list(self._followed):
             self._leave(name)
         if self._writer is not None:
@@ -253,11 +225,23 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
 
     # telling ------------------------------------------------------------------------------------
 
+    def _hear(self, told: Told) -> None:
+        """Take the list of clusters, or why there is none."""
+        if isinstance(told, OrchestratorLabError):
+            self._outbox.put_listing(Listing("error", to_payload(told)))
+        else:
+            self._outbox.put_listing(Listing("clusters", told))
+        self._news.set()
+
     async def _write_on(self) -> None:
         """Write one thing after another, each once the browser has taken the one before."""
         try:
-            running = await self.clusters.call(None, self.clusters.listed)
+            running: list[dict[str, Any]] = []
+            with contextlib.suppress(OrchestratorLabError):  # what is wrong is said by the watch
+                running = await self.clusters.call(None, self.clusters.listed)
             await self._send("connected", None, {"version": __version__, "clusters": running})
+            watch = cast("ClusterWatch", self.settings["orchestrator_lab_watch"])
+            self._unlisten = watch.listen(self._hear)
             while True:
                 item = self._outbox.take()
                 if item is None:
@@ -275,6 +259,9 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
             self.close(1011, "the server failed; its log says more")
 
     async def _write(self, item: Item) -> None:
+        if isinstance(item, Listing):
+            await self._send(item.event, None, item.data)
+            return
         name = item.cluster
         if isinstance(item, Events):
             rows = await self._rows(item)
@@ -354,10 +341,16 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         except OrchestratorLabError:
             return {}  # it has ended meanwhile: the events themselves are told all the same
 
-    async def _problem(self, error: OrchestratorLabError, cluster: str | None = None) -> None:
-        await self._send("error", cluster, to_payload(error))
+    async def _problem(self, error: OrchestratorLabError, cluster: str | None = None, agent: str | None = None) -> None:
+        await self._send("error", cluster, to_payload(addressed(error, cluster=cluster, agent=agent)))
 
-    async def _send(self, event: str, cluster: str | None, data: Mapping[str, Any], seq: int | None = None) -> None:
+    async def _send(
+        self,
+        event: str,
+        cluster: str | None,
+        data: Any,  # noqa: ANN401 - JSON
+        seq: int | None = None,
+    ) -> None:
         frame = {"event": event, "cluster": cluster, "seq": seq, "data": data}
         with contextlib.suppress(WebSocketClosedError, StreamClosedError):
             await self.write_message(json.dumps(frame))

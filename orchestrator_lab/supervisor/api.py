@@ -274,7 +274,9 @@ class Api:
     async def _attach(self, request: Request) -> Response:
         read_only = request.query_params.get("read_only") == "1"
         name = request.path_params.get("name")
-        return JSONResponse({"argv": self._supervisor.attach(name, read_only=read_only)})
+        if name is None:
+            return JSONResponse({"argv": self._supervisor.attach(read_only=read_only)})
+        return JSONResponse({"argv": await self._supervisor.attach_agent(name, read_only=read_only)})
 
     async def _answer(self, request: Request) -> Response:
         """Answer a dialog, by its id: an answer to one that is gone must not meet the next."""

@@ -365,12 +365,17 @@ class Supervisor:
             self.driver.capture, runner.pane_id, escapes=escapes, join=not escapes, history=history
         )
 
-    def attach(self, name: str | None = None, *, read_only: bool = False) -> list[str]:
-        """Return the command that attaches a terminal to the cluster, or to the pane of an agent that has one."""
-        pane = self.runner(name).pane_id if name else None
-        if name and pane is None:
+    def attach(self, *, read_only: bool = False) -> list[str]:
+        """Return the command that attaches a terminal to the cluster."""
+        return attach_argv(self.folder / "tmux.sock", self.config.session_name, read_only=read_only)
+
+    async def attach_agent(self, name: str, *, read_only: bool = False) -> list[str]:
+        """Return the command that attaches a terminal to the pane of an agent that has one."""
+        pane = self.runner(name).pane_id
+        # Somebody may have closed it by hand: tmux itself is asked.
+        if pane is None or pane not in {one.pane_id for one in await self.tmux.run(self.driver.panes)}:
             raise ClusterStopped(f"agent {name!r} has no pane to attach to: restart it first", agent=name)
-        return attach_argv(self.folder / "tmux.sock", self.config.session_name, pane, read_only)
+        return attach_argv(self.folder / "tmux.sock", self.config.session_name, pane, read_only, agent=name)
 
     def status(self) -> dict[str, Any]:
         """Return what clients see of the cluster."""

@@ -22,6 +22,17 @@ _LEVELS = ("warning", "error", "critical")
 #: Events of an agent that are the lab's own doings, no activity of it.
 _NO_ACTIVITY = frozenset({"process.sample", "recording.gap", "recording.started"})
 
+#: Questions whose options the lab knows, then or soon.
+_CHOICES = frozenset({"permission", "trust", "choice"})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an agent asks, and whether one of its options can be chosen from outside its pane."""
+
+    text: str
+    choice: bool
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -77,7 +88,7 @@ class Health:
     pending: bool = False
     failed: str | None = None
     #: What it asks, by dialog; the first stands on its screen.
-    questions: dict[str, str] = field(default_factory=dict)
+    questions: dict[str, Question] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
         """Take in an event of the agent.
@@ -123,7 +134,9 @@ class Health:
             case "dialog.opened":
                 subject = " ".join(str(facts.get("subject") or "").split())
                 question = f"{facts.get('kind')}: {subject}" if subject else str(facts.get("kind"))
-                self.questions[str(facts.get("dialog_id"))] = question
+                # Claude Code's options are read from its screen, a moment after its hook has told of the question.
+                choice = bool(facts.get("options")) or facts.get("kind") in _CHOICES
+                self.questions[str(facts.get("dialog_id"))] = Question(question, choice)
             case "dialog.answered":
                 self.questions.pop(str(facts.get("dialog_id")), None)
 
@@ -205,10 +218,11 @@ def judge_agent(
             dues.append(due)
     if asks and health.questions:
         dialog_id, question = next(iter(health.questions.items()))
+        pane = f"in its pane: orchestrator-lab attach {name}{_of(cluster)}"
+        choose = f"choose an answer where it is shown, with 'orchestrator-lab answer {name} OPTION{_of(cluster)}', or"
         found["waiting"] = Finding(
             "warning",
-            f"{name} asks a person ({_short(question)}); answer it in its pane: "
-            f"orchestrator-lab attach {name}{_of(cluster)}",
+            f"{name} asks a person ({_short(question.text)}); {choose if question.choice else 'answer it'} {pane}",
             {"dialog_id": dialog_id},
         )
     if health.failed is not None:

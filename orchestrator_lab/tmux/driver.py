@@ -12,12 +12,22 @@ from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.tmux.binary import find_tmux, run_tmux
 from orchestrator_lab.tmux.exits import ExitWatcher, PaneExit
 from orchestrator_lab.tmux.house import PaneHouse, pipe_command
-from orchestrator_lab.tmux.panes import PULSE, SERVER_TAGS_OPTION, Pulse, dump_tags, load_tags, parse_pulse
+from orchestrator_lab.tmux.panes import (
+    NOTICE_WINDOW,
+    PULSE,
+    SERVER_TAGS_OPTION,
+    TERMINAL_OPTION,
+    Pulse,
+    dump_tags,
+    load_tags,
+    parse_pulse,
+)
 from orchestrator_lab.tmux.paste import Typist
 from orchestrator_lab.tmux.process import process_started
 from orchestrator_lab.tmux.repaint import Picture, picture
 from orchestrator_lab.tmux.server import ServerFacts, find_server, kill_server, make_way, start_server
 from orchestrator_lab.tmux.terminal import TerminalModes, read_modes, unread_bytes
+from orchestrator_lab.tmux.text import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -616,12 +626,13 @@ def attach_argv(
     pane: str | None = None,
     read_only: bool = False,
     *,
+    agent: str = "",
     tmux: str | Path | None = None,
 ) -> list[str]:
     """Return the command that attaches a terminal to a cluster's session, or to one pane.
 
-    A terminal at a pane gets a session of its own on the same windows, which ends with it: in a shared one, whoever
-    opens another terminal would move this one, and what is typed here would reach another agent.
+    A terminal at a pane gets a session of its own, which ends with it. It holds the pane's window and nothing of other
+    agents: when that window is closed it shows a notice, where keys reach nobody, and not the next agent.
 
     Parameters
     ----------
@@ -633,6 +644,8 @@ def attach_argv(
         Pane to show; where it is gone tmux says so and attaches to nothing.
     read_only : bool, default False
         Whether the terminal may only watch.
+    agent : str, optional
+        Whose pane it is, for the notice.
     tmux : str or Path, optional
         The tmux program; ``tmux`` when omitted.
 
@@ -650,11 +663,21 @@ def attach_argv(
     flags = "read-only,ignore-size" if read_only else "ignore-size"
     if pane is None:
         return [*argv, "attach-session", "-E", "-f", flags, "-t", f"={session}"]
+    whose = f"agent {agent}" if agent else f"pane {pane}"
+    notice = [f"{whose} is gone: its pane was closed.", "Nothing that is typed here reaches anybody."]
     # By a pane's id alone tmux takes whichever session was used last: only 'run-shell -C' can name the new one. The
     # flag active-pane keeps the choice of a tile to this terminal.
-    own = (
-        f"set-option -t '#{{session_id}}:' destroy-unattached on ; select-window -t '#{{session_id}}:.{pane}' ; "
-        f"select-pane -t '#{{session_id}}:.{pane}'"
+    here = "-t '#{session_id}:"
+    own = " ; ".join(
+        [
+            f"set-option {here}' destroy-unattached on",
+            f"set-option {here}' {TERMINAL_OPTION} {pane}",
+            f"link-window -a -s {pane} {here}'",
+            f"select-window {here}.{pane}'",
+            f"select-pane {here}.{pane}'",
+        ]
     )
-    new = ["new-session", "-E", "-f", f"{flags},active-pane", "-t", f"={session}"]
+    # At the bottom, where tmux says that the pane is dead: a window that shrinks then loses its top.
+    told = shell_line(["printf", r"\033[999B%s\n%s\n", *notice])
+    new = ["new-session", "-E", "-f", f"{flags},active-pane", "-n", NOTICE_WINDOW, "-c", "/", told]
     return [*argv, "has-session", "-t", pane, ";", *new, ";", "run-shell", "-C", own]

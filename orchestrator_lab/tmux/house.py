@@ -11,9 +11,12 @@ from orchestrator_lab.tmux.control import THEN, ControlChannel
 from orchestrator_lab.tmux.panes import (
     FIXED,
     LOBBY_OPTION,
+    NOTICE_WINDOW,
+    OURS,
     PULSE,
     STATE,
     TAGS_OPTION,
+    TERMINAL_OPTION,
     FixedFacts,
     PaneInfo,
     Pulse,
@@ -292,9 +295,17 @@ class PaneHouse:
             self._watcher.forget(pane_id)
         self._fixed.pop(pane_id, None)
         self._seen = {}
-        self.batch([["kill-pane", "-t", pane_id]])
+        self.batch([*self._leave_tile(pane_id), ["kill-pane", "-t", pane_id]])
         if self._facts.layout == "tiled":
             self.batch([["select-layout", "-t", f"={self.session}:={_TILES}", "tiled"]])
+
+    def _leave_tile(self, pane_id: str) -> list[list[str]]:
+        """Return the commands that have the terminals at a tile show that it is gone, and not the next tile."""
+        if self._facts.layout != "tiled":
+            return []
+        there = self.run("list-sessions", "-F", f"#{{session_id}} #{{{TERMINAL_OPTION}}}")
+        at = [session for session, _, pane in (line.partition(" ") for line in there) if pane == pane_id]
+        return [["select-window", "-t", f"{session}:={NOTICE_WINDOW}"] for session in at]
 
     def resize(self, pane_id: str, cols: int, rows: int) -> None:
         """Change the size of a pane's window.
@@ -369,8 +380,8 @@ class PaneHouse:
         return {pulse.pane_id: pulse for pulse in map(parse_pulse, self._list(PULSE))}
 
     def _list(self, format_: str) -> list[bytes]:
-        # A terminal at a pane has a session of its own on the same windows: each pane is listed once for each.
-        return list(dict.fromkeys(self._channel.run("list-panes", "-a", "-F", format_)))
+        # A terminal at a pane has a session of its own: in it stand the pane once more, and no agent's.
+        return list(dict.fromkeys(self._channel.run("list-panes", "-a", "-f", OURS, "-F", format_)))
 
     def _read_fixed(self) -> None:
         self._fixed = dict(map(parse_fixed, self._list(FIXED)))

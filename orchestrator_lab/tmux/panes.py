@@ -19,6 +19,11 @@ TAGS_OPTION = "@olab_tags"
 SERVER_TAGS_OPTION = "@olab_server_tags"
 #: Option of the pane that keeps a session without agents alive.
 LOBBY_OPTION = "@olab_lobby"
+#: Option of the session of a terminal at one pane (the pane), and its window for when that pane is gone.
+TERMINAL_OPTION = "@olab_terminal"
+NOTICE_WINDOW = "(gone)"
+#: Filter of what stands in the cluster's own session; of a terminal's, the notice is there before its option.
+OURS = f"#{{&&:#{{!=:#{{window_name}},{NOTICE_WINDOW}}},#{{?{TERMINAL_OPTION},0,1}}}}"
 
 _DEAD = "#{pane_dead}:#{pane_dead_status}:#{pane_dead_signal}"
 #: Format of :class:`Pulse`: is the process there, and how did it end. The status is known before tmux calls the

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import OrchestratorLabError
+from orchestrator_lab.errors import OrchestratorLabError, addressed
 from orchestrator_lab.live import Feed
 from orchestrator_lab.messagenews import message_news
 
@@ -184,7 +184,8 @@ class Pump:
             try:
                 self._do(message)
             except OrchestratorLabError as error:
-                self._tell({"type": "error", "message": error.message})
+                agent = message.get("agent")
+                self._refuse(error, str(message.get("view")), agent if isinstance(agent, str) else None)
             except Exception:
                 logger.exception("a view's message could not be handled: %s", str(message)[:200])
             # Done, or said why not: the view knows that it is heard.
@@ -234,7 +235,13 @@ class Pump:
             self._client.post_once(f"/agents/{agent}/keys", {"keys": keys})
         except OrchestratorLabError as error:
             self._refused[view] = hold
-            self._tell({"type": "error", "view": view, "agent": agent, "message": error.message})
+            self._refuse(error, view, agent)
+
+    def _refuse(self, error: OrchestratorLabError, view: str, agent: str | None) -> None:
+        """Say to the view that asked what could not be done, and whom it is about."""
+        about = {} if agent is None else {"agent": agent}
+        said = addressed(error, cluster=self._client.name, agent=agent).message
+        self._tell({"type": "error", "view": view, **about, "message": said})
 
     def _know(self, view: str) -> None:
         """Ask a view that is not known (any more) to begin anew; else it would stand still and not know."""

@@ -179,7 +179,11 @@ def test_a_socket_outlives_the_supervisor(door: Door, cluster: Cluster) -> None:
         while time.monotonic() < deadline:
             frames.append(json.loads(socket.recv()))
             data = frames[-1]["data"]
-            if data.get("event") == "message.answered" and data["message"]["content"] == text:
+            if (
+                frames[-1]["event"] == "message"
+                and data["event"] == "message.answered"
+                and data["message"]["content"] == text
+            ):
                 return
         raise AssertionError(f"{text!r} was not told")
 

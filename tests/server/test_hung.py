@@ -72,12 +72,46 @@ def test_its_figures_hold_up_nothing_that_is_told_of_other_clusters(door: Door, 
     socket.send(json.dumps({"op": "subscribe", "cluster": "hung", "events": ["metrics"]}))
     socket.send(json.dumps({"op": "subscribe", "cluster": "lab", "events": ["message"]}))
     socket.send(json.dumps({"op": "ping"}))
-    frames: list[dict[str, Any]] = []
-    while not frames or frames[-1]["event"] != "pong":
-        frames.append(json.loads(socket.recv()))
+    while (frame := json.loads(socket.recv()))["event"] != "pong":
+        pass
     cluster["ada"].send("as ever")
-    while frames[-1]["data"].get("event") != "message.answered":
-        frames.append(json.loads(socket.recv()))
+    while frame["event"] != "message" or frame["data"]["event"] != "message.answered":
+        frame = json.loads(socket.recv())
+
+
+def test_its_requests_hold_up_no_other_clusters(door: Door, cluster: Cluster, hung: Cluster) -> None:
+    socket = door.socket()
+    for name, number in (("hung", 1), ("lab", 2), ("hung", 3), ("lab", 4)):
+        socket.send(json.dumps({"op": "get_status", "cluster": name}))
+        # In a cluster's lane too: what is asked next comes after it.
+        socket.send(json.dumps({"op": "repaint", "cluster": name, "agent": f"number-{number}"}))
+
+    def told(cluster: str, count: int) -> list[str]:
+        found = []
+        while len(found) < count:
+            frame = json.loads(socket.recv())
+            if frame["event"] not in {"connected", "clusters"}:
+                assert frame["cluster"] == cluster
+                found.append(frame["event"])
+        return found
+
+    assert told(cluster.name, 4) == ["status", "error"] * 2
+    supervisor(hung).send_signal(signal.SIGCONT)
+    assert told(hung.name, 4) == ["status", "error"] * 2
+    supervisor(hung).send_signal(signal.SIGSTOP)
+
+
+def test_more_requests_than_may_wait_are_refused_with_a_sentence(door: Door, hung: Cluster) -> None:
+    socket = door.socket()
+    for _ in range(40):
+        socket.send(json.dumps({"op": "get_status", "cluster": hung.name}))
+    refused = []
+    while len(refused) < 7:  # one is under way, 32 wait
+        frame = json.loads(socket.recv())
+        if frame["event"] not in {"connected", "clusters"}:
+            refused.append((frame["event"], frame["cluster"], frame["data"]["type"]))
+    assert refused == [("error", "hung", "SupervisorLost")] * 7
+    assert "'get_status' was not done" in frame["data"]["message"]
 
 
 def test_a_call_without_a_timeout_of_its_own_is_given_up(hung: Cluster) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import jsonschema
 import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
@@ -41,6 +44,23 @@ def test_every_route_is_in_the_document_once() -> None:
     assert made["servers"] == [{"url": "/hub/orchestrator-lab/api"}]
     refs = set(re.findall(r"#/components/schemas/(\w+)", str(made)))
     assert refs <= set(made["components"]["schemas"])
+
+
+def test_the_websocket_is_in_the_document_as_in_the_documentation(door: Door) -> None:
+    spoken = document()["x-websocket"]
+    page = (Path(__file__).parents[2] / "docs" / "web-api.md").read_text(encoding="utf-8").partition("## Websocket")[2]
+    told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) | {"event"}
+    assert set(spoken["events"]) == told
+    mapping = spoken["requests"]["discriminator"]["mapping"]
+    assert set(mapping) == set(re.findall(r'^\| `\{"op": "(\w+)"', page, re.MULTILINE))
+    socket = door.socket()
+    socket.send('{"op": "get_status", "cluster": "nobody"}')
+    socket.send('{"op": "ping"}')
+    waited = {"connected", "clusters", "error", "pong"}
+    while waited:
+        frame = json.loads(socket.recv())
+        jsonschema.validate(frame["data"], spoken["events"][frame["event"]]["data"])
+        waited.discard(frame["event"])
 
 
 def test_the_server_serves_the_document(door: Door) -> None:

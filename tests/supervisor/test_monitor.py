@@ -108,8 +108,14 @@ def test_a_turn_without_an_end_and_a_question_without_an_answer() -> None:
     findings, _ = judge_agent(ada, CONFIG, 62.0, asks=True, calm_s=1.0, cluster="lab")
     assert findings["waiting"] is not None
     assert findings["waiting"].message == (
-        "ada asks a person (permission: Bash: rm -r /); answer it in its pane: "
-        "orchestrator-lab attach ada --cluster lab"
+        "ada asks a person (permission: Bash: rm -r /); choose an answer where it is shown, with "
+        "'orchestrator-lab answer ada OPTION --cluster lab', or in its pane: orchestrator-lab attach ada --cluster lab"
+    )
+    login = health(event("dialog.opened", 62.0, dialog_id="dlg_2", kind="login", subject="", options=[]))
+    findings, _ = judge_agent(login, CONFIG, 62.0, asks=True, calm_s=1.0, cluster="lab")
+    assert findings["waiting"] is not None
+    assert findings["waiting"].message == (
+        "ada asks a person (login); answer it in its pane: orchestrator-lab attach ada --cluster lab"
     )
     # What a policy or the lab itself answers is no person's business.
     assert "waiting" not in found(ada, 62.0, asks=False)[0]

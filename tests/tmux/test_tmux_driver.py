@@ -261,7 +261,9 @@ def test_a_terminal_that_opens_moves_no_other(folder: Path, layout: Layout) -> N
         def show(*panes: str) -> bool:
             # Which of the tiles in one window is a terminal's own, tmux does not tell.
             there = sorted(shown(driver).values())
-            return len(there) == len(panes) if layout == "tiled" else there == sorted(panes)
+            if layout == "tiled":
+                return len(there) == len(panes) and set(there) <= {ada, bob}
+            return there == sorted(panes)
 
         with terminals(folder) as terminal:
             outer, at_ada = terminal(attach_argv(driver.socket, "lab", ada))
@@ -311,6 +313,40 @@ def test_a_terminal_at_a_pane_that_is_gone_shows_no_other(driver: TmuxDriver, fo
         assert outer.panes()[0].exit_status == 1
         assert shown(driver) == {}
         assert driver.run("list-sessions", "-F", "#{session_name}") == ["lab"]
+
+
+@pytest.mark.parametrize("layout", ["windows", "tiled"])
+def test_a_terminal_whose_pane_is_closed_moves_to_no_other(folder: Path, layout: Layout) -> None:
+    driver = TmuxDriver.start(folder / "tmux.sock", session="lab", cols=120, rows=40, layout=layout)
+    try:
+        ada, bob, cat = (driver.create_pane(name, ["cat"], cwd=folder).pane_id for name in ("ada", "bob", "cat"))
+        with terminals(folder) as terminal:
+            outer, at = terminal(attach_argv(driver.socket, "lab", bob, agent="bob"))
+            _, other = terminal(attach_argv(driver.socket, "lab", cat, read_only=True, agent="cat"))
+            # At first each shows its notice.
+            wait_for(lambda: len(shown(driver)) == 2 and set(shown(driver).values()) <= {ada, bob, cat})
+            outer.paste(at, "heard", submit=True)
+            wait_for(lambda: "heard" in driver.capture(bob))
+            assert [pane.pane_id for pane in driver.panes()] == [ada, bob, cat]
+            driver.kill_pane(bob)
+            wait_for(lambda: "agent bob is gone" in outer.capture(at).replace("\n", " "))
+            outer.paste(at, "never", submit=True)
+            wait_for(lambda: "agent cat is gone" not in outer.capture(other))
+            for one in (driver, TmuxDriver.adopt(driver.socket)):
+                assert [pane.pane_id for pane in one.panes()] == [ada, cat]
+                assert "never" not in one.capture(ada) + one.capture(cat)
+                if one is not driver:
+                    one.close()
+            for pane in (ada, cat):
+                driver.kill_pane(pane)
+            wait_for(lambda: "agent cat is gone" in outer.capture(other).replace("\n", " "))
+            again = driver.create_pane("again", ["cat"], cwd=folder)
+            assert driver.panes() == [again]
+            assert not any(pane.dead for pane in outer.panes())
+        wait_for(lambda: driver.run("list-sessions", "-F", "#{session_name}") == ["lab"])
+        assert driver.run("list-windows", "-a", "-F", "#{window_name}") == ["agents" if layout == "tiled" else "again"]
+    finally:
+        driver.kill()
 
 
 def test_start_twice_and_start_again(driver: TmuxDriver) -> None:

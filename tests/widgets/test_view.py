@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator_lab import Cluster
-from orchestrator_lab.errors import AgentNotFound, EnvironmentProblem
+from orchestrator_lab.errors import AgentNotFound, EnvironmentProblem, TmuxError
+from orchestrator_lab.live import Listener
 from orchestrator_lab.messagenews import message_news
 from orchestrator_lab.widgets import pump as pump_module
 from orchestrator_lab.widgets import view as view_module
@@ -190,11 +191,32 @@ def test_what_cannot_be_done_is_said(browser: Browser) -> None:
     number = browser.says("keys", agent="ada", data="x" * 70_000)
     trouble = browser.until(lambda message: message["type"] == "error")
     assert "70000 bytes are too many" in trouble["message"]
+    assert trouble["message"].startswith("cluster 'viewed': 70000 bytes")
     browser.until(lambda message: message.get("n") == number)
     for nonsense in (None, 5, {"type": "keys", "agent": "zoe", "data": "x"}, {"type": "watch", "agents": 7}, {}):
         browser.pump.ask(nonsense)
     number = browser.says("ping")
     browser.until(lambda message: message.get("n") == number)
+
+
+def test_whatever_fails_is_said_to_the_view_that_asked_and_names_whom_it_is_about(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sentence to all views would have each of them let go of its pane."""
+
+    def gone(_: object, agent: str) -> None:
+        raise TmuxError(f"there is no pane of {agent}")
+
+    monkeypatch.setattr(Listener, "repaint", gone)
+    browser.says("hello")
+    browser.says("repaint", agent="bob")
+    trouble = browser.until(lambda message: message["type"] == "error")
+    assert trouble == {
+        "type": "error",
+        "view": "v1",
+        "agent": "bob",
+        "message": "cluster 'viewed': there is no pane of bob",
+    }
 
 
 def test_after_keys_that_failed_the_rest_of_their_take_over_is_dropped(cluster: Cluster, browser: Browser) -> None:
