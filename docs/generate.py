@@ -42,6 +42,10 @@ order, with these dtypes, also when there are no rows. A source is a `Run`, a li
 folder or of a folder of runs, a glob, or a list of those; or a path of
 [conversations that the lab did not start](agents.md#conversations-that-the-lab-did-not-start).
 
+`columns=` chooses columns, `agents=` rows of some agents, `since=` those behind a `seq` or from an instant on, `where=`
+those with some values: `messages_df(run, agents="boss", since="2026-01-31T12:00Z", where={{"status": "answered"}})`.
+A run that is [sealed](operations/runbook.md#large-runs) reads no more than that.
+
 Unknown is NA and never an estimate. Instants end in `_at` and are UTC; durations end in `_s` and come from a clock
 that never jumps; `run_id` is in every table, and `seq` orders the rows of a run. *OTel* is the attribute of the
 OpenTelemetry GenAI conventions with the same meaning; it is no column.

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+from orchestrator_lab.choosing import Choice
 from orchestrator_lab.costs import price_table
 from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
@@ -34,6 +35,8 @@ from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns
 from orchestrator_lab.sealing import open_seal, read_sealed
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
     from orchestrator_lab.config import ModelPrice
@@ -51,7 +54,6 @@ __all__ = [
     "fold_messages",
     "fold_turns",
     "messages_df",
-    "of_agents",
     "processes_df",
     "runs_df",
     "states_df",
@@ -80,6 +82,10 @@ Source: TypeAlias = (
     "str | os.PathLike[str] | EventSource | RunTables | Iterable[str | os.PathLike[str] | EventSource | RunTables]"
 )
 Names: TypeAlias = "str | Iterable[str] | None"
+#: A number in the journal, or an instant (ISO 8601 as text; UTC where it has no zone).
+Since: TypeAlias = "int | datetime | str | None"
+#: What columns are to hold: one value, or one of several; None is NA.
+Where: TypeAlias = "Mapping[str, Any] | None"
 #: ``dated`` for the table that comes with the package, or prices by name or pattern of models.
 Prices: TypeAlias = "str | Mapping[str, ModelPrice | Mapping[str, Any]] | None"
 
@@ -309,7 +315,7 @@ class RunTables:
         frame.attrs = dict(kept[1].attrs)
         return frame
 
-    def part(self, table: str, columns: list[str] | None, agents: list[str] | None) -> pd.DataFrame | None:
+    def part(self, table: str, columns: list[str] | None, chosen: Choice) -> pd.DataFrame | None:
         """Return a part of a table from the run's Parquet files, without reading the rest of it.
 
         Parameters
@@ -318,23 +324,24 @@ class RunTables:
             Any table of the schema.
         columns : list of str or None
             Columns wanted, in this order; None for all.
-        agents : list of str or None
-            Only rows that concern these; None for all.
+        chosen : Choice
+            Which rows are wanted; more of them may come.
 
         Returns
         -------
         pandas.DataFrame or None
             None when the run is not sealed, or is read from its journal already.
         """
-        keys = _agent_columns(table) if agents is not None else ()
-        return self._sealed(table, columns, {key: agents or [] for key in keys} or None)
+        return self._sealed(table, columns, chosen.filters())
 
-    def _sealed(self, table: str, columns: list[str] | None, where: dict[str, list[str]] | None) -> pd.DataFrame | None:
+    def _sealed(
+        self, table: str, columns: list[str] | None, filters: list[list[tuple[str, str, Any]]] | None
+    ) -> pd.DataFrame | None:
         columns_of(table)
         if self.path is None or self._run.event_count:
             return None
         seal = open_seal(self.path)
-        frame = None if seal is None else read_sealed(seal, table, columns=columns, where=where)
+        frame = None if seal is None else read_sealed(seal, table, columns=columns, filters=filters)
         return None if frame is None else _attributed(frame, [self])
 
     def _run_row(self) -> dict[str, Any]:
@@ -372,7 +379,9 @@ class RunTables:
         return row
 
 
-def runs_df(source: Source, *, columns: Names = None, prices: Prices = None) -> pd.DataFrame:
+def runs_df(
+    source: Source, *, columns: Names = None, since: Since = None, where: Where = None, prices: Prices = None
+) -> pd.DataFrame:
     """Return one row a run: experiment, params, status, counts, versions.
 
     Parameters
@@ -381,6 +390,10 @@ def runs_df(source: Source, *, columns: Names = None, prices: Prices = None) -> 
         What to read; a folder that is no run is read as a folder of runs.
     columns : str or iterable of str, optional
         Columns wanted, in this order; all of them otherwise.
+    since : int, datetime or str, optional
+        Only rows behind this ``seq`` of the journal (in tables that have one), or from this instant on.
+    where : mapping of str to value, optional
+        Only rows that hold, in each of these columns, this value or one of a list of values; None stands for NA.
     prices : str or mapping, optional
         Prices for conversations that the lab did not start: ``dated`` for the table that comes with the package, or
         prices by name or pattern of models. Runs of the lab keep the cost that their journal holds.
@@ -402,15 +415,23 @@ def runs_df(source: Source, *, columns: Names = None, prices: Prices = None) -> 
     >>> runs_df([]).shape[0]
     0
     """
-    return _table(source, "runs", columns, None, prices)
+    return _table(source, "runs", columns, None, prices, since=since, where=where)
 
 
-def agents_df(source: Source, *, columns: Names = None, agents: Names = None, prices: Prices = None) -> pd.DataFrame:
+def agents_df(
+    source: Source,
+    *,
+    columns: Names = None,
+    agents: Names = None,
+    since: Since = None,
+    where: Where = None,
+    prices: Prices = None,
+) -> pd.DataFrame:
     """Return one row an agent: what it is, how it stands, time busy, tokens.
 
     Parameters
     ----------
-    source, columns
+    source, columns, since, where
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Names of the agents wanted.
@@ -427,17 +448,23 @@ def agents_df(source: Source, *, columns: Names = None, agents: Names = None, pr
     >>> agents_df([], columns=["name", "busy_s"]).columns.tolist()
     ['name', 'busy_s']
     """
-    return _table(source, "agents", columns, agents, prices)
+    return _table(source, "agents", columns, agents, prices, since=since, where=where)
 
 
 def messages_df(
-    source: Source, *, columns: Names = None, agents: Names = None, annotations: bool = False
+    source: Source,
+    *,
+    columns: Names = None,
+    agents: Names = None,
+    since: Since = None,
+    where: Where = None,
+    annotations: bool = False,
 ) -> pd.DataFrame:
     """Return one row a message: text, ladder of delivery, times, outcome.
 
     Parameters
     ----------
-    source, columns
+    source, columns, since, where
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Messages that these sent or were sent.
@@ -459,14 +486,16 @@ def messages_df(
     ['label', 'note', 'annotated_by', 'annotated_at']
     """
     if not annotations:
-        return _table(source, "messages", columns, agents)
+        return _table(source, "messages", columns, agents, since=since, where=where)
     from orchestrator_lab.annotations import JOINED, join
 
     runs = list(_resolve(source))
     wanted = None if columns is None else _names(columns)
     added = [column.name for column in JOINED]
     own = None if wanted is None else ["run_id", "message_id", *(name for name in wanted if name not in added)]
-    frame = join(_table(runs, "messages", own, agents), [(run.run_id, run.path) for run in runs])
+    frame = join(
+        _table(runs, "messages", own, agents, since=since, where=where), [(run.run_id, run.path) for run in runs]
+    )
     if wanted is None:
         return frame
     chosen = frame[wanted]
@@ -474,12 +503,20 @@ def messages_df(
     return chosen
 
 
-def turns_df(source: Source, *, columns: Names = None, agents: Names = None, prices: Prices = None) -> pd.DataFrame:
+def turns_df(
+    source: Source,
+    *,
+    columns: Names = None,
+    agents: Names = None,
+    since: Since = None,
+    where: Where = None,
+    prices: Prices = None,
+) -> pd.DataFrame:
     """Return one row a turn: reply, times, tokens as the program reported them.
 
     Parameters
     ----------
-    source, columns
+    source, columns, since, where
         As for :func:`runs_df`.
     agents : str or iterable of str, optional
         Names of the agents wanted.
@@ -496,15 +533,17 @@ def turns_df(source: Source, *, columns: Names = None, agents: Names = None, pri
     >>> str(turns_df([])["output_tokens"].dtype)
     'Int64'
     """
-    return _table(source, "turns", columns, agents, prices)
+    return _table(source, "turns", columns, agents, prices, since=since, where=where)
 
 
-def tool_calls_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def tool_calls_df(
+    source: Source, *, columns: Names = None, agents: Names = None, since: Since = None, where: Where = None
+) -> pd.DataFrame:
     """Return one row a tool call: arguments, result, time.
 
     Parameters
     ----------
-    source, columns, agents
+    source, columns, agents, since, where
         As for :func:`turns_df`.
 
     Returns
@@ -517,15 +556,17 @@ def tool_calls_df(source: Source, *, columns: Names = None, agents: Names = None
     >>> tool_calls_df([], columns="name").shape
     (0, 1)
     """
-    return _table(source, "tool_calls", columns, agents)
+    return _table(source, "tool_calls", columns, agents, since=since, where=where)
 
 
-def dialogs_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def dialogs_df(
+    source: Source, *, columns: Names = None, agents: Names = None, since: Since = None, where: Where = None
+) -> pd.DataFrame:
     """Return one row a dialog: what a program asked its user, who answered and how.
 
     Parameters
     ----------
-    source, columns, agents
+    source, columns, agents, since, where
         As for :func:`turns_df`.
 
     Returns
@@ -538,15 +579,17 @@ def dialogs_df(source: Source, *, columns: Names = None, agents: Names = None) -
     >>> dialogs_df([], columns="kind").shape
     (0, 1)
     """
-    return _table(source, "dialogs", columns, agents)
+    return _table(source, "dialogs", columns, agents, since=since, where=where)
 
 
-def states_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def states_df(
+    source: Source, *, columns: Names = None, agents: Names = None, since: Since = None, where: Where = None
+) -> pd.DataFrame:
     """Return one row an interval in which an agent was in one state.
 
     Parameters
     ----------
-    source, columns, agents
+    source, columns, agents, since, where
         As for :func:`turns_df`.
 
     Returns
@@ -559,15 +602,17 @@ def states_df(source: Source, *, columns: Names = None, agents: Names = None) ->
     >>> "busy" in states_df([])["state"].cat.categories
     True
     """
-    return _table(source, "states", columns, agents)
+    return _table(source, "states", columns, agents, since=since, where=where)
 
 
-def alerts_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def alerts_df(
+    source: Source, *, columns: Names = None, agents: Names = None, since: Since = None, where: Where = None
+) -> pd.DataFrame:
     """Return one row an alert.
 
     Parameters
     ----------
-    source, columns, agents
+    source, columns, agents, since, where
         As for :func:`turns_df`.
 
     Returns
@@ -580,15 +625,17 @@ def alerts_df(source: Source, *, columns: Names = None, agents: Names = None) ->
     >>> alerts_df([], columns="rule").shape
     (0, 1)
     """
-    return _table(source, "alerts", columns, agents)
+    return _table(source, "alerts", columns, agents, since=since, where=where)
 
 
-def processes_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def processes_df(
+    source: Source, *, columns: Names = None, agents: Names = None, since: Since = None, where: Where = None
+) -> pd.DataFrame:
     """Return one row a sample of an agent's processes.
 
     Parameters
     ----------
-    source, columns, agents
+    source, columns, agents, since, where
         As for :func:`turns_df`.
 
     Returns
@@ -601,15 +648,17 @@ def processes_df(source: Source, *, columns: Names = None, agents: Names = None)
     >>> processes_df([], columns="rss_bytes").shape
     (0, 1)
     """
-    return _table(source, "processes", columns, agents)
+    return _table(source, "processes", columns, agents, since=since, where=where)
 
 
-def events_df(source: Source, *, columns: Names = None, agents: Names = None) -> pd.DataFrame:
+def events_df(
+    source: Source, *, columns: Names = None, agents: Names = None, since: Since = None, where: Where = None
+) -> pd.DataFrame:
     """Return one row an event: the journal itself.
 
     Parameters
     ----------
-    source, columns, agents
+    source, columns, agents, since, where
         As for :func:`turns_df`.
 
     Returns
@@ -622,7 +671,7 @@ def events_df(source: Source, *, columns: Names = None, agents: Names = None) ->
     >>> events_df([], columns=["seq", "event"]).shape
     (0, 2)
     """
-    return _table(source, "events", columns, agents)
+    return _table(source, "events", columns, agents, since=since, where=where)
 
 
 def is_run(path: Path) -> bool:
@@ -677,22 +726,29 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(child for child in place.iterdir() if is_run(child))
 
 
-def _table(source: Source, table: str, columns: Names, agents: Names, prices: Prices = None) -> pd.DataFrame:
+def _table(
+    source: Source,
+    table: str,
+    columns: Names,
+    agents: Names,
+    prices: Prices = None,
+    *,
+    since: Since = None,
+    where: Where = None,
+) -> pd.DataFrame:
     wanted = None if columns is None else _names(columns)
     _check_columns(table, wanted)
+    chosen = Choice.of(table, None if agents is None else _names(agents), since, where)
     runs = list(_resolve(source, _priced(prices)))
-    names = None if agents is None else _names(agents)
-    keys = _agent_columns(table) if agents is not None else ()
-    needed = None if wanted is None else list(dict.fromkeys((*wanted, *keys)))
-    parts = {number: part for number, run in enumerate(runs) if (part := run.part(table, needed, names)) is not None}
+    needed = None if wanted is None else list(dict.fromkeys((*wanted, *chosen.columns)))
+    parts = {number: part for number, run in enumerate(runs) if (part := run.part(table, needed, chosen)) is not None}
     if len(runs) == 1 and wanted is None and not parts:
         frame = runs[0].frame(table)
     elif len(runs) == 1 and parts:
         frame = parts[0]
     else:
         frame = _attributed(_together(runs, parts, table, needed), runs)
-    if names is not None:
-        frame = of_agents(frame, table, names)
+    frame = chosen.rows(frame)
     if wanted is not None:
         attrs = frame.attrs
         frame = frame[wanted]
@@ -733,39 +789,6 @@ def _merge(runs: Sequence[RunTables], table: str) -> dict[str, list[Any]]:
         for name, values in merged.items():
             values.extend(columns.get(name) or [None] * length)
     return merged
-
-
-def of_agents(frame: pd.DataFrame, table: str, names: list[str]) -> pd.DataFrame:
-    """Return the rows of a table that concern some agents.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        The table, with the columns that name agents.
-    table : str
-        Its name.
-    names : list of str
-        The agents.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A new frame with the same ``.attrs``.
-    """
-    keep = None
-    for column in _agent_columns(table):
-        mask = frame[column].isin(names)
-        keep = mask if keep is None else keep | mask
-    if keep is None:
-        return frame
-    attrs = frame.attrs
-    frame = frame[keep].reset_index(drop=True)
-    frame.attrs = attrs
-    return frame
-
-
-def _agent_columns(table: str) -> tuple[str, ...]:
-    return {"messages": ("sender", "recipient"), "agents": ("name",), "runs": ()}.get(table, ("agent",))
 
 
 def _check_columns(table: str, wanted: list[str] | None) -> None:

@@ -172,7 +172,11 @@ def open_seal(folder: Path) -> Seal | None:
 
 
 def read_sealed(
-    seal: Seal, table: str, *, columns: Sequence[str] | None = None, where: Mapping[str, Sequence[str]] | None = None
+    seal: Seal,
+    table: str,
+    *,
+    columns: Sequence[str] | None = None,
+    filters: list[list[tuple[str, str, Any]]] | None = None,
 ) -> pd.DataFrame | None:
     """Read a table of a sealed run: only the columns that are wanted, only the rows that fit.
 
@@ -184,8 +188,8 @@ def read_sealed(
         Any table of the schema.
     columns : sequence of str, optional
         Columns wanted, in this order; all of them otherwise.
-    where : mapping of str to sequence of str, optional
-        Rows in which at least one of these columns has one of its values.
+    filters : list of list of tuple, optional
+        Rows wanted, as :func:`pyarrow.parquet.read_table` takes them.
 
     Returns
     -------
@@ -196,7 +200,7 @@ def read_sealed(
 
     path = seal.file(table)
     try:
-        return _frame(path, table, columns, where)
+        return _frame(path, table, columns, filters)
     except (OSError, pa.ArrowException) as error:
         logger.warning("%s cannot be read (%s); the journal is read instead, seal the run again", path, error)
         return None
@@ -297,16 +301,13 @@ def _repeats(column: Column) -> bool:
 
 
 def _frame(
-    path: Path, table: str, columns: Sequence[str] | None, where: Mapping[str, Sequence[str]] | None
+    path: Path, table: str, columns: Sequence[str] | None, filters: list[list[tuple[str, str, Any]]] | None
 ) -> pd.DataFrame:
     import pandas as pd
     import pyarrow.parquet as pq
 
     by_name = {column.name: column for column in columns_of(table)}
     wanted = list(by_name) if columns is None else list(columns)
-    filters = None if not where else [[(name, "in", list(values))] for name, values in where.items() if values]
-    if where and not filters:
-        filters = [[(next(iter(where)), "in", [""])]]
     content = pq.read_table(
         path, columns=wanted, filters=filters, read_dictionary=[n for n in wanted if by_name[n].dtype == "category"]
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.annotations import annotations_frame
+from orchestrator_lab.choosing import Choice
 from orchestrator_lab.errors import ConfigError
-from orchestrator_lab.frames import of_agents
 from orchestrator_lab.journal.recording import to_cast
 from orchestrator_lab.reading.conversation import Conversation
 from orchestrator_lab.reading.entries import agent_names, chosen_agents
@@ -153,7 +153,7 @@ def _tables(
         else:
             frame = tables.frame(name)
             if agents is not None:
-                frame = of_agents(frame, name, sorted(agents))
+                frame = Choice.of(name, sorted(agents), None, None).rows(frame)
         # Files are given away: where the run lies on this machine is nobody's business.
         frame.attrs = {"schema_version": frame.attrs["schema_version"], "source": [tables.run_id]}
         parts[f"{name}.{to}"] = _writer(to, frame, exact=exact)
