@@ -142,7 +142,8 @@ def _turn_facts(row: dict[str, Any]) -> list[str]:
     if row["output_tokens"] is not None:
         into = "?" if row["input_tokens"] is None else row["input_tokens"]
         tokens = f"{into} tokens in, {row['output_tokens']} out"
-    return [how, shown_seconds(row["duration_s"]), tokens]
+    took = shown_seconds(row["duration_s"])
+    return [how, f"took {took}" if took else "", tokens]
 
 
 def _dialog(row: dict[str, Any]) -> str:

@@ -80,9 +80,7 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file: several files are written, so give a folder")
     if output.is_dir() and not overwrite and any(output.iterdir()):
-        raise ConfigError(
-            f"{output} is not empty: name another folder, or say that files in it may be replaced (--force)"
-        )
+        raise ConfigError(f"{output} is not empty: name another folder, or say that it may be written into (--force)")
     partial = output.with_name(f".{os.getpid()}.{output.name or 'export'}")
     with _told(output):
         try:

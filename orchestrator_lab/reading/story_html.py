@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["story_html"]
 
 _QUIET = "opacity:.75;font-size:.9em"
-_CELL = "text-align:left;padding:1px 12px 1px 0;vertical-align:top"
+_CELL = "text-align:left;padding:1px 12px 1px 0;vertical-align:top;overflow-wrap:anywhere"
 _BOX = "margin:8px 0;padding:3px 0 3px 10px;border-left:4px solid {color}"
 _MOST = 20_000
 
@@ -85,7 +85,12 @@ def _ladder(story: Story) -> str:
     )
     rows = []
     for step in story.steps:
-        cells = (shown_seconds(step.after_s, "+"), step.event.event, step.event.source or "", step.details)
+        cells = (
+            shown_seconds(step.after_s, "+").replace(" ", "\u00a0"),
+            step.event.event,
+            step.event.source or "",
+            step.details,
+        )
         title = escaped(f"{step.event.at}, event {step.event.seq}")
         rows.append(
             f'<tr title="{title}">' + "".join(f'<td style="{_CELL}">{escaped(cell)}</td>' for cell in cells) + "</tr>"
