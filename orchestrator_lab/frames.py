@@ -840,10 +840,10 @@ def _resolve(source: Any, prices: Mapping[str, ModelPrice] | None = None) -> Ite
         if not runs:
             for conversation in find_conversations(source, prices):
                 yield RunTables.from_conversation(conversation)
+    elif getattr(source, "run", None) is not None:  # a cluster: its run's tables read what is new, and no more
+        yield from _resolve(source.run, prices)
     elif callable(getattr(source, "events", None)) and hasattr(source, "run_id"):
         yield RunTables.from_events(source.run_id, source.events(), getattr(source, "manifest", None))
-    elif getattr(source, "run", None) is not None:
-        yield from _resolve(source.run, prices)
     elif isinstance(source, Iterable):
         for item in source:
             yield from _resolve(item, prices)
