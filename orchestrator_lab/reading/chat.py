@@ -73,8 +73,9 @@ def chat_html(talk: Conversation, entries: Sequence[Entry], *, hidden: int, most
     """
     parts = [f'<div role="log" aria-label="{escaped(talk.title)}"><div><b>{escaped(talk.title)}</b></div>']
     if hidden:
+        entries_word = "entry" if hidden == 1 else "entries"
         parts.append(
-            f'<div style="{_QUIET}"><i>{hidden} more entries before these: conversation(limit=None) shows all, '
+            f'<div style="{_QUIET}"><i>{hidden} more {entries_word} before these: conversation(limit=None) shows all, '
             "to_html() is a page of all</i></div>"
         )
     if not entries:

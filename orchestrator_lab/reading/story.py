@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.annotations import read_annotations
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.folds.turns import Recordings
 from orchestrator_lab.frames import JOURNAL
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.frames import RunTables
     from orchestrator_lab.stills import Screen
 
-__all__ = ["Moment", "Step", "Story", "check_message"]
+__all__ = ["Moment", "Step", "Story", "annotated", "check_message"]
 
 #: Attributes of a message's events that say nothing beside what its row says.
 _KNOWN = {
@@ -77,7 +78,7 @@ class Moment:
     Parameters
     ----------
     what : str
-        What happened then.
+        What happened then; several things, with commas, when the picture stayed the same.
     offset_s : float
         Seconds of the recording.
     screen : Screen
@@ -143,6 +144,8 @@ class Story:
         The messages that answer it.
     steps : list of Step
         Every event of the message and its turn, in order.
+    annotations : list of dict
+        What analysts said of it, in order.
 
     Raises
     ------
@@ -167,6 +170,8 @@ class Story:
         self.tool_calls, self.dialogs = by_turn["tool_calls"], by_turn["dialogs"]
         self.colors = agent_colors(agent_names(tables))
         self.steps = _steps(tables, message_id, turn_id, self.message["recipient"])
+        said = [] if tables.path is None else read_annotations(tables.path)
+        self.annotations = [one for one in said if one["message_id"] == message_id]
         self._settle_s = settle_s
         self._folder = tables.path
 
@@ -174,7 +179,7 @@ class Story:
     def screens(self) -> list[Moment]:
         """What the recipient's pane showed when the message was written, accepted and answered, and at each dialog.
 
-        Empty when the pane was not recorded. A picture that is the same as the one before is left out.
+        Empty when the pane was not recorded. Instants with the same picture, one after the other, share it.
         """
         agent = str(self.message["recipient"])
         path = None if self._folder is None else recording_of(self._folder, agent)
@@ -188,7 +193,9 @@ class Story:
         shown = screens_at(path, agent, [offset for _, offset in wanted])
         moments: list[Moment] = []
         for (what, offset), screen in zip(wanted, shown, strict=True):
-            if not moments or moments[-1].screen.ansi != screen.ansi:
+            if moments and moments[-1].screen.ansi == screen.ansi:
+                moments[-1] = replace(moments[-1], what=f"{moments[-1].what}, {what}")
+            else:
                 moments.append(Moment(what, round(offset, 3), screen))
         return moments
 
@@ -225,6 +232,7 @@ class Story:
         for reply in self.replies:
             to = f"{reply['sender']} → {reply['recipient']}"
             lines.append(f"answered by {reply['message_id']}, {to}: {one_line(reply['content'] or '', 100)}")
+        lines += [f"annotated: {annotated(one)}" for one in self.annotations]
         seen = ", ".join(f"{moment.what} at {shown_seconds(moment.offset_s)}" for moment in self.screens)
         lines.append(f"screens of {self.message['recipient']}: {seen or 'not recorded'}")
         return "\n".join(lines)
@@ -256,6 +264,13 @@ class Story:
             tokens = f"{turn['input_tokens']} tokens in, {turn['output_tokens']} out"
         facts = (end, shown_seconds(turn.get("duration_s")), turn.get("model"), tokens)
         return ", ".join(str(fact) for fact in facts if fact)
+
+
+def annotated(annotation: dict[str, Any]) -> str:
+    """Return an annotation on one line."""
+    parts = [f"{name} {one_line(str(annotation[name]), 200)}" for name in ("label", "note") if annotation.get(name)]
+    by = f" (by {one_line(str(annotation['by']), 60)})" if annotation.get("by") else ""
+    return (", ".join(parts) or "taken back") + by
 
 
 def _indented(text: str | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.reading.chat import named, tool_calls_html
+from orchestrator_lab.reading.story import annotated
 from orchestrator_lab.reading.texts import block, escaped, shown_seconds
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def story_html(story: Story) -> str:
     for reply in story.replies:
         to = f"{named(str(reply['sender'] or '?'), colors)} → {named(str(reply['recipient'] or '?'), colors)}"
         parts.append(f'<div>answered by {to} <span style="{_QUIET}">{escaped(reply["message_id"])}</span></div>')
+    parts += [f"<div>annotated: <bdi>{escaped(annotated(one))}</bdi></div>" for one in story.annotations]
     parts += [
         f'<details><summary style="cursor:pointer">screen: {escaped(moment.what)} '
         f'<span style="{_QUIET}">{escaped(shown_seconds(moment.offset_s))} of the recording</span></summary>'

@@ -36,6 +36,8 @@ def test_the_last_label_wins_and_all_are_kept(fresh: Run) -> None:
     assert frame["annotated_by"].isna().all()
     assert (fresh.path / "journal.jsonl").read_bytes() == journal
     assert "label" not in fresh.messages
+    assert "annotated: label question (by ada)\nannotated: note with" in repr(fresh.story("msg_1"))
+    assert "annotated: <bdi>taken back</bdi>" in fresh.story("msg_2")._repr_html_()
     assert (fresh.path / ANNOTATIONS).stat().st_mode & 0o777 == 0o600
 
 

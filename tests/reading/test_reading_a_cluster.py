@@ -23,9 +23,9 @@ def test_a_real_run(runtime: Path, script_config: Callable[..., dict[str, Any]])
         assert len(run.conversation()) == 4  # what is new is read
         assert messages_df(cluster, annotations=True)["label"].fillna("").tolist() == ["seen live", ""]
     again = open_run(run.path)
-    story = again.story(first)
+    story = again.story(first, settle_s=2.0)  # a busy machine paints late
     assert "message.accepted" in [step.event.event for step in story.steps]
-    assert story.screens[-1].what == "answered"
+    assert "answered" in story.screens[-1].what
     assert "ada: the first question" in story.screens[-1].screen.text
     assert [entry.who for entry in again.conversation("bob")] == ["user", "bob"]
     assert again.search("second", agent="ada").empty
