@@ -374,9 +374,10 @@ class Run:
         >>> messages_df(run, annotations=True)["label"].value_counts()  # doctest: +SKIP
         """
         from orchestrator_lab.annotations import append_annotations
+        from orchestrator_lab.reading.entries import lists_of
 
         wanted = [message_id] if isinstance(message_id, str) else list(dict.fromkeys(message_id))
-        ids = self.tables.columns("messages")["message_id"]
+        ids = lists_of(self.tables, "messages", ["message_id"])["message_id"]
         known = set(ids)
         for one in wanted:
             if one not in known:

@@ -15,9 +15,22 @@ from orchestrator_lab.schema import TABLES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import pandas as pd
+
     from orchestrator_lab.frames import RunTables
 
-__all__ = ["Entry", "agent_names", "chosen_agents", "entries_of", "ids_of", "ladder", "rows_of", "run_start"]
+__all__ = [
+    "Entry",
+    "agent_names",
+    "chosen_agents",
+    "entries_of",
+    "ids_of",
+    "ladder",
+    "lists_of",
+    "rows_of",
+    "run_start",
+    "values_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +70,72 @@ class Entry:
         return str(self.row.get(name) or "")
 
 
+def values_of(column: pd.Series[Any], *, instants_as_text: bool = True) -> list[Any]:
+    """Return a column of a table as plain values; NA is None, an instant is ISO 8601 as in the journal.
+
+    Parameters
+    ----------
+    column : pandas.Series
+        Of one of the schema's dtypes.
+    instants_as_text : bool
+        Otherwise they stay what they are, which costs less.
+
+    Returns
+    -------
+    list
+        What JSON can hold, but for such instants.
+    """
+    missing = column.isna()
+    if instants_as_text and str(column.dtype).startswith("datetime64"):
+        column = column.dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return [None if gone else value for value, gone in zip(column.tolist(), missing.tolist(), strict=True)]
+
+
+def lists_of(
+    tables: RunTables, table: str, names: list[str] | None = None, *, instants_as_text: bool = True
+) -> dict[str, list[Any]]:
+    """Return columns of a table as plain lists: of a sealed run only those asked for, from its Parquet files.
+
+    Parameters
+    ----------
+    tables : RunTables
+        The run.
+    table : str
+        Any table of the schema.
+    names : list of str, optional
+        Columns wanted; all of them otherwise. There may be more.
+    instants_as_text : bool
+        See :func:`values_of`; of a run that is not sealed they are texts anyway.
+
+    Returns
+    -------
+    dict of str to list
+        All of one length; None where a value is not known.
+    """
+    part = tables.part(table, names, None)
+    if part is not None:
+        return {name: values_of(part[name], instants_as_text=instants_as_text) for name in part.columns}
+    known = tables.columns(table)
+    length = len(known["run_id"])
+    return {name: known.get(name) or [None] * length for name in names or [one.name for one in TABLES[table]]}
+
+
 def rows_of(tables: RunTables, table: str) -> list[dict[str, Any]]:
     """Return a table as one dict a row, with every column of the schema."""
-    columns = tables.columns(table)
-    names = [column.name for column in TABLES[table]]
-    length = len(columns["run_id"])
-    cells = [columns.get(name) or [None] * length for name in names]
-    return [dict(zip(names, values, strict=True)) for values in zip(*cells, strict=True)]
+    columns = lists_of(tables, table)
+    names = list(columns)
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def run_start(tables: RunTables) -> str | None:
     """Return the instant from which seconds are counted."""
-    started = tables.columns("runs")["started_at"][0]
+    started = lists_of(tables, "runs", ["started_at"])["started_at"][0]
     return None if started is None else str(started)
 
 
 def agent_names(tables: RunTables) -> list[str]:
     """Return the agents of a run, in their order: that is their colour."""
-    return [str(name) for name in dict.fromkeys(tables.columns("agents")["name"]) if name is not None]
+    return [str(name) for name in dict.fromkeys(lists_of(tables, "agents", ["name"])["name"]) if name is not None]
 
 
 def chosen_agents(tables: RunTables, agent: str | Iterable[str] | None) -> set[str] | None:
@@ -89,7 +150,7 @@ def chosen_agents(tables: RunTables, agent: str | Iterable[str] | None) -> set[s
         return None
     wanted = [agent] if isinstance(agent, str) else list(dict.fromkeys(agent))
     known = agent_names(tables)
-    messages = tables.columns("messages")
+    messages = lists_of(tables, "messages", ["sender", "recipient"])
     parties = [*known, *messages["sender"], *messages["recipient"]]
     have = [str(name) for name in dict.fromkeys(parties) if name is not None]
     for name in wanted:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator_lab.annotations import annotations_frame
 from orchestrator_lab.choosing import Choice
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.journal.recording import to_cast
 from orchestrator_lab.reading.conversation import Conversation
-from orchestrator_lab.reading.entries import agent_names, chosen_agents
+from orchestrator_lab.reading.entries import agent_names, chosen_agents, values_of
 from orchestrator_lab.reading.screens import recording_of
 from orchestrator_lab.reading.staging import staged_file, staged_folder
 from orchestrator_lab.schema import TABLES
@@ -197,16 +197,8 @@ def harmless(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
-    columns = {name: _plain(frame[name]) for name in frame.columns}
+    columns = {name: values_of(frame[name]) for name in frame.columns}
     names = list(columns)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in zip(*columns.values(), strict=True):
             file.write(json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _plain(column: pd.Series[Any]) -> list[Any]:
-    """Return a column as JSON values; NA is null, an instant is ISO 8601."""
-    missing = column.isna()
-    if str(column.dtype).startswith("datetime64"):
-        column = column.dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return [None if gone else value for value, gone in zip(column.tolist(), missing.tolist(), strict=True)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.casting import frame_of
 from orchestrator_lab.errors import ConfigError
-from orchestrator_lab.reading.entries import chosen_agents
+from orchestrator_lab.reading.entries import chosen_agents, lists_of
 from orchestrator_lab.reading.matching import compiled, find
 from orchestrator_lab.reading.texts import clean
 from orchestrator_lab.schema import INSTANT, SCHEMA_VERSION, Column
@@ -93,8 +93,10 @@ def search(
     texts: list[str] = []
     for table in _kinds(kind):
         fields, *keys = FIELDS[table]
-        columns = tables.columns(table)
-        to = columns["recipient"] if table == "messages" else None
+        parties = ["recipient"] if table == "messages" else []
+        needed = list(dict.fromkeys([*fields, *keys, "turn_id", *parties]))
+        columns = lists_of(tables, table, needed, instants_as_text=False)
+        to = columns["recipient"] if parties else None
         ids, who, at = (columns[key] for key in keys)
         for field in fields:
             for row, text in enumerate(columns[field]):

@@ -13,7 +13,7 @@ from orchestrator_lab.frames import JOURNAL
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.journal.reader import JournalReader
 from orchestrator_lab.plots import agent_colors
-from orchestrator_lab.reading.entries import agent_names, rows_of
+from orchestrator_lab.reading.entries import agent_names, lists_of, rows_of
 from orchestrator_lab.reading.screens import recording_of, screens_at
 from orchestrator_lab.reading.texts import clean, one_line, shown_seconds
 
@@ -110,7 +110,7 @@ def check_message(tables: RunTables, message_id: str) -> int:
     ConfigError
         When the run has no such message.
     """
-    ids = tables.columns("messages")["message_id"]
+    ids = lists_of(tables, "messages", ["message_id"])["message_id"]
     try:
         return ids.index(message_id)
     except ValueError:

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 
 from orchestrator_lab.annotations import ANNOTATIONS, COLUMNS, JOINED
@@ -171,3 +172,26 @@ def test_a_full_disk_leaves_no_half_line(fresh: Run) -> None:
     )
     assert "the annotation cannot be kept (File too large); make room" in done.stdout
     assert (fresh.path / ANNOTATIONS).read_bytes() == before
+
+
+def test_a_sealed_run_is_annotated_and_read_like_any_other(fresh: Run, tmp_path: Path) -> None:
+    open_story, open_talk = repr(fresh.story("msg_1")), fresh.conversation().to_markdown()
+    open_page, open_hits = fresh.conversation().to_html(), fresh.search("s")
+    seal = fresh.seal()
+    again = Run(fresh.path)
+    again.annotate("msg_3", label="sum")
+    for frame in (
+        messages_df(again, annotations=True),
+        messages_df(again, columns=["message_id", "label"], annotations=True),
+        messages_df(tmp_path, agents="boss", annotations=True),
+    ):
+        assert frame.loc[frame["message_id"] == "msg_3", "label"].tolist() == ["sum"]
+    assert Run(fresh.path).seal().rows == seal.rows  # what is said of a run does not break its seal
+    assert again.search("42", kind="messages")["id"].tolist() == ["msg_3"]
+    assert repr(again.story("msg_1")) == open_story
+    assert again.conversation().to_markdown() == open_talk
+    assert again.conversation().to_html() == open_page
+    pd.testing.assert_frame_equal(again.search("s"), open_hits)
+    assert again.tables.part("messages", ["seq"], None) is not None  # read from the Parquet files alone
+    (file,) = again.export_as("parquet", tmp_path / "turns.parquet", table="turns")
+    pd.testing.assert_frame_equal(pd.read_parquet(file), fresh.turns)
