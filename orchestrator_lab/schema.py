@@ -506,11 +506,16 @@ EVENTS: dict[str, EventType] = {
             "Its question was answered.",
             ("dialog_id", "answered_by", "decision", "option", "rule"),
         ),
-        EventType("gateway.request", "A model was asked.", ("request_id", "path", "model", "mode")),
+        EventType("gateway.request", "A model was asked.", ("request_id", "path", "model", "mode", "purpose")),
         EventType(
             "gateway.response",
             "A model answered.",
-            ("request_id", "status", "duration_s", "first_byte_s", *_USAGE, "error"),
+            ("request_id", "status", "duration_s", "first_byte_s", *_USAGE, "reply_id", "rule", "error"),
+        ),
+        EventType(
+            "record.disagrees",
+            "The program's own record of a turn and what the gateway saw of it are not the same: both figures of each.",
+            ("differences",),
         ),
         EventType("recording.started", "A pane is recorded.", ("path", "started_at")),
         EventType("recording.gap", "A pane was not recorded.", ("gap_s", "reason")),

@@ -340,6 +340,9 @@ class TurnBook:
         )
         if usage.model:
             self._runner.saw_model(usage.model)
+        if usage.final and turn.ended is not None:
+            completed = turn.ended.reason == "completed" and turn.began_at >= supervisor.crosscheck.since
+            supervisor.crosscheck.turn_over(self._runner.name, turn.turn_id, usage, completed=completed)
 
     async def _amend_usage(self, turn: Turn) -> None:
         """Read the turn's tokens from the program's record, which may be written after the turn's end."""
