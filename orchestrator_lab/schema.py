@@ -293,6 +293,16 @@ TABLES: dict[str, tuple[Column, ...]] = {
         ),
         _count("tool_call_count", "Tool calls of the turn."),
         _seconds("cast_offset_s", "Start of the turn in the agent's recording."),
+        _count("files_changed", "Files of its work folder that differ after the turn; NA where that is not under git."),
+        _count("lines_added", "Lines added to them.", unit="lines"),
+        _count("lines_removed", "Lines removed from them.", unit="lines"),
+        _text("patch", "File in the run's folder that holds the difference; NA when there is none."),
+        Column(
+            "changes_shared",
+            "boolean",
+            None,
+            "Whether another agent had a turn in the same folder meanwhile, and may have a part in it.",
+        ),
     ),
     "tool_calls": (
         _RUN_ID,
@@ -484,6 +494,21 @@ EVENTS: dict[str, EventType] = {
             "Tokens of a turn (input includes cached tokens), with their cost where it is known; the last one of a "
             "turn counts.",
             (*_USAGE, "final", "cost_usd"),
+        ),
+        EventType(
+            "turn.changes",
+            "What the turn changed in its agent's work folder, by git; or why that is not known.",
+            (
+                "files_changed",
+                "lines_added",
+                "lines_removed",
+                "patch",
+                "truncated",
+                "left_out",
+                "shared_with",
+                "took_s",
+                "error",
+            ),
         ),
         EventType("tool.started", "A tool was called.", ("tool_call_id", "name", "input")),
         EventType(

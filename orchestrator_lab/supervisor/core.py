@@ -28,6 +28,7 @@ from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import JournalWriter, SecretMask
 from orchestrator_lab.runtime import private_dir, process_start_time, read_record, update_record, write_private
 from orchestrator_lab.supervisor.alerts import Alerts
+from orchestrator_lab.supervisor.changes import Changes
 from orchestrator_lab.supervisor.conversations import Conversations
 from orchestrator_lab.supervisor.crosscheck import CrossCheck
 from orchestrator_lab.supervisor.guards import Guards
@@ -112,6 +113,7 @@ class Supervisor:
         self.ledger.on_lost = self.conversations.lost
         self.gateway: Gateway | None = None
         self.crosscheck = CrossCheck(self._disagrees)
+        self.changes = Changes(self)
         #: Since when the agents' tools can be had (monotonic), or it is known that they cannot; None before.
         self.tools_since: float | None = None
         self.keeper = KeeperLink(
@@ -258,6 +260,7 @@ class Supervisor:
     async def close(self, *, error: OrchestratorLabError | None = None) -> None:
         """Close what is open, the journal last."""
         self.hangs.close()
+        await self.changes.close()
         await self.notifier.close()
         if self.gateway is not None:
             await self.gateway.aclose()

@@ -124,6 +124,7 @@ class TurnBook:
                 message_ids=[message.message_id],
                 prompt_id=accepted.prompt_id,
             )
+            self._runner.supervisor.changes.begin(self._runner, self._runner.turn)
             step("turn_started")
         elif message.message_id not in self._runner.turn.message_ids:
             self._runner.turn.message_ids.append(message.message_id)
@@ -289,6 +290,7 @@ class TurnBook:
             end_reason=ended.reason,
             error_message=ended.error_message,
         )
+        self._runner.supervisor.changes.end(turn)
         step("turn_ended")
         for message_id in turn.message_ids:
             self._settle(self._runner.supervisor.ledger[message_id], turn, ended)
