@@ -260,7 +260,7 @@ class TurnEnded(Evidence):
 
 
 #: What a ``turn.usage`` does not hold.
-_FOR_COSTS = frozenset({"whole", "cache_creation_1h_input_tokens", "largest_input"})
+_FOR_COSTS = frozenset({"whole", "cache_creation_1h_input_tokens", "largest_input", "message_ids"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,8 @@ class Usage:
 
     ``input_tokens`` counts cached tokens too (OpenTelemetry's rule). ``whole`` is False when more
     than ``model`` answered, or when the turn may have used tokens that are not among these: it has no cost then.
-    ``cache_creation_1h_input_tokens`` and ``largest_input`` (of one request) are for the cost alone.
+    ``cache_creation_1h_input_tokens`` and ``largest_input`` (of one request) are for the cost alone; ``message_ids``,
+    the provider's ids of the answers, are for the comparison with what the gateway saw.
     """
 
     input_tokens: int | None = None
@@ -281,6 +282,7 @@ class Usage:
     whole: bool = True
     cache_creation_1h_input_tokens: int | None = None
     largest_input: int | None = None
+    message_ids: frozenset[str] = frozenset()
 
     def attributes(self) -> dict[str, Any]:
         """Return what a ``turn.usage`` event holds, unknown figures left out."""

@@ -103,6 +103,7 @@ class RecordedTurn:
             whole=len(self.models) < 2 and self.cut <= self.usage.keys() and all(map(claude_plain, usages)),
             cache_creation_1h_input_tokens=claude_hour(usages),
             largest_input=claude_largest(usages),
+            message_ids=frozenset(self.usage),
         )
 
 

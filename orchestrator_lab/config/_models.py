@@ -582,6 +582,8 @@ class ClusterConfig(_Model):
         What models cost, by their name or a pattern; what is not listed has no known cost.
     alerts : AlertsConfig
         What is watched, and who is told.
+    record_changes : bool
+        Whether what each turn changed in its work folder is recorded, where that is under git.
     agents : list of ClaudeAgent, CodexAgent, ChatAgent or ProgramAgent
         At least one.
     source : Path, optional
@@ -611,6 +613,9 @@ class ClusterConfig(_Model):
     limits: Limits = Field(default_factory=Limits, description="how far the cluster may go")
     prices: Prices = Field(default_factory=dict, description="what models cost, by name or pattern; or `dated`")
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is watched, and who is told")
+    record_changes: bool = Field(
+        default=True, description="record what each turn changed in its work folder, where that is under git"
+    )
     agents: list[Agent] = Field(min_length=1)
     source: Path | None = None
     notes: list[str] = Field(default_factory=list)

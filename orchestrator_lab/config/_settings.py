@@ -58,6 +58,7 @@ class ClusterOverrides(BaseModel):
     dialogs: DialogPolicy | None = None
     limits: Limits | None = None
     alerts: AlertsConfig | None = None
+    record_changes: bool | None = None
 
 
 class Retention(BaseModel):

@@ -70,6 +70,7 @@ class TurnFold(Fold):
             "turn.ended": self._ended,
             "turn.usage": self._usage,
             "tool.started": self._tool,
+            "turn.changes": self._changes,
             "message.accepted": self._joined,
             "recording.started": self._recordings.started,
         }
@@ -143,6 +144,16 @@ class TurnFold(Fold):
             cells["model"][row] = facts["model"]
         cells["tokens_source"][row] = "reported"
         cells["_final"][row] = facts.get("final")
+
+    def _changes(self, event: Event) -> None:
+        row = self._row_of(event)
+        if row is None or event.attributes.get("error") is not None:
+            return
+        cells, facts = self._cells, event.attributes
+        for name in ("files_changed", "lines_added", "lines_removed"):
+            cells[name][row] = as_count(facts.get(name))
+        cells["patch"][row] = facts.get("patch")
+        cells["changes_shared"][row] = bool(facts.get("shared_with"))
 
     def _tool(self, event: Event) -> None:
         row = self._row_of(event)

@@ -392,6 +392,7 @@ class Gateway:
         reply_id = _new_id("chatcmpl-" if request.api == "openai" else "msg_")
         if path.endswith("/responses"):
             wire, reply_id = responses, _new_id("resp_")
+        call.usage.reply_id = reply_id
         if not request.stream:
             call.first_byte()
             call.status = 200

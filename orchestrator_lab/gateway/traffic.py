@@ -267,6 +267,8 @@ class Usage:
         Tokens, as the provider counts them.
     cache_read_input_tokens, cache_creation_input_tokens : int or None
         Tokens read from and written to the provider's cache.
+    reply_id : str or None
+        The provider's id of the answer.
     """
 
     model: str | None = None
@@ -274,6 +276,7 @@ class Usage:
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    reply_id: str | None = None
 
     def attributes(self) -> dict[str, Any]:
         """Return what is known, as attributes of a journal event."""

@@ -124,6 +124,8 @@ class UsageReader:
                 continue
             if isinstance(part.get("model"), str):
                 self.usage.model = part["model"]
+                if isinstance(part.get("id"), str):
+                    self.usage.reply_id = part["id"]
             if isinstance(part.get("usage"), dict):
                 self._take(part["usage"])
 

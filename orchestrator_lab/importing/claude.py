@@ -127,7 +127,7 @@ class ClaudeImporter:
 
     name = "claude-transcript"
     version = 1
-    program = "claude"
+    program = "claude-code"
 
     def __init__(
         self,
@@ -269,7 +269,7 @@ class ClaudeImporter:
             name=name,
             role=role,
             kind="claude",
-            program="claude",
+            program=self.program,
             program_version=version if isinstance(version, str) else None,
             cwd=record.get("cwd") if isinstance(record.get("cwd"), str) else None,
         )

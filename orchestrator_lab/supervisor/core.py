@@ -28,7 +28,9 @@ from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import JournalWriter, SecretMask
 from orchestrator_lab.runtime import private_dir, process_start_time, read_record, update_record, write_private
 from orchestrator_lab.supervisor.alerts import Alerts
+from orchestrator_lab.supervisor.changes import Changes
 from orchestrator_lab.supervisor.conversations import Conversations
+from orchestrator_lab.supervisor.crosscheck import CrossCheck
 from orchestrator_lab.supervisor.guards import Guards
 from orchestrator_lab.supervisor.hands import Hands
 from orchestrator_lab.supervisor.hangs import HangWatch
@@ -110,6 +112,8 @@ class Supervisor:
         self.hands = Hands(self)
         self.ledger.on_lost = self.conversations.lost
         self.gateway: Gateway | None = None
+        self.crosscheck = CrossCheck(self._disagrees)
+        self.changes = Changes(self)
         #: Since when the agents' tools can be had (monotonic), or it is known that they cannot; None before.
         self.tools_since: float | None = None
         self.keeper = KeeperLink(
@@ -246,10 +250,17 @@ class Supervisor:
     def record_event(self, event: str, **facts: Any) -> None:  # noqa: ANN401 - any JSON value
         """Journal an event of the gateway."""
         self.journal.append(event, **facts)
+        self.crosscheck.saw(event, facts)
+
+    def _disagrees(self, agent: str, turn_id: str, differences: dict[str, dict[str, Any]]) -> None:
+        self.journal.append(
+            "record.disagrees", agent=agent, turn_id=turn_id, source="gateway", level="warning", differences=differences
+        )
 
     async def close(self, *, error: OrchestratorLabError | None = None) -> None:
         """Close what is open, the journal last."""
         self.hangs.close()
+        await self.changes.close()
         await self.notifier.close()
         if self.gateway is not None:
             await self.gateway.aclose()

@@ -289,6 +289,7 @@ class Mailbox:
         step("claiming")
         message.expected = typed.expected
         message.claimed_at = time.time()
+        runner.supervisor.changes.before(runner)
         ledger.advance(message, "claimed", notes=list(typed.notes) or None)
         step("claimed")
         runner.delivering, runner.typed = message, typed

@@ -124,6 +124,7 @@ class TurnBook:
                 message_ids=[message.message_id],
                 prompt_id=accepted.prompt_id,
             )
+            self._runner.supervisor.changes.begin(self._runner, self._runner.turn)
             step("turn_started")
         elif message.message_id not in self._runner.turn.message_ids:
             self._runner.turn.message_ids.append(message.message_id)
@@ -289,6 +290,7 @@ class TurnBook:
             end_reason=ended.reason,
             error_message=ended.error_message,
         )
+        self._runner.supervisor.changes.end(turn)
         step("turn_ended")
         for message_id in turn.message_ids:
             self._settle(self._runner.supervisor.ledger[message_id], turn, ended)
@@ -340,6 +342,9 @@ class TurnBook:
         )
         if usage.model:
             self._runner.saw_model(usage.model)
+        if usage.final and turn.ended is not None:
+            completed = turn.ended.reason == "completed" and turn.began_at >= supervisor.crosscheck.since
+            supervisor.crosscheck.turn_over(self._runner.name, turn.turn_id, usage, completed=completed)
 
     async def _amend_usage(self, turn: Turn) -> None:
         """Read the turn's tokens from the program's record, which may be written after the turn's end."""

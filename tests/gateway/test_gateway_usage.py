@@ -94,7 +94,7 @@ def test_what_the_script_streams_is_what_is_read(text: Any, chunk: Any, tool: An
     reply = Reply(text, tools, chunk=chunk)
     request = Request("a", "anthropic", "hi", input_tokens=5)
     usage = read(SSE, drained(stream(request, reply, "msg_1")), [7, 99])
-    assert usage == Usage("script", 5, reply.output_tokens, 0, 0)
+    assert usage == Usage("script", 5, reply.output_tokens, 0, 0, "msg_1")
     request = Request("a", "openai", "hi", input_tokens=5, body={"stream_options": {"include_usage": True}})
     usage = read(SSE, drained(openai_stream(request, reply, "c_1")), [7, 99])
     assert usage == Usage("script", 5, reply.output_tokens)

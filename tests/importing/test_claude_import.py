@@ -71,7 +71,7 @@ def test_the_run_tells_who_read_it_and_the_folder_is_left_alone(tmp_path: Path) 
     assert runs.attrs["imported"] == [
         {
             "path": str(path),
-            "program": "claude",
+            "program": "claude-code",
             "importer": "claude-transcript",
             "importer_version": 1,
             "program_version": "2.1.197",
