@@ -1,7 +1,7 @@
-import { Alert, get } from './api';
-import { button, clock, h, replace } from './dom';
-
-const LEVELS = ['info', 'warning', 'error', 'critical'];
+import { type Alert, LEVELS } from '../../shared/src/api';
+import { clock } from '../../shared/src/words';
+import { get } from './api';
+import { button, h, replace } from './dom';
 
 /** The alerts: open, acknowledged, resolved; by level. */
 export class Alerts {

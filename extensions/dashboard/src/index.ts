@@ -1,19 +1,19 @@
 import './style.css';
 import { createView } from '../../panes/src/index';
+import type { Agent, ClusterFacts, Frame, Status } from '../../shared/src/api';
+import { ago, count, many, marked } from '../../shared/src/words';
 import { Alerts } from './alerts';
-import { Agent, ClusterFacts, Status, get, post } from './api';
+import { get, post } from './api';
 import { confirmed } from './ask';
-import { MARKS, ago, button, count, h, many, replace } from './dom';
+import { button, h, replace } from './dom';
 import { Keys } from './keys';
-import { Frame, Link } from './link';
+import { Link } from './link';
 import { Logs } from './logs';
 import { Messages } from './messages';
 import { Metrics } from './metrics';
 import { Timeline } from './timeline';
 import { LinkTransport } from './transport';
 
-/** Milliseconds between two looks for clusters that were started or ended elsewhere. */
-const LOOK = 5000;
 const TABS = ['panes', 'messages', 'timeline', 'metrics', 'alerts', 'logs'] as const;
 type Tab = (typeof TABS)[number];
 
@@ -107,9 +107,13 @@ class Dashboard {
       this.said
     );
     this.link.onFrame = frame => this.take(frame);
-    this.link.onOpen = open => {
+    this.link.onOpen = (open, was) => {
       this.linked.textContent = open ? 'live' : 'not connected';
       this.linked.classList.toggle('lost', !open);
+      // A browser is not told why a socket cannot be opened: a request says.
+      if (!open && !was) {
+        void this.look();
+      }
     };
     // The view of panes looks whether the page is dark when this class changes.
     const dark = matchMedia('(prefers-color-scheme: dark)');
@@ -117,32 +121,31 @@ class Dashboard {
     dark.addEventListener('change', shade);
     shade();
     window.addEventListener('hashchange', () => void this.follow());
-    window.setInterval(() => document.visibilityState === 'visible' && void this.look(), LOOK);
     window.setInterval(() => this.age(), 1000);
     void this.begin();
   }
 
   private async begin(): Promise<void> {
-    await this.look();
-    await this.follow();
     const { templates } = await get<{ templates: string[] }>(['templates']).catch(() => ({ templates: [] }));
     replace(this.template, ...templates.map(name => h('option', { value: name }, name)));
   }
 
   // which clusters ---------------------------------------------------------------------------------
 
+  /** Ask which clusters run, which is pushed otherwise. */
   private async look(): Promise<void> {
     try {
-      this.clusters = (await get<{ clusters: ClusterFacts[] }>(['clusters'])).clusters;
+      await this.takeClusters((await get<{ clusters: ClusterFacts[] }>(['clusters'])).clusters);
     } catch (problem) {
       this.say((problem as Error).message, true);
-      return;
     }
+  }
+
+  /** Take in which clusters run. */
+  private async takeClusters(clusters: ClusterFacts[]): Promise<void> {
+    this.clusters = clusters;
     this.drawClusters();
-    const known = this.clusters.find(one => one.name === this.cluster);
-    if (this.cluster ? !known || known.run_id !== this.run : this.clusters.length > 0 && !wanted()) {
-      await this.follow();
-    }
+    await this.follow();
   }
 
   private run: string | null = null;
@@ -178,7 +181,7 @@ class Dashboard {
         this.alerts.open(cluster),
         this.timeline.open(cluster)
       ]);
-      if (this.cluster !== cluster) {
+      if (this.cluster !== cluster || this.run !== facts.run_id) {
         return;
       }
       this.takeStatus(status);
@@ -188,7 +191,11 @@ class Dashboard {
       this.transport.facts({ agents: status.agents });
       this.show(this.tab);
     } catch (problem) {
-      this.say((problem as Error).message, true);
+      if (this.run === facts.run_id) {
+        // Followed once more when a cluster has changed: one that only begins does not answer yet.
+        this.run = null;
+        this.say((problem as Error).message, true);
+      }
     }
   }
 
@@ -211,7 +218,8 @@ class Dashboard {
   private take(frame: Frame): void {
     if (frame.event === 'error' && (frame.cluster === null || frame.cluster === this.cluster)) {
       this.say(frame.data.message ?? 'the server refused something', true);
-      void this.look();
+    } else if (frame.event === 'clusters') {
+      void this.takeClusters(frame.data as ClusterFacts[]);
     }
     if (frame.cluster !== this.cluster) {
       return;
@@ -327,7 +335,7 @@ class Dashboard {
       'li',
       { class: `agent state-${one.state}` },
       h('strong', { title: [one.kind, one.role, one.model].filter(Boolean).join(', ') }, one.name),
-      h('span', { class: 'state' }, `${MARKS[one.state] ?? '?'} ${one.state}`),
+      h('span', { class: 'state' }, marked(one.state)),
       h('span', { class: 'age faint', 'data-since': one.state_s === null ? null : this.at - one.state_s * 1000 }),
       h('span', { class: 'faint' }, many(one.turns, 'turn') + (one.queued ? `, ${one.queued} queued` : '')),
       h(
@@ -381,9 +389,6 @@ class Dashboard {
     try {
       await post(['clusters', this.cluster, ...path], body);
       this.say('');
-      if (path[0] === 'shutdown') {
-        await this.look();
-      }
       return true;
     } catch (problem) {
       this.say((problem as Error).message, true);
@@ -456,7 +461,6 @@ class Dashboard {
     try {
       const { name, notes } = await post<{ name: string; notes: string[] }>(['clusters'], { template });
       this.say(notes.join(' '));
-      await this.look();
       location.hash = `cluster=${encodeURIComponent(name)}`;
     } catch (problem) {
       this.say((problem as Error).message, true);

@@ -1,5 +1,7 @@
-import { Message, get } from './api';
-import { button, clock, h } from './dom';
+import type { Message } from '../../shared/src/api';
+import { clock } from '../../shared/src/words';
+import { get } from './api';
+import { button, h } from './dom';
 
 /** Messages that are kept on the page; older ones are asked for. */
 const MOST = 2000;

@@ -1,5 +1,6 @@
+import { bytes, clock, count } from '../../shared/src/words';
 import { get } from './api';
-import { bytes, clock, count, h, svg } from './dom';
+import { h, svg } from './dom';
 import { instant } from './timeline';
 
 interface Series {

@@ -1,5 +1,7 @@
-import { Status, get } from './api';
-import { MARKS, ago, clock, h, svg } from './dom';
+import type { Status } from '../../shared/src/api';
+import { MARKS, ago, clock, marked } from '../../shared/src/words';
+import { get } from './api';
+import { h, svg } from './dom';
 
 interface Interval {
   agent: string;
@@ -28,8 +30,8 @@ export class Timeline {
     }
     this.span.addEventListener('change', () => this.draw());
     const legend = h('ul', { class: 'legend' });
-    for (const [state, mark] of Object.entries(MARKS)) {
-      legend.append(h('li', { class: `state-${state}` }, h('span', { class: 'swatch', 'aria-hidden': 'true' }, ''), `${mark} ${state}`));
+    for (const state of Object.keys(MARKS)) {
+      legend.append(h('li', { class: `state-${state}` }, h('span', { class: 'swatch', 'aria-hidden': 'true' }, ''), marked(state)));
     }
     this.node.append(h('div', { class: 'bar' }, h('label', {}, 'Show ', this.span), legend), this.picture, this.table);
   }

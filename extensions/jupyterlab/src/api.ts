@@ -1,63 +1,6 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
-
-/** A question that a program puts to its user. */
-export interface IDialog {
-  dialog_id: string;
-  kind: string;
-  subject: string;
-  options: string[];
-  opened_at: string | null;
-}
-
-/** An agent, as the supervisor describes it. */
-export interface IAgent {
-  name: string;
-  role: string;
-  kind: string;
-  model: string | null;
-  state: string;
-  state_s: number | null;
-  turns: number;
-  queued: number;
-  dialog: IDialog | null;
-  error: string | null;
-}
-
-/** An open alert. */
-export interface IAlert {
-  alert_id: string;
-  level: string;
-  agent: string | null;
-  rule: string;
-  message: string;
-  opened_at: string;
-  acknowledged_by: string | null;
-}
-
-/** What the supervisor knows now. */
-export interface IStatus {
-  name: string;
-  status: string;
-  run_id: string;
-  run_dir: string;
-  agents: IAgent[];
-  alerts: IAlert[];
-  totals: {
-    states: Record<string, number>;
-    turns: number;
-    queued: number;
-    input_tokens: number;
-    output_tokens: number;
-  };
-}
-
-/** A cluster that runs on the server's machine. */
-export interface IClusterFacts {
-  name: string;
-  run_id: string;
-  supervisor_alive: boolean;
-}
+import type { ClusterFacts, Status } from '../../shared/src/api';
 
 /** The sentence that the server says of a refused request. */
 export class ApiError extends Error {
@@ -107,11 +50,11 @@ export class Api {
     });
   }
 
-  clusters(): Promise<{ clusters: IClusterFacts[] }> {
+  clusters(): Promise<{ clusters: ClusterFacts[] }> {
     return this.get(['clusters']);
   }
 
-  status(cluster: string): Promise<IStatus> {
+  status(cluster: string): Promise<Status> {
     return this.get(['clusters', cluster, 'status']);
   }
 

@@ -2,8 +2,9 @@ import { ABCWidgetFactory, DocumentRegistry, DocumentWidget } from '@jupyterlab/
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import type { Terminal } from '@xterm/xterm';
+import { make } from '../../shared/src/dom';
+import { offset } from '../../shared/src/words';
 import { ICast, parseCast, resized, unpackCast } from './cast';
-import { clock, element } from './words';
 
 /** Longest pause that is shown when pauses are skipped, in seconds. */
 const PAUSE = 1;
@@ -18,32 +19,32 @@ export class CastViewer extends Widget {
     super();
     this.addClass('ol-cast');
     this.node.tabIndex = -1;
-    this._screen = element('div', 'ol-cast-screen');
+    this._screen = make('div', 'ol-cast-screen');
     this._screen.setAttribute('role', 'img');
-    this._play = element('button', 'ol-button', 'Play');
+    this._play = make('button', 'ol-button', 'Play');
     this._play.type = 'button';
-    this._slider = element('input', 'ol-cast-slider');
+    this._slider = make('input', 'ol-cast-slider');
     this._slider.type = 'range';
     this._slider.min = '0';
     this._slider.step = 'any';
     this._slider.setAttribute('aria-label', 'Instant');
-    this._time = element('span', 'ol-cast-time');
-    this._speed = element('select');
+    this._time = make('span', 'ol-cast-time');
+    this._speed = make('select');
     this._speed.setAttribute('aria-label', 'Speed');
     for (const speed of SPEEDS) {
-      const option = element('option', '', `${speed} ×`);
+      const option = make('option', '', `${speed} ×`);
       option.value = String(speed);
       option.selected = speed === 1;
       this._speed.append(option);
     }
-    const pauses = element('label', '', 'skip pauses');
-    this._skip = element('input');
+    const pauses = make('label', '', 'skip pauses');
+    this._skip = make('input');
     this._skip.type = 'checkbox';
     this._skip.checked = true;
     pauses.prepend(this._skip);
-    this._said = element('p', 'ol-problem');
+    this._said = make('p', 'ol-problem');
     this._said.setAttribute('role', 'status');
-    const bar = element('div', 'ol-cast-bar');
+    const bar = make('div', 'ol-cast-bar');
     bar.append(this._play, this._slider, this._time, this._speed, pauses);
     this.node.append(this._said, this._screen, bar);
 
@@ -219,7 +220,7 @@ export class CastViewer extends Widget {
 
   private _show(): void {
     const duration = this._cast?.duration ?? 0;
-    const said = `${clock(Math.min(this._now, duration))} / ${clock(duration)}`;
+    const said = `${offset(Math.min(this._now, duration))} / ${offset(duration)}`;
     this._time.textContent = said;
     this._slider.value = String(this._now);
     this._slider.setAttribute('aria-valuetext', said);

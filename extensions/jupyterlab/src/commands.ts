@@ -232,7 +232,6 @@ export function addCommands(context: ICommandContext): void {
       }
     }
     await api.post(['clusters', cluster, 'shutdown']);
-    await model.refresh();
   });
   add(CommandIDs.answer, 'Answer Dialog', "Choose an option of an agent's question", args =>
     api.answer(String(args.cluster), String(args.agent), String(args.dialog), Number(args.option))

@@ -69,7 +69,7 @@ const live: JupyterFrontEndPlugin<ClustersModel> = {
     labShell: ILabShell | null
   ): ClustersModel => {
     const api = new Api(app.serviceManager.serverSettings);
-    const model = new ClustersModel(api, 5000);
+    const model = new ClustersModel(api);
     const panel = new StatesPanel(model, app.commands);
     let readOnly = true;
 
@@ -125,7 +125,6 @@ const live: JupyterFrontEndPlugin<ClustersModel> = {
     void registry.load(PLUGIN).then(settings => {
       const take = () => {
         readOnly = settings.get('terminalReadOnly').composite !== false;
-        model.interval = Number(settings.get('refreshInterval').composite) * 1000;
         notifier.settings = {
           dialogs: settings.get('notifyDialogs').composite !== false,
           alerts: settings.get('notifyAlerts').composite as INotifySettings['alerts']

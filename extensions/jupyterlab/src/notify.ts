@@ -1,15 +1,14 @@
 import { Notification } from '@jupyterlab/apputils';
-import { Api, IAlert, IDialog } from './api';
+import { type Alert, type Dialog, LEVELS } from '../../shared/src/api';
+import { short } from '../../shared/src/words';
+import { Api } from './api';
 import { ClustersModel, Told } from './model';
-import { short } from './words';
 
 /** Which notifications a user wants. */
 export interface INotifySettings {
   dialogs: boolean;
   alerts: 'info' | 'warning' | 'error' | 'critical' | 'never';
 }
-
-const LEVELS = ['info', 'warning', 'error', 'critical'];
 
 /** Letters of a question that a notification shows. */
 const SUBJECT = 220;
@@ -42,7 +41,7 @@ export class Notifier {
     }
   }
 
-  private _dialog(cluster: string, agent: string, dialog: IDialog): void {
+  private _dialog(cluster: string, agent: string, dialog: Dialog): void {
     if (!this.settings.dialogs) {
       return;
     }
@@ -65,7 +64,7 @@ export class Notifier {
     this._show(`dialog ${dialog.dialog_id}`, said, 'warning', actions);
   }
 
-  private _alert(cluster: string, alert: IAlert): void {
+  private _alert(cluster: string, alert: Alert): void {
     // That an agent waits is told with its question.
     const asked = this.settings.dialogs && alert.rule === 'waiting';
     const wanted = LEVELS.indexOf(alert.level) >= LEVELS.indexOf(this.settings.alerts);
@@ -93,7 +92,7 @@ export class Notifier {
   private async _answer(
     cluster: string,
     agent: string,
-    dialog: IDialog,
+    dialog: Dialog,
     option: number
   ): Promise<void> {
     try {

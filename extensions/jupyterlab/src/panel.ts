@@ -1,23 +1,12 @@
 import { CommandRegistry } from '@lumino/commands';
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
-import { IAgent, IAlert } from './api';
+import type { Agent, Alert } from '../../shared/src/api';
+import { make } from '../../shared/src/dom';
+import { ago, count, many, marked, short } from '../../shared/src/words';
 import { CommandIDs } from './commands';
 import { agentsIcon } from './icons';
 import { ClustersModel, ICluster } from './model';
-import { ago, count, element, short } from './words';
-
-/** States whose agent works, waits for a person, or is in trouble: how they are marked, besides their word. */
-const MARKS: Record<string, string> = {
-  starting: '◌',
-  idle: '○',
-  busy: '●',
-  waiting: '◆',
-  limited: '◇',
-  exited: '□',
-  failed: '■',
-  unknown: '?'
-};
 
 /** The side panel: clusters with their agents' states and open alerts. */
 export class StatesPanel extends Widget {
@@ -69,19 +58,19 @@ export class StatesPanel extends Widget {
   private _draw(): HTMLElement[] {
     const { clusters, problem } = this._model;
     const drawn: HTMLElement[] = [];
-    const head = element('header', 'ol-panel-head');
+    const head = make('header', 'ol-panel-head');
     head.append(
-      element('h2', '', 'Agent clusters'),
+      make('h2', '', 'Agent clusters'),
       this._button('dashboard', 'Dashboard', CommandIDs.dashboard, {})
     );
     drawn.push(head);
     if (problem) {
-      const told = element('p', 'ol-problem', `The server does not tell of clusters: ${problem}`);
+      const told = make('p', 'ol-problem', `The server does not tell of clusters: ${problem}`);
       told.setAttribute('role', 'status');
       drawn.push(told);
     } else if (clusters.length === 0) {
       drawn.push(
-        element('p', 'ol-empty', 'No cluster runs. Start one in a notebook or in the dashboard.')
+        make('p', 'ol-empty', 'No cluster runs. Start one in a notebook or in the dashboard.')
       );
     }
     for (const cluster of clusters) {
@@ -92,12 +81,16 @@ export class StatesPanel extends Widget {
 
   private _cluster(cluster: ICluster): HTMLElement {
     const { facts, status } = cluster;
-    const section = element('section', 'ol-cluster');
+    const section = make('section', 'ol-cluster');
     section.setAttribute('aria-label', `Cluster ${facts.name}`);
-    const head = element('div', 'ol-cluster-head');
+    const head = make('div', 'ol-cluster-head');
     head.append(
-      element('h3', '', facts.name),
-      element('span', 'ol-faint', !status ? 'asking' : status.status === 'running' ? '' : status.status)
+      make('h3', '', facts.name),
+      make(
+        'span',
+        'ol-faint',
+        !status ? 'asking' : status.status === 'running' ? '' : status.status
+      )
     );
     head.append(
       this._button(`open ${facts.name}`, 'Open', CommandIDs.openCluster, { cluster: facts.name }),
@@ -107,37 +100,37 @@ export class StatesPanel extends Widget {
     if (!status) {
       return section;
     }
-    const list = element('ul', 'ol-agents');
+    const list = make('ul', 'ol-agents');
     list.append(...status.agents.map(agent => this._agent(cluster, agent)));
     section.append(list);
     const { input_tokens, output_tokens, turns } = status.totals;
     section.append(
-      element(
+      make(
         'p',
         'ol-faint',
-        `${turns} ${turns === 1 ? 'turn' : 'turns'}, ${count(input_tokens)} tokens in, ${count(output_tokens)} out`
+        `${many(turns, 'turn')}, ${count(input_tokens)} tokens in, ${count(output_tokens)} out`
       )
     );
     if (status.alerts.length > 0) {
-      const clear = element('div', 'ol-cluster-head');
+      const clear = make('div', 'ol-cluster-head');
       clear.append(
-        element('h4', '', `Alerts (${status.alerts.length})`),
+        make('h4', '', `Alerts (${status.alerts.length})`),
         this._button(`clear ${facts.name}`, 'Clear all', CommandIDs.clearAlerts, {
           cluster: facts.name
         })
       );
-      const alerts = element('ul', 'ol-alerts');
+      const alerts = make('ul', 'ol-alerts');
       alerts.append(...status.alerts.map(alert => this._alert(facts.name, alert)));
       section.append(clear, alerts);
     }
     return section;
   }
 
-  private _agent({ facts, at }: ICluster, agent: IAgent): HTMLElement {
+  private _agent({ facts, at }: ICluster, agent: Agent): HTMLElement {
     const args = { cluster: facts.name, agent: agent.name };
-    const item = element('li', `ol-agent ol-state-${agent.state}`);
-    const state = element('span', 'ol-state', `${MARKS[agent.state] ?? '?'} ${agent.state}`);
-    const age = element('span', 'ol-faint ol-age');
+    const item = make('li', `ol-agent ol-state-${agent.state}`);
+    const state = make('span', 'ol-state', marked(agent.state));
+    const age = make('span', 'ol-faint ol-age');
     if (agent.state_s !== null) {
       age.dataset.since = String(at - agent.state_s * 1000);
     }
@@ -154,17 +147,17 @@ export class StatesPanel extends Widget {
       this._button(`take ${facts.name} ${agent.name}`, 'Take over', CommandIDs.takeOver, args)
     );
     if (agent.queued > 0) {
-      item.append(element('span', 'ol-faint', `${agent.queued} queued`));
+      item.append(make('span', 'ol-faint', `${agent.queued} queued`));
     }
     if (agent.error) {
-      item.append(element('p', 'ol-problem', short(agent.error, 300)));
+      item.append(make('p', 'ol-problem', short(agent.error, 300)));
     }
     if (agent.dialog) {
       const dialog = agent.dialog;
-      const question = element('div', 'ol-dialog');
+      const question = make('div', 'ol-dialog');
       question.setAttribute('role', 'group');
       question.setAttribute('aria-label', `${agent.name} asks`);
-      question.append(element('p', '', short(`${dialog.kind}: ${dialog.subject}`, 400)));
+      question.append(make('p', '', short(`${dialog.kind}: ${dialog.subject}`, 400)));
       dialog.options.forEach((option, place) => {
         const answer = this._button(
           `answer ${dialog.dialog_id} ${place}`,
@@ -180,10 +173,10 @@ export class StatesPanel extends Widget {
     return this._counted(item);
   }
 
-  private _alert(cluster: string, alert: IAlert): HTMLElement {
-    const item = element('li', `ol-alert ol-level-${alert.level}`);
+  private _alert(cluster: string, alert: Alert): HTMLElement {
+    const item = make('li', `ol-alert ol-level-${alert.level}`);
     const told = alert.acknowledged_by ? `${alert.level}, acknowledged` : alert.level;
-    item.append(element('strong', '', told), element('p', '', short(alert.message, 400)));
+    item.append(make('strong', '', told), make('p', '', short(alert.message, 400)));
     const args = { cluster, alert: alert.alert_id };
     if (!alert.acknowledged_by) {
       item.append(
@@ -200,7 +193,7 @@ export class StatesPanel extends Widget {
     command: string,
     args: Record<string, string | number>
   ): HTMLButtonElement {
-    const made = element('button', 'ol-button', text);
+    const made = make('button', 'ol-button', text);
     made.type = 'button';
     made.dataset.olKey = key;
     made.addEventListener('click', () => void this._commands.execute(command, args));

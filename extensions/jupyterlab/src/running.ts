@@ -1,10 +1,10 @@
 import { IRunningSessions } from '@jupyterlab/running';
 import { stopIcon, terminalIcon } from '@jupyterlab/ui-components';
 import { ISignal } from '@lumino/signaling';
-import { IAgent } from './api';
+import type { Agent } from '../../shared/src/api';
+import { ago } from '../../shared/src/words';
 import { agentsIcon } from './icons';
 import { ClustersModel, ICluster } from './model';
-import { ago } from './words';
 
 /** What the Running panel does with a cluster or an agent. */
 export interface IRunningActions {
@@ -70,7 +70,7 @@ export class RunningClusters implements IRunningSessions.IManager {
 
   private _agent(
     { facts, at }: ICluster,
-    agent: IAgent,
+    agent: Agent,
     alone: boolean
   ): IRunningSessions.IRunningItem {
     const age = () => (agent.state_s === null ? null : agent.state_s + (Date.now() - at) / 1000);

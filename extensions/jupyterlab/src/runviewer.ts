@@ -3,8 +3,9 @@ import { ABCWidgetFactory, DocumentRegistry, DocumentWidget } from '@jupyterlab/
 import { Contents } from '@jupyterlab/services';
 import { CommandRegistry } from '@lumino/commands';
 import { Widget } from '@lumino/widgets';
+import { make } from '../../shared/src/dom';
+import { offset, short } from '../../shared/src/words';
 import { IRunSummary, summarise } from './run';
-import { clock, element, short } from './words';
 
 /** Largest journal that is summed up here, in bytes; a longer one is for `open_run`. */
 const JOURNAL = 30e6;
@@ -35,11 +36,7 @@ export class RunViewer extends Widget {
     }
     if (typeof manifest?.run_id !== 'string' || typeof manifest?.schema_version !== 'number') {
       this.node.replaceChildren(
-        element(
-          'p',
-          'ol-problem',
-          `${this._context.path} is no manifest of a run of Orchestrator Lab`
-        )
+        make('p', 'ol-problem', `${this._context.path} is no manifest of a run of Orchestrator Lab`)
       );
       return;
     }
@@ -84,9 +81,9 @@ export class RunViewer extends Widget {
     casts: string[]
   ): HTMLElement[] {
     const title = `Run ${manifest.name ?? ''}: ${summary ? (summary.status ?? 'no end recorded') : ''}`;
-    const drawn: HTMLElement[] = [element('h2', '', title)];
+    const drawn: HTMLElement[] = [make('h2', '', title)];
     if (problem) {
-      drawn.push(element('p', 'ol-problem', problem));
+      drawn.push(make('p', 'ol-problem', problem));
     }
     const facts: [string, string | null][] = [
       ['Run', manifest.run_id],
@@ -101,7 +98,7 @@ export class RunViewer extends Widget {
     ];
     if (summary) {
       facts.push(
-        ['Duration', summary.duration === null ? null : clock(summary.duration)],
+        ['Duration', summary.duration === null ? null : offset(summary.duration)],
         ['Turns', String(summary.turns)],
         [
           'Tokens in, out',
@@ -112,17 +109,17 @@ export class RunViewer extends Widget {
         ['Events', String(summary.events)]
       );
     }
-    const list = element('dl', 'ol-facts');
+    const list = make('dl', 'ol-facts');
     for (const [name, value] of facts) {
       if (value !== null && value !== '') {
-        list.append(element('dt', '', name), element('dd', '', value));
+        list.append(make('dt', '', name), make('dd', '', value));
       }
     }
     drawn.push(list);
     const byName = new Map(
       casts.map(path => [PathExt.basename(path).replace(/\.cast(\.zst)?$/, ''), path])
     );
-    drawn.push(element('h3', '', 'Agents'));
+    drawn.push(make('h3', '', 'Agents'));
     const agents = summary?.agents ?? [...byName.keys()].map(name => ({ name }) as any);
     const rows = agents.map((one: any) => {
       const path = byName.get(one.name);
@@ -142,7 +139,7 @@ export class RunViewer extends Widget {
     drawn.push(table(['name', 'kind', 'role', 'turns', 'messages', 'recording'], rows));
     if (summary) {
       const shown = summary.messages.slice(0, MESSAGES);
-      drawn.push(element('h3', '', `Messages (${summary.messages.length})`));
+      drawn.push(make('h3', '', `Messages (${summary.messages.length})`));
       drawn.push(
         table(
           ['at', 'from', 'to', 'status', 'text'],
@@ -158,11 +155,7 @@ export class RunViewer extends Widget {
       if (shown.length < summary.messages.length) {
         const rest = summary.messages.length - shown.length;
         drawn.push(
-          element(
-            'p',
-            'ol-faint',
-            `${rest} more; all of them are in open_run("${folder}").messages`
-          )
+          make('p', 'ol-faint', `${rest} more; all of them are in open_run("${folder}").messages`)
         );
       }
     }
@@ -171,9 +164,9 @@ export class RunViewer extends Widget {
 
   private _link(path: string | undefined): HTMLElement {
     if (!path) {
-      return element('span', 'ol-faint', 'none');
+      return make('span', 'ol-faint', 'none');
     }
-    const made = element('button', 'ol-button', 'Open');
+    const made = make('button', 'ol-button', 'Open');
     made.type = 'button';
     made.title = path;
     made.addEventListener('click', () => void this._commands.execute('docmanager:open', { path }));
@@ -182,27 +175,27 @@ export class RunViewer extends Widget {
 }
 
 function table(head: string[], rows: (string | number | HTMLElement)[][]): HTMLElement {
-  const made = element('table', 'ol-table');
-  const top = element('tr');
+  const drawn = make('table', 'ol-table');
+  const top = make('tr');
   for (const name of head) {
-    const cell = element('th', '', name);
+    const cell = make('th', '', name);
     cell.scope = 'col';
     top.append(cell);
   }
-  const body = element('tbody');
+  const body = make('tbody');
   for (const row of rows) {
-    const line = element('tr');
+    const line = make('tr');
     for (const value of row) {
-      const cell = element('td');
+      const cell = make('td');
       cell.append(typeof value === 'number' ? String(value) : value);
       line.append(cell);
     }
     body.append(line);
   }
-  const header = element('thead');
+  const header = make('thead');
   header.append(top);
-  made.append(header, body);
-  return made;
+  drawn.append(header, body);
+  return drawn;
 }
 
 /** Makes viewers of runs. */

@@ -1,6 +1,7 @@
 import { Widget } from '@lumino/widgets';
+import { make } from '../../shared/src/dom';
+import { count } from '../../shared/src/words';
 import { ClustersModel } from './model';
-import { count, element } from './words';
 
 /** The status-bar item: how many agents work, how many wait for a person, and the tokens used. */
 export class StatusItem extends Widget {
@@ -8,7 +9,7 @@ export class StatusItem extends Widget {
     private _model: ClustersModel,
     onClick: () => void
   ) {
-    super({ node: element('button', 'jp-StatusBar-TextItem ol-status') });
+    super({ node: make('button', 'jp-StatusBar-TextItem ol-status') });
     (this.node as HTMLButtonElement).type = 'button';
     this.node.addEventListener('click', onClick);
     this._model.changed.connect(this._show, this);

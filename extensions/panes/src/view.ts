@@ -1,5 +1,5 @@
 import type { Terminal } from "@xterm/xterm";
-import { make, setText } from "./dom";
+import { make, setText } from "../../shared/src/dom";
 import { Messages } from "./messages";
 import { Pane, type PaneHost } from "./pane";
 import type { AgentFacts, AlertFacts, FromHost, MessageFacts, Options, Tick, Transport } from "./protocol";
