@@ -8,10 +8,13 @@ const MOST = 16384;
  * into a screen that nobody expects: it is dropped.
  */
 export class Keys {
-  constructor(
-    private post: (agent: string, data: string) => Promise<unknown>,
-    private failed: (agent: string, problem: Error) => void
-  ) {}
+  private post: (agent: string, data: string) => Promise<unknown>;
+  private failed: (agent: string, problem: Error) => void;
+
+  constructor(post: (agent: string, data: string) => Promise<unknown>, failed: (agent: string, problem: Error) => void) {
+    this.post = post;
+    this.failed = failed;
+  }
 
   type(agent: string, data: string): void {
     const waiting = this.waiting.get(agent);

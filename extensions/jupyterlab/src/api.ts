@@ -1,5 +1,6 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
+import { TranslationBundle } from '@jupyterlab/translation';
 import type { ClusterFacts, Status } from '../../shared/src/api';
 
 /** The sentence that the server says of a refused request. */
@@ -15,7 +16,10 @@ export class ApiError extends Error {
 
 /** The web API of Orchestrator Lab, under the server's own login. */
 export class Api {
-  constructor(readonly settings: ServerConnection.ISettings) {}
+  constructor(
+    readonly settings: ServerConnection.ISettings,
+    private _trans: TranslationBundle
+  ) {}
 
   /** The address of a path below the API. */
   url(...parts: string[]): string {
@@ -84,7 +88,7 @@ export class Api {
       throw new ApiError(
         problem?.message ??
           data?.message ??
-          `the server answered ${response.status} ${response.statusText}`,
+          this._trans.__('the server answered %1 %2', response.status, response.statusText),
         problem?.type ?? 'HTTPError',
         response.status
       );

@@ -1,4 +1,5 @@
 import { IDisposable } from '@lumino/disposable';
+import { TranslationBundle } from '@jupyterlab/translation';
 import { ISignal, Signal } from '@lumino/signaling';
 import type { Agent, Alert, ClusterFacts, Dialog, Frame, Status } from '../../shared/src/api';
 import { Socket } from '../../shared/src/socket';
@@ -35,7 +36,10 @@ export interface ITotals {
  * Which there are, and what changes in them, is pushed over one websocket.
  */
 export class ClustersModel implements IDisposable {
-  constructor(readonly api: Api) {
+  constructor(
+    readonly api: Api,
+    private _trans: TranslationBundle
+  ) {
     this._socket = new Socket(() => new api.settings.WebSocket(api.socketUrl));
     this._socket.onOpen = () => {
       for (const name of this._clusters.keys()) {
@@ -46,7 +50,14 @@ export class ClustersModel implements IDisposable {
     this._socket.onBroken = was => {
       // A browser is not told why a socket cannot be opened: a request says.
       if (!was) {
-        void this._look().catch(() => undefined);
+        void this._look().then(
+          () =>
+            !this._socket.isOpen &&
+            this._fail(
+              this._trans.__('its websocket cannot be opened (does a proxy hold it back?)')
+            ),
+          () => undefined
+        );
       }
     };
     this._socket.connect();
@@ -238,6 +249,8 @@ export class ClustersModel implements IDisposable {
   private _heard(frame: Frame): void {
     if (frame.event === 'clusters') {
       this._list(frame.data as ClusterFacts[]);
+    } else if (frame.event === 'error' && frame.cluster === null) {
+      this._fail(String(frame.data.message));
     } else if (frame.event === 'status' && frame.cluster && frame.data?.agents) {
       this._take(frame.cluster, frame.data as Status);
     }

@@ -1,4 +1,5 @@
 import { Notification } from '@jupyterlab/apputils';
+import { TranslationBundle } from '@jupyterlab/translation';
 import { type Alert, type Dialog, LEVELS } from '../../shared/src/api';
 import { short } from '../../shared/src/words';
 import { Api } from './api';
@@ -18,7 +19,8 @@ export class Notifier {
   constructor(
     model: ClustersModel,
     private _api: Api,
-    private _open: (cluster: string, agent: string | null) => void
+    private _open: (cluster: string, agent: string | null) => void,
+    private _trans: TranslationBundle
   ) {
     model.told.connect((_, told) => this._hear(told));
   }
@@ -52,15 +54,21 @@ export class Notifier {
       callback: () => void this._answer(cluster, agent, dialog, place + 1)
     }));
     actions.push({
-      label: 'Open',
-      caption: `Open a terminal that shows ${agent}`,
+      label: this._trans.__('Open'),
+      caption: this._trans.__('Open a terminal that shows %1', agent),
       displayType: 'link',
       callback: event => {
         event.preventDefault(); // the question stays open
         this._open(cluster, agent);
       }
     });
-    const said = `${agent} (${cluster}) asks, ${dialog.kind}: ${short(dialog.subject, SUBJECT)}`;
+    const said = this._trans.__(
+      '%1 (%2) asks, %3: %4',
+      agent,
+      cluster,
+      dialog.kind,
+      short(dialog.subject, SUBJECT)
+    );
     this._show(`dialog ${dialog.dialog_id}`, said, 'warning', actions);
   }
 
@@ -77,9 +85,9 @@ export class Notifier {
       `${cluster}: ${short(alert.message, SUBJECT)}`,
       type as 'info',
       [
-        { label: 'Show', callback: () => this._open(cluster, null) },
+        { label: this._trans.__('Show'), callback: () => this._open(cluster, null) },
         {
-          label: 'Acknowledge',
+          label: this._trans.__('Acknowledge'),
           callback: () =>
             void this._api
               .post(['clusters', cluster, 'alerts', alert.alert_id, 'acknowledge'])
@@ -98,9 +106,12 @@ export class Notifier {
     try {
       await this._api.answer(cluster, agent, dialog.dialog_id, option);
     } catch (problem) {
-      Notification.error(`${agent} was not answered: ${(problem as Error).message}`, {
-        autoClose: 10000
-      });
+      Notification.error(
+        this._trans.__('%1 was not answered: %2', agent, (problem as Error).message),
+        {
+          autoClose: 10000
+        }
+      );
     }
   }
 

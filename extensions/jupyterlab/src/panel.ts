@@ -1,9 +1,10 @@
+import { TranslationBundle } from '@jupyterlab/translation';
 import { CommandRegistry } from '@lumino/commands';
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import type { Agent, Alert } from '../../shared/src/api';
 import { make } from '../../shared/src/dom';
-import { ago, count, many, marked, short } from '../../shared/src/words';
+import { ago, count, marked, short } from '../../shared/src/words';
 import { CommandIDs } from './commands';
 import { agentsIcon } from './icons';
 import { ClustersModel, ICluster } from './model';
@@ -12,15 +13,16 @@ import { ClustersModel, ICluster } from './model';
 export class StatesPanel extends Widget {
   constructor(
     private _model: ClustersModel,
-    private _commands: CommandRegistry
+    private _commands: CommandRegistry,
+    private _trans: TranslationBundle
   ) {
     super();
     this.id = 'orchestrator-lab-panel';
     this.title.icon = agentsIcon;
-    this.title.caption = 'Agent clusters';
+    this.title.caption = this._trans.__('Agent clusters');
     this.addClass('ol-panel');
     this.node.setAttribute('role', 'region');
-    this.node.setAttribute('aria-label', 'Agent clusters');
+    this.node.setAttribute('aria-label', this._trans.__('Agent clusters'));
     this._model.changed.connect(() => this.update());
   }
 
@@ -57,20 +59,29 @@ export class StatesPanel extends Widget {
 
   private _draw(): HTMLElement[] {
     const { clusters, problem } = this._model;
+    const trans = this._trans;
     const drawn: HTMLElement[] = [];
     const head = make('header', 'ol-panel-head');
     head.append(
-      make('h2', '', 'Agent clusters'),
-      this._button('dashboard', 'Dashboard', CommandIDs.dashboard, {})
+      make('h2', '', trans.__('Agent clusters')),
+      this._button('dashboard', trans.__('Dashboard'), CommandIDs.dashboard, {})
     );
     drawn.push(head);
     if (problem) {
-      const told = make('p', 'ol-problem', `The server does not tell of clusters: ${problem}`);
+      const told = make(
+        'p',
+        'ol-problem',
+        trans.__('The server does not tell of clusters: %1', problem)
+      );
       told.setAttribute('role', 'status');
       drawn.push(told);
     } else if (clusters.length === 0) {
       drawn.push(
-        make('p', 'ol-empty', 'No cluster runs. Start one in a notebook or in the dashboard.')
+        make(
+          'p',
+          'ol-empty',
+          trans.__('No cluster runs. Start one in a notebook or in the dashboard.')
+        )
       );
     }
     for (const cluster of clusters) {
@@ -81,20 +92,25 @@ export class StatesPanel extends Widget {
 
   private _cluster(cluster: ICluster): HTMLElement {
     const { facts, status } = cluster;
+    const trans = this._trans;
     const section = make('section', 'ol-cluster');
-    section.setAttribute('aria-label', `Cluster ${facts.name}`);
+    section.setAttribute('aria-label', trans.__('Cluster %1', facts.name));
     const head = make('div', 'ol-cluster-head');
     head.append(
       make('h3', '', facts.name),
       make(
         'span',
         'ol-faint',
-        !status ? 'asking' : status.status === 'running' ? '' : status.status
+        !status ? trans.__('asking') : status.status === 'running' ? '' : status.status
       )
     );
     head.append(
-      this._button(`open ${facts.name}`, 'Open', CommandIDs.openCluster, { cluster: facts.name }),
-      this._button(`end ${facts.name}`, 'Shut down', CommandIDs.shutdown, { cluster: facts.name })
+      this._button(`open ${facts.name}`, trans.__('Open'), CommandIDs.openCluster, {
+        cluster: facts.name
+      }),
+      this._button(`end ${facts.name}`, trans.__('Shut down'), CommandIDs.shutdown, {
+        cluster: facts.name
+      })
     );
     section.append(head);
     if (!status) {
@@ -108,14 +124,20 @@ export class StatesPanel extends Widget {
       make(
         'p',
         'ol-faint',
-        `${many(turns, 'turn')}, ${count(input_tokens)} tokens in, ${count(output_tokens)} out`
+        trans._n(
+          '%1 turn, %2 tokens in, %3 out',
+          '%1 turns, %2 tokens in, %3 out',
+          turns,
+          count(input_tokens),
+          count(output_tokens)
+        )
       )
     );
     if (status.alerts.length > 0) {
       const clear = make('div', 'ol-cluster-head');
       clear.append(
-        make('h4', '', `Alerts (${status.alerts.length})`),
-        this._button(`clear ${facts.name}`, 'Clear all', CommandIDs.clearAlerts, {
+        make('h4', '', trans.__('Alerts (%1)', status.alerts.length)),
+        this._button(`clear ${facts.name}`, trans.__('Clear all'), CommandIDs.clearAlerts, {
           cluster: facts.name
         })
       );
@@ -128,6 +150,7 @@ export class StatesPanel extends Widget {
 
   private _agent({ facts, at }: ICluster, agent: Agent): HTMLElement {
     const args = { cluster: facts.name, agent: agent.name };
+    const trans = this._trans;
     const item = make('li', `ol-agent ol-state-${agent.state}`);
     const state = make('span', 'ol-state', marked(agent.state));
     const age = make('span', 'ol-faint ol-age');
@@ -141,13 +164,21 @@ export class StatesPanel extends Widget {
       args
     );
     name.classList.add('ol-agent-name');
-    name.title = `${agent.name} (${agent.kind})${agent.role ? `: ${agent.role}` : ''}. Open a terminal that shows it.`;
+    name.title = trans.__(
+      '%1. Open a terminal that shows it.',
+      `${agent.name} (${agent.kind})${agent.role ? `: ${agent.role}` : ''}`
+    );
     item.append(name, state, age);
     item.append(
-      this._button(`take ${facts.name} ${agent.name}`, 'Take over', CommandIDs.takeOver, args)
+      this._button(
+        `take ${facts.name} ${agent.name}`,
+        trans.__('Take over'),
+        CommandIDs.takeOver,
+        args
+      )
     );
     if (agent.queued > 0) {
-      item.append(make('span', 'ol-faint', `${agent.queued} queued`));
+      item.append(make('span', 'ol-faint', trans.__('%1 queued', agent.queued)));
     }
     if (agent.error) {
       item.append(make('p', 'ol-problem', short(agent.error, 300)));
@@ -156,7 +187,7 @@ export class StatesPanel extends Widget {
       const dialog = agent.dialog;
       const question = make('div', 'ol-dialog');
       question.setAttribute('role', 'group');
-      question.setAttribute('aria-label', `${agent.name} asks`);
+      question.setAttribute('aria-label', trans.__('%1 asks', agent.name));
       question.append(make('p', '', short(`${dialog.kind}: ${dialog.subject}`, 400)));
       dialog.options.forEach((option, place) => {
         const answer = this._button(
@@ -175,15 +206,24 @@ export class StatesPanel extends Widget {
 
   private _alert(cluster: string, alert: Alert): HTMLElement {
     const item = make('li', `ol-alert ol-level-${alert.level}`);
-    const told = alert.acknowledged_by ? `${alert.level}, acknowledged` : alert.level;
+    const told = alert.acknowledged_by
+      ? this._trans.__('%1, acknowledged', alert.level)
+      : alert.level;
     item.append(make('strong', '', told), make('p', '', short(alert.message, 400)));
     const args = { cluster, alert: alert.alert_id };
     if (!alert.acknowledged_by) {
       item.append(
-        this._button(`ack ${alert.alert_id}`, 'Acknowledge', CommandIDs.acknowledge, args)
+        this._button(
+          `ack ${alert.alert_id}`,
+          this._trans.__('Acknowledge'),
+          CommandIDs.acknowledge,
+          args
+        )
       );
     }
-    item.append(this._button(`resolve ${alert.alert_id}`, 'Resolve', CommandIDs.resolve, args));
+    item.append(
+      this._button(`resolve ${alert.alert_id}`, this._trans.__('Resolve'), CommandIDs.resolve, args)
+    );
     return item;
   }
 
