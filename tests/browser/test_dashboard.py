@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
-from workbench import ROWS, Bench, opened, until
+from workbench import ROWS, Bench, opened, other, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +189,19 @@ def test_it_works_by_keyboard_at_the_width_of_a_phone_in_the_dark(bench: Bench) 
         expect(page.locator(".message").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
+
+
+def test_a_cluster_of_another_program_comes_and_goes_by_push(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url) if one.url.endswith("/api/clusters") else None)
+    with other("late"):
+        page.get_by_role("link", name="late").click()
+        expect(page.get_by_role("heading", name="late")).to_be_visible()
+        expect(page.locator(".agent")).to_contain_text("○ idle")
+    expect(page.get_by_text("No cluster late runs.")).to_be_visible()
+    page.get_by_role("link", name="board").click()
+    expect(page.locator(".agent")).to_have_count(3)
+    assert not asked
 
 
 def test_shutting_down_is_asked_again(bench: Bench, page: Page) -> None:

@@ -331,7 +331,11 @@ export function addCommands(context: ICommandContext): void {
         return null;
       }
       const path = PathExt.join(folder, MANIFEST);
-      const file = await app.serviceManager.contents.get(path, { type: 'file', format: 'text' });
+      const file = await app.serviceManager.contents.get(path, {
+        type: 'file',
+        format: 'text',
+        content: true
+      });
       if (readManifest(file.content as string) === null) {
         throw new Error(noManifest(path, trans));
       }
