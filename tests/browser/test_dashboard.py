@@ -9,6 +9,8 @@ import pytest
 from playwright.sync_api import expect
 from workbench import ROWS, Bench, opened, other, until
 
+from orchestrator_lab.client import find
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -161,7 +163,7 @@ def test_after_a_key_that_failed_the_rest_is_dropped_and_the_pane_let_go(bench: 
     assert (len(asked), typed(bench)) == (1, before)
 
 
-def test_timeline_metrics_and_logs_tell_the_run(page: Page) -> None:
+def test_timeline_metrics_and_logs_tell_the_run(bench: Bench, page: Page) -> None:
     tab(page, "timeline")
     assert page.locator("rect.state-waiting").count() >= 2
     page.get_by_text("As a table").click()
@@ -169,7 +171,17 @@ def test_timeline_metrics_and_logs_tell_the_run(page: Page) -> None:
     tab(page, "metrics")
     expect(page.get_by_role("img", name=re.compile("^Turns, summed: turns"))).to_be_visible()
     tab(page, "logs")
-    expect(page.locator(".log")).not_to_be_empty()
+    page.get_by_label("Log of").select_option("local-model")
+    log = page.locator(".log")
+    expect(log).to_have_text("This log is empty.")
+    path = find(bench.name) / "logs" / "local-model.log"
+    path.write_text("loading <b>weights</b>\n", encoding="utf-8")
+    expect(log).to_have_text("loading <b>weights</b>")
+    with path.open("a", encoding="utf-8") as more:
+        more.write("loaded\n")
+    expect(log).to_contain_text("loaded")
+    assert log.locator("b").count() == 0
+    tab(page, "panes")
 
 
 def test_a_reload_shows_the_same_again(bench: Bench, page: Page) -> None:

@@ -24,7 +24,7 @@ class Dashboard {
   private timeline = new Timeline();
   private metrics = new Metrics();
   private alerts = new Alerts(path => void this.act(['alerts', ...path]));
-  private logs = new Logs(problem => this.say(problem.message, true));
+  private logs = new Logs(process => this.link.log(process));
   private transport = new LinkTransport(
     this.link,
     (agent, data) => this.keys?.type(agent, data),
@@ -241,6 +241,9 @@ class Dashboard {
           this.alerts.take(frame.data.alert);
         }
         break;
+      case 'log':
+        this.logs.take(frame.data);
+        break;
       case 'agent':
         this.timeline.take(frame.data);
         break;
@@ -361,6 +364,9 @@ class Dashboard {
   // what is shown ----------------------------------------------------------------------------------
 
   private show(tab: Tab): void {
+    if (this.tab === 'logs' && tab !== 'logs') {
+      this.logs.close();
+    }
     this.tab = tab;
     for (const one of TABS) {
       const made = document.getElementById(`tab-${one}`)!;
@@ -374,7 +380,7 @@ class Dashboard {
     if (this.cluster && tab === 'metrics') {
       void this.metrics.open(this.cluster).catch(fail);
     } else if (this.cluster && tab === 'logs') {
-      void this.logs.open(this.cluster).catch(fail);
+      this.logs.open();
     } else if (tab === 'timeline') {
       this.timeline.draw();
     }

@@ -13,6 +13,9 @@ export class Link {
     this.socket.onOpen = () => {
       this.onOpen(true, false);
       this.subscribe(this.seq);
+      if (this.process !== null) {
+        this.log(this.process);
+      }
     };
     this.socket.onBroken = was => this.onOpen(false, was);
     this.socket.onFrame = frame => {
@@ -30,6 +33,7 @@ export class Link {
   /** Follow one cluster from an event on, and no other. */
   follow(cluster: string | null, since: number | null): void {
     if (this.cluster && this.cluster !== cluster) {
+      this.log(null);
       this.socket.say({ op: 'unsubscribe', cluster: this.cluster });
     }
     this.cluster = cluster;
@@ -50,6 +54,14 @@ export class Link {
     }
   }
 
+  /** Have a log of the cluster told from its end on, and no other; null for none. */
+  log(process: string | null): void {
+    if (this.cluster && (process !== null || this.process !== null)) {
+      this.socket.say({ op: 'log', cluster: this.cluster, process });
+    }
+    this.process = process;
+  }
+
   private subscribe(since: number | null): void {
     if (this.cluster) {
       const events = ['status', 'metrics', 'agent', 'message', 'screen', 'alert'];
@@ -65,4 +77,5 @@ export class Link {
   private cluster: string | null = null;
   private seq: number | null = null;
   private panes: string[] = [];
+  private process: string | null = null;
 }
