@@ -48,21 +48,25 @@ def observe(
     FileNotFoundError
         When the folder is gone.
     """
+    observer: BaseObserver | None = None
     for polled in (False, True):
-        observer: BaseObserver = PollingObserver(timeout=_POLL_S) if polled else Observer()
         try:
+            observer = PollingObserver(timeout=_POLL_S) if polled else Observer()
             observer.schedule(handler, str(folder), recursive=recursive, event_filter=events)
             observer.start()
         except OSError as error:
-            observer.stop()
+            if observer is not None:
+                observer.stop()
             if polled or isinstance(error, FileNotFoundError):
                 raise
             logger.warning("%s cannot be watched (%s): it is looked at each %g s", folder, error, _POLL_S)
         else:
             break
+    assert observer is not None  # noqa: S101 - the loop is left by it or by an error
+    begun = observer
 
     def stop() -> None:
-        observer.stop()
-        observer.join()
+        begun.stop()
+        begun.join()
 
     return stop
