@@ -14,7 +14,7 @@ import build_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATTED = (
-    "extensions/*/src/**/*.{ts,css}",
+    "extensions/*/src/**/*.ts",
     "extensions/jupyterlab/{schema,style}/*.{css,js,json}",
     "tests/extensions/*.ts",
 )

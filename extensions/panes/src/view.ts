@@ -15,6 +15,8 @@ export interface View {
   dispose(): void;
   /** The terminal of an agent, once it has been in sight. */
   terminal(agent: string): Terminal | null;
+  /** The last picture of all panes as HTML, which a saved page keeps; the host says how to get it. */
+  stillHtml: () => string;
 }
 
 let count = 0;
