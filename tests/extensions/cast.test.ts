@@ -8,7 +8,14 @@ test('version 3 tells times between events, version 2 since the beginning', () =
   const body = '[1, "o", "a"]\n\n# a comment\n[2, "r", "90x30"]\n[2.5, "x", "0"]\n[2.5, "m", ""]\n';
   const third = parseCast('{"version": 3, "term": {"cols": 100, "rows": 50}, "timestamp": 1}\n' + body, trans);
   assert.deepEqual([third.cols, third.rows, third.duration, third.startedAt?.getTime()], [100, 50, 8, 1000]);
-  assert.deepEqual(third.events.map(one => [one.at, one.kind]), [[1, 'output'], [3, 'resize'], [8, 'mark']]);
+  assert.deepEqual(
+    third.events.map(one => [one.at, one.kind]),
+    [
+      [1, 'output'],
+      [3, 'resize'],
+      [8, 'mark']
+    ]
+  );
   const second = parseCast('{"version": 2, "width": 100, "height": 50}\n' + body, trans);
   assert.deepEqual([second.cols, second.rows, second.duration, second.startedAt], [100, 50, 2.5, null]);
 });

@@ -33,7 +33,11 @@ test('after one that failed the rest is dropped, of that pane only', async () =>
     },
     (agent, problem) => failed.push(`${agent}: ${problem.message}`)
   );
-  for (const [agent, data] of [['ada', 'rm'], ['ada', ' -r'], ['bob', 'ls']]) {
+  for (const [agent, data] of [
+    ['ada', 'rm'],
+    ['ada', ' -r'],
+    ['bob', 'ls']
+  ]) {
     keys.type(agent, data);
   }
   await turn();

@@ -19,7 +19,10 @@ function contrast(one: string, other: string): number {
 }
 
 test('every colour but the one of the ground can be read on it', () => {
-  for (const [theme, ground] of [[DARK, 'black'], [LIGHT, 'brightWhite']] as const) {
+  for (const [theme, ground] of [
+    [DARK, 'black'],
+    [LIGHT, 'brightWhite']
+  ] as const) {
     for (const [name, colour] of Object.entries(theme)) {
       if (!/background|Accent/i.test(name) && name !== ground) {
         assert.ok(contrast(colour as string, theme.background!) >= 4.5, `${name} of ${theme.background}`);
@@ -58,7 +61,12 @@ test("a terminal's own answers are told from what a person types", () => {
 test('keys wait for the answer to those before them, in order', () => {
   const sent: string[] = [];
   const typing = new Typing((agent, data) => sent.push(`${agent} ${data}`));
-  for (const [agent, data] of [['ada', 'a'], ['ada', 'b'], ['ada', 'c'], ['bob', 'd']]) {
+  for (const [agent, data] of [
+    ['ada', 'a'],
+    ['ada', 'b'],
+    ['ada', 'c'],
+    ['bob', 'd']
+  ]) {
     typing.type(agent, data);
   }
   assert.deepEqual(sent, ['ada a']);

@@ -19,7 +19,12 @@ test('a journal is folded into what a reader asks for', () => {
     journal(
       { event: 'run.started', monotonic_s: 10 },
       { event: 'agent.added', attributes: { name: 'ada', kind: 'chat' } },
-      { event: 'message.queued', message_id: 'm', at: 't', attributes: { sender: 'user', recipient: 'ada', content: 'hi' } },
+      {
+        event: 'message.queued',
+        message_id: 'm',
+        at: 't',
+        attributes: { sender: 'user', recipient: 'ada', content: 'hi' }
+      },
       { event: 'message.accepted', message_id: 'm' },
       { event: 'turn.ended', agent: 'ada', turn_id: 'u' },
       { event: 'turn.usage', agent: 'ada', turn_id: 'u', attributes: { input_tokens: 3 } },
@@ -29,7 +34,9 @@ test('a journal is folded into what a reader asks for', () => {
     trans
   );
   assert.deepEqual(summary.agents, [{ name: 'ada', kind: 'chat', role: '', state: 'unknown', turns: 1, messages: 1 }]);
-  assert.deepEqual(summary.messages, [{ at: 't', sender: 'user', recipient: 'ada', status: 'accepted', content: 'hi' }]);
+  assert.deepEqual(summary.messages, [
+    { at: 't', sender: 'user', recipient: 'ada', status: 'accepted', content: 'hi' }
+  ]);
   assert.deepEqual([summary.status, summary.duration, summary.events], ['completed', 2.5, 8]);
   // Usage that is told again replaces what was told; what nobody told is not 0.
   assert.deepEqual([summary.inputTokens, summary.outputTokens, summary.problem], [5, null, null]);

@@ -15,7 +15,9 @@ function fill<T extends Element>(made: T, properties: Properties, children: Chil
       made.setAttribute(name, String(value));
     }
   }
-  made.append(...children.filter((child): child is Node | string => child !== null && child !== undefined && child !== false));
+  made.append(
+    ...children.filter((child): child is Node | string => child !== null && child !== undefined && child !== false)
+  );
   return made;
 }
 

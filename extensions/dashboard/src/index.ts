@@ -49,7 +49,12 @@ class Dashboard {
   private body = h('div', { class: 'body', role: 'tabpanel', tabindex: 0 });
   private main = h('main', {});
   private to = h('select', { name: 'to', 'aria-label': 'Recipient' });
-  private text = h('textarea', { name: 'text', rows: 2, placeholder: 'Write to agents. Ctrl+Enter sends.', 'aria-label': 'Message' });
+  private text = h('textarea', {
+    name: 'text',
+    rows: 2,
+    placeholder: 'Write to agents. Ctrl+Enter sends.',
+    'aria-label': 'Message'
+  });
   private answer = h('div', { class: 'answer', role: 'status' });
   private template = h('select', { 'aria-label': 'Template' });
 
@@ -68,7 +73,12 @@ class Dashboard {
       h('span', { 'aria-hidden': 'true' }, 'To'),
       this.to,
       this.text,
-      h('div', { class: 'bar' }, h('button', { type: 'submit', class: 'primary' }, 'Send'), button('ask', 'Ask', () => void this.ask())),
+      h(
+        'div',
+        { class: 'bar' },
+        h('button', { type: 'submit', class: 'primary' }, 'Send'),
+        button('ask', 'Ask', () => void this.ask())
+      ),
       this.answer
     );
     this.text.addEventListener('keydown', event => {
@@ -79,7 +89,11 @@ class Dashboard {
     });
     for (const tab of TABS) {
       this.tabs.append(
-        h('button', { type: 'button', role: 'tab', id: `tab-${tab}`, 'aria-controls': 'body', click: () => this.show(tab) }, tab)
+        h(
+          'button',
+          { type: 'button', role: 'tab', id: `tab-${tab}`, 'aria-controls': 'body', click: () => this.show(tab) },
+          tab
+        )
       );
     }
     this.tabs.addEventListener('keydown', event => {
@@ -101,7 +115,12 @@ class Dashboard {
         this.linked,
         h('h2', {}, 'Clusters'),
         this.list,
-        h('details', { class: 'starting' }, h('summary', {}, 'Start a cluster'), h('div', { class: 'bar' }, this.template, start))
+        h(
+          'details',
+          { class: 'starting' },
+          h('summary', {}, 'Start a cluster'),
+          h('div', { class: 'bar' }, this.template, start)
+        )
       ),
       this.main,
       this.said
@@ -168,7 +187,16 @@ class Dashboard {
     this.main.classList.toggle('empty', !facts);
     if (!facts) {
       this.link.follow(null, null);
-      replace(this.head, h('p', {}, name ? `No cluster ${name} runs.` : 'No cluster runs. Start one here, in a notebook, or with orchestrator-lab start.'));
+      replace(
+        this.head,
+        h(
+          'p',
+          {},
+          name
+            ? `No cluster ${name} runs.`
+            : 'No cluster runs. Start one here, in a notebook, or with orchestrator-lab start.'
+        )
+      );
       replace(this.questions);
       return;
     }
@@ -206,7 +234,15 @@ class Dashboard {
         h(
           'li',
           {},
-          h('a', { href: `#cluster=${encodeURIComponent(one.name)}`, 'data-key': `cluster ${one.name}`, 'aria-current': one.name === this.cluster ? 'page' : null }, one.name)
+          h(
+            'a',
+            {
+              href: `#cluster=${encodeURIComponent(one.name)}`,
+              'data-key': `cluster ${one.name}`,
+              'aria-current': one.name === this.cluster ? 'page' : null
+            },
+            one.name
+          )
         )
       ),
       this.clusters.length === 0 && h('li', { class: 'faint' }, 'none')
@@ -259,9 +295,17 @@ class Dashboard {
     const names = status.agents.map(one => one.name);
     this.timeline.setStatus(status);
     this.messages.setAgents(names);
-    if ([...this.to.options].slice(1).map(one => one.value).join() !== names.join()) {
+    if (
+      [...this.to.options]
+        .slice(1)
+        .map(one => one.value)
+        .join() !== names.join()
+    ) {
       const chosen = this.to.value;
-      this.to.replaceChildren(h('option', { value: 'all' }, 'all agents'), ...names.map(name => h('option', { value: name }, name)));
+      this.to.replaceChildren(
+        h('option', { value: 'all' }, 'all agents'),
+        ...names.map(name => h('option', { value: name }, name))
+      );
       this.to.value = [...names, 'all'].includes(chosen) ? chosen : (names[0] ?? 'all');
     }
     this.transport.facts({ agents: status.agents, gap: status.gap ?? null });
@@ -279,17 +323,47 @@ class Dashboard {
     replace(
       this.head,
       h('h2', {}, cluster),
-      h('span', { class: 'faint' }, [status.status, ...states, many(totals.turns, 'turn'), `${count(totals.input_tokens)} tokens in, ${count(totals.output_tokens)} out`].join(' · ')),
+      h(
+        'span',
+        { class: 'faint' },
+        [
+          status.status,
+          ...states,
+          many(totals.turns, 'turn'),
+          `${count(totals.input_tokens)} tokens in, ${count(totals.output_tokens)} out`
+        ].join(' · ')
+      ),
       h(
         'div',
         { class: 'bar' },
         button('start-all', 'Start', () => void this.act(['start'])),
-        button('restart-all', 'Restart', () => void this.sure('Restart all agents?', 'Their programs are ended and started again.', 'Restart', ['restart'])),
-        button('stop-all', 'Stop', () => void this.sure('Stop all agents?', 'Their programs are ended; the run stays.', 'Stop', ['stop'])),
+        button(
+          'restart-all',
+          'Restart',
+          () =>
+            void this.sure('Restart all agents?', 'Their programs are ended and started again.', 'Restart', ['restart'])
+        ),
+        button(
+          'stop-all',
+          'Stop',
+          () => void this.sure('Stop all agents?', 'Their programs are ended; the run stays.', 'Stop', ['stop'])
+        ),
         status.monitoring === 'paused'
           ? button('monitoring', 'Resume monitoring', () => void this.act(['monitoring', 'start']))
-          : status.monitoring === 'on' && button('monitoring', 'Pause monitoring', () => void this.act(['monitoring', 'stop'])),
-        button('shutdown', 'Shut down', () => void this.sure(`Shut down ${cluster}?`, 'Agents, session and run are ended. What was recorded stays.', 'Shut down', ['shutdown']), { class: 'danger' })
+          : status.monitoring === 'on' &&
+              button('monitoring', 'Pause monitoring', () => void this.act(['monitoring', 'stop'])),
+        button(
+          'shutdown',
+          'Shut down',
+          () =>
+            void this.sure(
+              `Shut down ${cluster}?`,
+              'Agents, session and run are ended. What was recorded stays.',
+              'Shut down',
+              ['shutdown']
+            ),
+          { class: 'danger' }
+        )
       ),
       (status.gap || status.problem) && h('p', { class: 'problem' }, status.gap || status.problem)
     );
@@ -309,8 +383,10 @@ class Dashboard {
             'div',
             { class: 'bar' },
             ...dialog.options.map((option, place) =>
-              button(`answer ${dialog.dialog_id} ${place}`, option, () =>
-                void this.act(['agents', one.name, 'dialog'], { dialog_id: dialog.dialog_id, option: place + 1 })
+              button(
+                `answer ${dialog.dialog_id} ${place}`,
+                option,
+                () => void this.act(['agents', one.name, 'dialog'], { dialog_id: dialog.dialog_id, option: place + 1 })
               )
             )
           )
@@ -321,7 +397,15 @@ class Dashboard {
           'section',
           { class: 'question', 'aria-label': 'A guard holds messages' },
           h('p', { class: 'text' }, guard.message),
-          h('div', { class: 'bar' }, button(`lift ${guard.guard_id}`, 'Lift', () => void this.act(['guards', 'lift'], { guard_id: guard.guard_id })))
+          h(
+            'div',
+            { class: 'bar' },
+            button(
+              `lift ${guard.guard_id}`,
+              'Lift',
+              () => void this.act(['guards', 'lift'], { guard_id: guard.guard_id })
+            )
+          )
         )
       )
     );
@@ -374,7 +458,14 @@ class Dashboard {
       made.tabIndex = one === tab ? 0 : -1;
     }
     this.body.setAttribute('aria-labelledby', `tab-${tab}`);
-    const parts = { panes: this.panes, messages: this.messages.node, timeline: this.timeline.node, metrics: this.metrics.node, alerts: this.alerts.node, logs: this.logs.node };
+    const parts = {
+      panes: this.panes,
+      messages: this.messages.node,
+      timeline: this.timeline.node,
+      metrics: this.metrics.node,
+      alerts: this.alerts.node,
+      logs: this.logs.node
+    };
     this.body.replaceChildren(parts[tab]);
     const fail = (problem: Error) => this.say(problem.message, true);
     if (this.cluster && tab === 'metrics') {
@@ -448,8 +539,13 @@ class Dashboard {
     this.text.value = '';
     this.answer.replaceChildren(h('p', { class: 'faint' }, `${to} was asked…`));
     try {
-      const told = await post<{ reply: string | null; timed_out: boolean }>(['clusters', cluster, 'ask'], { to, text, timeout_s: 600 });
-      const reply = told.reply ?? (told.timed_out ? 'no answer yet; it will stand among the messages' : 'it gave no answer');
+      const told = await post<{ reply: string | null; timed_out: boolean }>(['clusters', cluster, 'ask'], {
+        to,
+        text,
+        timeout_s: 600
+      });
+      const reply =
+        told.reply ?? (told.timed_out ? 'no answer yet; it will stand among the messages' : 'it gave no answer');
       this.answer.replaceChildren(h('p', { class: 'text' }, h('strong', {}, `${to}: `), reply));
     } catch (problem) {
       this.answer.replaceChildren();
@@ -476,7 +572,10 @@ class Dashboard {
   private say(text: string, problem = false): void {
     this.said.replaceChildren();
     if (text) {
-      this.said.append(h('p', { class: problem ? 'problem' : '' }, text), button('close', 'Close', () => this.say('')));
+      this.said.append(
+        h('p', { class: problem ? 'problem' : '' }, text),
+        button('close', 'Close', () => this.say(''))
+      );
     }
   }
 }

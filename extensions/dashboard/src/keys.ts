@@ -11,7 +11,10 @@ export class Keys {
   private post: (agent: string, data: string) => Promise<unknown>;
   private failed: (agent: string, problem: Error) => void;
 
-  constructor(post: (agent: string, data: string) => Promise<unknown>, failed: (agent: string, problem: Error) => void) {
+  constructor(
+    post: (agent: string, data: string) => Promise<unknown>,
+    failed: (agent: string, problem: Error) => void
+  ) {
     this.post = post;
     this.failed = failed;
   }

@@ -27,7 +27,10 @@ export class Link {
     this.socket.connect();
     // A machine that wakes up, or a network that comes back, is not waited for.
     window.addEventListener('online', () => this.socket.connect());
-    document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.socket.connect());
+    document.addEventListener(
+      'visibilitychange',
+      () => document.visibilityState === 'visible' && this.socket.connect()
+    );
   }
 
   /** Follow one cluster from an event on, and no other. */
@@ -65,7 +68,13 @@ export class Link {
   private subscribe(since: number | null): void {
     if (this.cluster) {
       const events = ['status', 'metrics', 'agent', 'message', 'screen', 'alert'];
-      this.socket.say({ op: 'subscribe', cluster: this.cluster, events, panes: this.panes, ...(since === null ? {} : { since }) });
+      this.socket.say({
+        op: 'subscribe',
+        cluster: this.cluster,
+        events,
+        panes: this.panes,
+        ...(since === null ? {} : { since })
+      });
     }
   }
 

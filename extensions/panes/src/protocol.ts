@@ -5,8 +5,7 @@ import type { Agent, Alert, Message } from "../../shared/src/api";
 /** Some facts of an agent; what is not told has not changed. */
 export type AgentFacts = Pick<Agent, "name"> & {
   [Key in "role" | "kind" | "state" | "state_s" | "turns" | "input_tokens" | "output_tokens" | "queued" | "error"]?:
-    | Agent[Key]
-    | null;
+    Agent[Key] | null;
 } & { dialog?: { subject?: string | null } | null };
 
 /** A message between agents, or what is new of one that is known. */
