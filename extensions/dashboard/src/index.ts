@@ -5,6 +5,7 @@ import { ago, count, many, marked } from '../../shared/src/words';
 import { Alerts } from './alerts';
 import { get, post } from './api';
 import { confirmed } from './ask';
+import { Compose } from './compose';
 import { button, h, replace } from './dom';
 import { Keys } from './keys';
 import { Link } from './link';
@@ -30,6 +31,11 @@ class Dashboard {
     (agent, data) => this.keys?.type(agent, data),
     message => this.asked(message)
   );
+  private compose = new Compose({
+    cluster: () => this.cluster,
+    act: (path, body) => this.act(path, body),
+    say: (text, problem) => this.say(text, problem)
+  });
   private panes = h('section', { class: 'panes', 'aria-label': 'Panes' });
   private view: { dispose(): void } | null = null;
   private keys: Keys | null = null;
@@ -48,45 +54,10 @@ class Dashboard {
   private tabs = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'What is shown' });
   private body = h('div', { class: 'body', role: 'tabpanel', tabindex: 0 });
   private main = h('main', {});
-  private to = h('select', { name: 'to', 'aria-label': 'Recipient' });
-  private text = h('textarea', {
-    name: 'text',
-    rows: 2,
-    placeholder: 'Write to agents. Ctrl+Enter sends.',
-    'aria-label': 'Message'
-  });
-  private answer = h('div', { class: 'answer', role: 'status' });
   private template = h('select', { 'aria-label': 'Template' });
 
   constructor(place: HTMLElement) {
     const start = button('start', 'Start', () => void this.start());
-    const compose = h(
-      'form',
-      {
-        class: 'compose',
-        'aria-label': 'Write to agents',
-        submit: (event: Event) => {
-          event.preventDefault();
-          void this.send();
-        }
-      },
-      h('span', { 'aria-hidden': 'true' }, 'To'),
-      this.to,
-      this.text,
-      h(
-        'div',
-        { class: 'bar' },
-        h('button', { type: 'submit', class: 'primary' }, 'Send'),
-        button('ask', 'Ask', () => void this.ask())
-      ),
-      this.answer
-    );
-    this.text.addEventListener('keydown', event => {
-      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-        event.preventDefault();
-        void this.send();
-      }
-    });
     for (const tab of TABS) {
       this.tabs.append(
         h(
@@ -105,7 +76,7 @@ class Dashboard {
       }
     });
     this.body.id = 'body';
-    this.main.append(this.head, this.questions, this.agents, this.tabs, this.body, compose);
+    this.main.append(this.head, this.questions, this.agents, this.tabs, this.body, this.compose.node);
     place.append(
       h('a', { class: 'skip', href: '#body' }, 'Skip to the cluster'),
       h(
@@ -180,7 +151,7 @@ class Dashboard {
     this.view = null;
     this.keys = null;
     this.panes.replaceChildren();
-    this.answer.replaceChildren();
+    this.compose.clear();
     this.cluster = facts?.name ?? null;
     this.run = facts?.run_id ?? null;
     this.drawClusters();
@@ -295,19 +266,7 @@ class Dashboard {
     const names = status.agents.map(one => one.name);
     this.timeline.setStatus(status);
     this.messages.setAgents(names);
-    if (
-      [...this.to.options]
-        .slice(1)
-        .map(one => one.value)
-        .join() !== names.join()
-    ) {
-      const chosen = this.to.value;
-      this.to.replaceChildren(
-        h('option', { value: 'all' }, 'all agents'),
-        ...names.map(name => h('option', { value: name }, name))
-      );
-      this.to.value = [...names, 'all'].includes(chosen) ? chosen : (names[0] ?? 'all');
-    }
+    this.compose.setAgents(names);
     this.transport.facts({ agents: status.agents, gap: status.gap ?? null });
     this.drawHead(status);
     this.drawQuestions(status);
@@ -517,40 +476,6 @@ class Dashboard {
   private asked(message: any): void {
     if (typeof message.agent === 'string' && ['interrupt', 'restart', 'stop'].includes(message.action)) {
       void this.act(['agents', message.agent, message.action]);
-    }
-  }
-
-  private async send(): Promise<void> {
-    const text = this.text.value;
-    if (text.trim() && (await this.act(['messages'], { to: this.to.value, text }))) {
-      this.text.value = '';
-    }
-  }
-
-  private async ask(): Promise<void> {
-    const [to, text, cluster] = [this.to.value, this.text.value, this.cluster];
-    if (!text.trim() || !cluster) {
-      return;
-    }
-    if (to === 'all') {
-      this.say('a question goes to one agent: choose one, or send it to all', true);
-      return;
-    }
-    this.text.value = '';
-    this.answer.replaceChildren(h('p', { class: 'faint' }, `${to} was asked…`));
-    try {
-      const told = await post<{ reply: string | null; timed_out: boolean }>(['clusters', cluster, 'ask'], {
-        to,
-        text,
-        timeout_s: 600
-      });
-      const reply =
-        told.reply ?? (told.timed_out ? 'no answer yet; it will stand among the messages' : 'it gave no answer');
-      this.answer.replaceChildren(h('p', { class: 'text' }, h('strong', {}, `${to}: `), reply));
-    } catch (problem) {
-      this.answer.replaceChildren();
-      this.text.value ||= text;
-      this.say((problem as Error).message, true);
     }
   }
 
