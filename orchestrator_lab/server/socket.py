@@ -21,8 +21,10 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from orchestrator_lab import __version__
+from orchestrator_lab.client import find
 from orchestrator_lab.errors import ConfigError, OrchestratorLabError, SupervisorLost, addressed, to_payload
 from orchestrator_lab.live import Feed
+from orchestrator_lab.server import tails
 from orchestrator_lab.server.errors import wrong_request
 from orchestrator_lab.server.handlers import LabMixin
 from orchestrator_lab.server.lanes import Lanes
@@ -37,13 +39,15 @@ from orchestrator_lab.server.outbox import (
     Status,
     kind_of,
 )
-from orchestrator_lab.server.spoken import REQUESTS, OfCluster, OfPane, Ping, Subscribe
+from orchestrator_lab.server.spoken import REQUESTS, OfCluster, OfLog, OfPane, Ping, Subscribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from orchestrator_lab.folds.base import Fold
     from orchestrator_lab.live import Listener, Tick
+    from orchestrator_lab.server.models import LogName
     from orchestrator_lab.server.outbox import Item
     from orchestrator_lab.server.watching import ClusterWatch, Told
 
@@ -83,6 +87,7 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         self._followed: dict[str, _Followed] = {}
         self._news = asyncio.Event()
         self._lanes = Lanes(most=_MOST_REQUESTS, most_names=_MOST_CLUSTERS)
+        self._logs: dict[str, asyncio.Task[None]] = {}
         self._unlisten: Callable[[], None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._gone = False
@@ -125,13 +130,15 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
             )
             await self._problem(refused, request.cluster)
 
-    async def _do(self, request: Subscribe | OfCluster | OfPane) -> None:
+    async def _do(self, request: Subscribe | OfCluster | OfPane | OfLog) -> None:
         name = request.cluster
         try:
             if isinstance(request, Subscribe):
                 await self._subscribe(request)
             elif isinstance(request, OfPane):
                 self._known(name).listener.repaint(request.agent)
+            elif isinstance(request, OfLog):
+                await self._follow_log(name, request.process)
             elif request.op == "unsubscribe":
                 self._leave(name)
             else:
@@ -218,12 +225,39 @@ class Socket(LabMixin, WebSocketMixin, WebSocketHandler, JupyterHandler):
         self._lanes.clear()
         if self._unlisten is not None:
             self._unlisten()
+        for task in self._logs.values():
+            task.cancel()
         for name in list(self._followed):
             self._leave(name)
         if self._writer is not None:
             self._writer.cancel()
 
+    async def _follow_log(self, name: str, process: LogName | None) -> None:
+        before = self._logs.pop(name, None)
+        if before is not None:
+            before.cancel()
+        if process is None:
+            return
+        if len(self._logs) >= _MOST_CLUSTERS:
+            raise ConfigError(f"one socket follows the logs of {_MOST_CLUSTERS} clusters: follow one less")
+        folder = await self.clusters.read(lambda: find(name))
+        if not self._gone:
+            path = folder / "logs" / f"{process}.log"
+            self._logs[name] = asyncio.create_task(self._tell_log(name, process, path), name="orchestrator-lab log")
+
     # telling ------------------------------------------------------------------------------------
+
+    async def _tell_log(self, name: str, process: str, path: Path) -> None:
+        """Tell what is written into a log, at the browser's pace, until it is gone."""
+        try:
+            async with contextlib.aclosing(tails.follow(path, self.clusters.read)) as pieces:
+                async for piece in pieces:
+                    await self._send("log", name, {"process": process, **piece._asdict()})
+        except OSError as error:
+            problem = ConfigError(f"{path} cannot be read ({error.strerror}): check its owner")
+            await self._problem(problem, name)
+        except Exception:
+            self.log.exception("a log of cluster %s could not be told", name)
 
     def _hear(self, told: Told) -> None:
         """Take the list of clusters, or why there is none."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from orchestrator_lab.server import models
 
-__all__ = ["REQUESTS", "TOLD", "Kind", "OfCluster", "OfPane", "Ping", "Request", "Subscribe", "described"]
+__all__ = ["REQUESTS", "TOLD", "Kind", "OfCluster", "OfLog", "OfPane", "Ping", "Request", "Subscribe", "described"]
 
 #: What of a cluster can be asked for.
 Kind = Literal["status", "metrics", "agent", "message", "screen", "alert", "event"]
@@ -45,6 +45,14 @@ class OfPane(_Op):
     agent: models.Name
 
 
+class OfLog(_Op):
+    """Follow a log of the cluster's own processes in the place of the one before; None to follow none."""
+
+    op: Literal["log"]
+    cluster: models.Name
+    process: models.LogName | None = None
+
+
 class Ping(_Op):
     """Ask whether anybody is there."""
 
@@ -52,7 +60,7 @@ class Ping(_Op):
     data: Annotated[str, Field(max_length=100)] | None = None
 
 
-Request = Subscribe | OfCluster | OfPane | Ping
+Request = Subscribe | OfCluster | OfPane | OfLog | Ping
 REQUESTS: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 
 
@@ -71,6 +79,15 @@ class Screen(BaseModel):
     cols: int
     rows: int
     data: str = Field(description="base64")
+
+
+class Log(BaseModel):
+    """Whole lines of a log; with `begin` they are its end, in the place of all before."""
+
+    process: models.LogName
+    text: str
+    begin: bool
+    truncated: bool = Field(description="whether there are lines before them that were not told")
 
 
 class Pong(BaseModel):
@@ -94,6 +111,7 @@ TOLD: dict[str, tuple[str, Any]] = {
     "alert": ("an event of an alert, with its row of alerts_df", _JOURNAL),
     "event": ("any other event of the journal", _JOURNAL),
     "screen": ("output of a pane that is watched", Screen),
+    "log": ("what is written into the log that is followed", Log),
     "pong": ("the answer to 'ping'", Pong),
     "error": ("what could not be done, and for which cluster; the socket stays", models.Problem),
 }

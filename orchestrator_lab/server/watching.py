@@ -23,16 +23,13 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
-from watchdog.observers.polling import PollingObserver
 
 from orchestrator_lab.errors import EnvironmentProblem, OrchestratorLabError
 from orchestrator_lab.runtime import runtime_dir, runtime_place
+from orchestrator_lab.server.folders import observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from watchdog.observers.api import BaseObserver
 
     from orchestrator_lab.server.clusters import Clusters
 
@@ -42,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds without a change after which the list is looked at, and the longest time that changes are waited out.
 _QUIET_S, _BURST_S = 0.1, 1.0
-#: Seconds between two looks at a folder that the system cannot watch.
-_POLL_S = 5.0
 _EVENTS: list[type[FileSystemEvent]] = [
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
     *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
@@ -190,7 +185,7 @@ class _Folder(FileSystemEventHandler):
 
     def __init__(self, told: Callable[[], None]) -> None:
         self._told = told
-        self._observer: BaseObserver | None = None
+        self._stop: Callable[[], None] | None = None
         self._watched: tuple[Path, int, int] | None = None
         self._usable = True
 
@@ -222,38 +217,17 @@ class _Folder(FileSystemEventHandler):
                 if now == self._watched:
                     return
                 self.close()
-                self._observer = self._observe(place)
+                self._stop = observe(self, place, recursive=self._usable, events=_EVENTS if self._usable else None)
             except FileNotFoundError:
                 continue
             self._watched = now
             return
 
-    def _observe(self, place: Path) -> BaseObserver:
-        observer: BaseObserver | None = None
-        for polled in (False, True):
-            try:
-                observer = PollingObserver(timeout=_POLL_S) if polled else Observer()
-                observer.schedule(
-                    self, str(place), recursive=self._usable, event_filter=_EVENTS if self._usable else None
-                )
-                observer.start()
-            except OSError as error:
-                if observer is not None:
-                    observer.stop()
-                if polled or isinstance(error, FileNotFoundError):
-                    raise
-                logger.warning("%s cannot be watched (%s): it is looked at each %g s", place, error, _POLL_S)
-            else:
-                break
-        assert observer is not None  # noqa: S101 - the loop is left by it or by an error
-        return observer
-
     def close(self) -> None:
         """Watch nothing."""
-        observer, self._observer, self._watched = self._observer, None, None
-        if observer is not None:
-            observer.stop()
-            observer.join()
+        stop, self._stop, self._watched = self._stop, None, None
+        if stop is not None:
+            stop()
 
 
 class _Ends:

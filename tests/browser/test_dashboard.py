@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
-from workbench import ROWS, Bench, opened, until
+from workbench import ROWS, Bench, opened, other, until
+
+from orchestrator_lab.client import find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +163,7 @@ def test_after_a_key_that_failed_the_rest_is_dropped_and_the_pane_let_go(bench: 
     assert (len(asked), typed(bench)) == (1, before)
 
 
-def test_timeline_metrics_and_logs_tell_the_run(page: Page) -> None:
+def test_timeline_metrics_and_logs_tell_the_run(bench: Bench, page: Page) -> None:
     tab(page, "timeline")
     assert page.locator("rect.state-waiting").count() >= 2
     page.get_by_text("As a table").click()
@@ -169,7 +171,17 @@ def test_timeline_metrics_and_logs_tell_the_run(page: Page) -> None:
     tab(page, "metrics")
     expect(page.get_by_role("img", name=re.compile("^Turns, summed: turns"))).to_be_visible()
     tab(page, "logs")
-    expect(page.locator(".log")).not_to_be_empty()
+    page.get_by_label("Log of").select_option("local-model")
+    log = page.locator(".log")
+    expect(log).to_have_text("This log is empty.")
+    path = find(bench.name) / "logs" / "local-model.log"
+    path.write_text("loading <b>weights</b>\n", encoding="utf-8")
+    expect(log).to_have_text("loading <b>weights</b>")
+    with path.open("a", encoding="utf-8") as more:
+        more.write("loaded\n")
+    expect(log).to_contain_text("loaded")
+    assert log.locator("b").count() == 0
+    tab(page, "panes")
 
 
 def test_a_reload_shows_the_same_again(bench: Bench, page: Page) -> None:
@@ -189,6 +201,19 @@ def test_it_works_by_keyboard_at_the_width_of_a_phone_in_the_dark(bench: Bench) 
         expect(page.locator(".message").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 28)"
+
+
+def test_a_cluster_of_another_program_comes_and_goes_by_push(page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url) if one.url.endswith("/api/clusters") else None)
+    with other("late"):
+        page.get_by_role("link", name="late").click()
+        expect(page.get_by_role("heading", name="late")).to_be_visible()
+        expect(page.locator(".agent")).to_contain_text("○ idle")
+    expect(page.get_by_text("No cluster late runs.")).to_be_visible()
+    page.get_by_role("link", name="board").click()
+    expect(page.locator(".agent")).to_have_count(3)
+    assert not asked
 
 
 def test_shutting_down_is_asked_again(bench: Bench, page: Page) -> None:

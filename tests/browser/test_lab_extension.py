@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import zstandard
 from playwright.sync_api import expect
-from workbench import ROWS, Bench, opened, until
+from workbench import ROWS, Bench, opened, other, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -195,6 +195,26 @@ def test_a_run_is_opened_without_a_kernel(bench: Bench, page: Page) -> None:
     expect(page.get_by_text("asker.json is no manifest of a run")).to_be_visible()
 
 
+def test_a_double_click_on_a_manifest_opens_a_run_and_another_programs_as_ever(bench: Bench, page: Page) -> None:
+    for folder, text in (("run", None), ("app", '{"name": "an app", "icons": []}')):
+        place = bench.root / "manifests" / folder
+        place.mkdir(parents=True)
+        manifest = (bench.cluster.run_dir / "manifest.json").read_text(encoding="utf-8") if text is None else text
+        (place / "manifest.json").write_text(manifest, encoding="utf-8")
+    listing = page.locator(".jp-DirListing-item", has_text="manifest.json")
+    execute(page, "filebrowser:open-path", path="manifests/run")
+    listing.dblclick()
+    expect(page.locator(".ol-run:visible").get_by_role("heading", name="Run lab-ext")).to_be_visible()
+    opened = page.locator(".ol-run").count()
+    execute(page, "filebrowser:open-path", path="manifests/app")
+    expect(page.locator(".jp-BreadCrumbs")).to_contain_text("app")
+    listing.dblclick()
+    expect(page.locator(".jp-Document:visible", has_text="an app")).to_be_visible()
+    expect(page.locator(".ol-run")).to_have_count(opened)
+    command(page, "open-run", path="manifests/app")
+    expect(page.locator(".Toastify__toast", has_text="app/manifest.json is no manifest of a run")).to_be_visible()
+
+
 def test_palette_launcher_and_dashboard(bench: Bench, page: Page) -> None:
     execute(page, "launcher:create")
     page.locator(".jp-LauncherCard:visible", has_text="Agent Clusters").click()
@@ -207,6 +227,17 @@ def test_palette_launcher_and_dashboard(bench: Bench, page: Page) -> None:
     page.locator(".lm-CommandPalette-input").fill("take over agent")
     expect(page.locator(".lm-CommandPalette-item", has_text="Take Over Agent in Terminal").first).to_be_visible()
     page.keyboard.press("Escape")
+
+
+def test_a_cluster_of_another_program_comes_and_goes_by_push(page: Page) -> None:
+    shown = panel(page)
+    asked: list[str] = []
+    page.on("request", lambda one: asked.append(one.url) if one.url.endswith("/api/clusters") else None)
+    with other("late"):
+        late = shown.get_by_role("region", name="Cluster late")
+        expect(late.locator(".ol-agent")).to_contain_text("○ idle")
+    expect(late).to_have_count(0)
+    assert not asked
 
 
 def test_a_cluster_is_shut_down_after_a_question(bench: Bench, page: Page) -> None:

@@ -136,6 +136,14 @@ def config(root: Path, *, name: str) -> dict[str, Any]:
     }
 
 
+def other(name: str) -> Cluster:
+    """Start a cluster of one agent, as another program would."""
+    root = Path(tempfile.mkdtemp(prefix="wb"))
+    cluster: dict[str, Any] = {"name": name, "lifetime": "owner", "work_dir": str(root), "runs_dir": str(root / "runs")}
+    cluster["gateway"] = {"mode": "script", "script": [{"reply": "Done."}]}
+    return Cluster.start({"cluster": cluster, "agents": [{"name": "eve", "kind": "chat"}]})
+
+
 @contextlib.contextmanager
 def jupyter(root: Path) -> Iterator[tuple[str, str]]:
     """Start JupyterLab with this package's extensions on a free port; yield its address and token."""

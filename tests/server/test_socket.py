@@ -15,6 +15,7 @@ import pytest
 import websocket
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 
+from orchestrator_lab.client import find
 from orchestrator_lab.live import Feed
 from orchestrator_lab.server.socket import Socket
 
@@ -146,6 +147,8 @@ def test_only_what_is_asked_for_is_told(browser: Browser, cluster: Cluster) -> N
         ('{"op": "subscribe", "cluster": "nobody"}', "nobody"),
         ('{"op": "repaint", "cluster": "lab", "agent": "ada"}', "subscribe"),
         ('{"op": "get_status", "cluster": "nobody"}', "nobody"),
+        ('{"op": "log", "cluster": "nobody", "process": "keeper"}', "nobody"),
+        ('{"op": "log", "cluster": "lab", "process": "../cluster"}', "process"),
     ],
 )
 def test_what_is_wrong_is_said_and_the_socket_stays(browser: Browser, said: str, word: str) -> None:
@@ -249,6 +252,31 @@ def test_a_slow_browser_gets_pictures_and_every_message(door: Door, cluster: Clu
     cluster.remove("flood")
     assert browser.seqs() == sorted(set(browser.seqs()))
     assert sum(len(frame["data"].get("data", "")) for frame in browser.frames[:read]) < 8_000_000
+
+
+# logs ---------------------------------------------------------------------------------------------
+
+
+def test_a_log_is_told_from_its_end_and_goes_on(browser: Browser, cluster: Cluster) -> None:
+    def log(frame: dict[str, Any]) -> bool:
+        return frame["event"] == "log"
+
+    path = find(cluster.name) / "logs" / "local-model.log"
+    browser.say(op="log", cluster="lab", process="local-model")
+    begun = browser.until(log)
+    assert (begun["cluster"], begun["seq"]) == ("lab", None)
+    assert begun["data"] == {"process": "local-model", "text": "", "begin": True, "truncated": False}
+    path.write_text("loading\n", encoding="utf-8")
+    assert browser.until(log)["data"]["text"] == "loading\n"
+    browser.say(op="log", cluster="lab", process="supervisor")
+    assert browser.until(log)["data"]["process"] == "supervisor"
+    browser.say(op="log", cluster="lab")
+    browser.say(op="get_status", cluster="lab")
+    browser.until(lambda frame: frame["event"] == "status")
+    with path.open("a", encoding="utf-8") as more:
+        more.write("unheard\n")
+    browser.say(op="ping")
+    assert browser.until(lambda frame: frame["event"] in {"log", "pong"})["event"] == "pong"
 
 
 # leaving ------------------------------------------------------------------------------------------

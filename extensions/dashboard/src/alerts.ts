@@ -1,7 +1,7 @@
-import { Alert, get } from './api';
-import { button, clock, h, replace } from './dom';
-
-const LEVELS = ['info', 'warning', 'error', 'critical'];
+import { type Alert, LEVELS } from '../../shared/src/api';
+import { clock } from '../../shared/src/words';
+import { get } from './api';
+import { button, h, replace } from './dom';
 
 /** The alerts: open, acknowledged, resolved; by level. */
 export class Alerts {
@@ -17,7 +17,10 @@ export class Alerts {
     this.level.addEventListener('change', () => this.draw());
     this.state.addEventListener('change', () => this.draw());
     const clear = button('clear-alerts', 'Clear all', () => this.act(['clear']));
-    this.node.append(h('div', { class: 'bar' }, h('label', {}, 'Level ', this.level), h('label', {}, 'State ', this.state), clear), this.list);
+    this.node.append(
+      h('div', { class: 'bar' }, h('label', {}, 'Level ', this.level), h('label', {}, 'State ', this.state), clear),
+      this.list
+    );
   }
 
   async open(cluster: string): Promise<void> {
@@ -57,13 +60,21 @@ export class Alerts {
     return h(
       'li',
       { class: `alert level-${one.level}` },
-      h('div', { class: 'bar' }, h('strong', {}, one.level), h('span', {}, told), h('time', {}, clock(one.opened_at)), h('span', { class: 'faint' }, one.rule)),
+      h(
+        'div',
+        { class: 'bar' },
+        h('strong', {}, one.level),
+        h('span', {}, told),
+        h('time', {}, clock(one.opened_at)),
+        h('span', { class: 'faint' }, one.rule)
+      ),
       h('p', { class: 'text' }, one.message),
       !one.resolved_at &&
         h(
           'div',
           { class: 'bar' },
-          !one.acknowledged_at && button(`ack ${one.alert_id}`, 'Acknowledge', () => this.act([one.alert_id, 'acknowledge'])),
+          !one.acknowledged_at &&
+            button(`ack ${one.alert_id}`, 'Acknowledge', () => this.act([one.alert_id, 'acknowledge'])),
           button(`resolve ${one.alert_id}`, 'Resolve', () => this.act([one.alert_id, 'resolve']))
         )
     );

@@ -5,8 +5,18 @@ export function confirmed(title: string, text: string, act: string): Promise<boo
   const dialog = h(
     'dialog',
     { 'aria-labelledby': 'confirm-title' },
-    h('form', { method: 'dialog' }, h('h2', { id: 'confirm-title' }, title), h('p', {}, text),
-      h('div', { class: 'bar end' }, h('button', { value: 'no', autofocus: true }, 'Cancel'), h('button', { value: 'yes', class: 'danger' }, act)))
+    h(
+      'form',
+      { method: 'dialog' },
+      h('h2', { id: 'confirm-title' }, title),
+      h('p', {}, text),
+      h(
+        'div',
+        { class: 'bar end' },
+        h('button', { value: 'no', autofocus: true }, 'Cancel'),
+        h('button', { value: 'yes', class: 'danger' }, act)
+      )
+    )
   );
   document.body.append(dialog);
   dialog.showModal();

@@ -15,7 +15,9 @@ function fill<T extends Element>(made: T, properties: Properties, children: Chil
       made.setAttribute(name, String(value));
     }
   }
-  made.append(...children.filter((child): child is Node | string => child !== null && child !== undefined && child !== false));
+  made.append(
+    ...children.filter((child): child is Node | string => child !== null && child !== undefined && child !== false)
+  );
   return made;
 }
 
@@ -50,53 +52,3 @@ export function replace(parent: HTMLElement, ...children: Child[]): void {
 export function button(key: string, text: string, act: () => void, more: Properties = {}): HTMLButtonElement {
   return h('button', { type: 'button', 'data-key': key, click: act, ...more }, text);
 }
-
-export function ago(seconds: number | null): string {
-  if (seconds === null || !Number.isFinite(seconds)) {
-    return '';
-  }
-  const s = Math.max(0, Math.floor(seconds));
-  if (s < 60) {
-    return `${s} s`;
-  }
-  if (s < 3600) {
-    return `${Math.floor(s / 60)} min`;
-  }
-  return s < 86400 ? `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min` : `${Math.floor(s / 86400)} d`;
-}
-
-export function count(value: number | null | undefined): string {
-  if (value === null || value === undefined) {
-    return 'unknown';
-  }
-  if (value < 10000) {
-    return String(Math.round(value * 10) / 10);
-  }
-  return value < 1e6 ? `${Math.round(value / 1000)} k` : `${(value / 1e6).toFixed(1)} M`;
-}
-
-/** A number with its noun. */
-export function many(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
-}
-
-export function bytes(value: number): string {
-  return value < 1e6 ? `${Math.round(value / 1e3)} kB` : `${Math.round(value / 1e6)} MB`;
-}
-
-export function clock(at: string | null | undefined): string {
-  const date = at ? new Date(at) : null;
-  return date && !Number.isNaN(date.getTime()) ? date.toLocaleTimeString([], { hour12: false }) : '';
-}
-
-/** How each state is marked besides its word and its colour. */
-export const MARKS: Record<string, string> = {
-  starting: '◌',
-  idle: '○',
-  busy: '●',
-  waiting: '◆',
-  limited: '◇',
-  exited: '□',
-  failed: '■',
-  unknown: '?'
-};

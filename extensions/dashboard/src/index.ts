@@ -1,19 +1,20 @@
 import './style.css';
 import { createView } from '../../panes/src/index';
+import type { Agent, ClusterFacts, Frame, Status } from '../../shared/src/api';
+import { ago, count, many, marked } from '../../shared/src/words';
 import { Alerts } from './alerts';
-import { Agent, ClusterFacts, Status, get, post } from './api';
+import { get, post } from './api';
 import { confirmed } from './ask';
-import { MARKS, ago, button, count, h, many, replace } from './dom';
+import { Compose } from './compose';
+import { button, h, replace } from './dom';
 import { Keys } from './keys';
-import { Frame, Link } from './link';
+import { Link } from './link';
 import { Logs } from './logs';
 import { Messages } from './messages';
 import { Metrics } from './metrics';
 import { Timeline } from './timeline';
 import { LinkTransport } from './transport';
 
-/** Milliseconds between two looks for clusters that were started or ended elsewhere. */
-const LOOK = 5000;
 const TABS = ['panes', 'messages', 'timeline', 'metrics', 'alerts', 'logs'] as const;
 type Tab = (typeof TABS)[number];
 
@@ -24,12 +25,17 @@ class Dashboard {
   private timeline = new Timeline();
   private metrics = new Metrics();
   private alerts = new Alerts(path => void this.act(['alerts', ...path]));
-  private logs = new Logs(problem => this.say(problem.message, true));
+  private logs = new Logs(process => this.link.log(process));
   private transport = new LinkTransport(
     this.link,
     (agent, data) => this.keys?.type(agent, data),
     message => this.asked(message)
   );
+  private compose = new Compose({
+    cluster: () => this.cluster,
+    act: (path, body) => this.act(path, body),
+    say: (text, problem) => this.say(text, problem)
+  });
   private panes = h('section', { class: 'panes', 'aria-label': 'Panes' });
   private view: { dispose(): void } | null = null;
   private keys: Keys | null = null;
@@ -48,38 +54,17 @@ class Dashboard {
   private tabs = h('div', { class: 'tabs', role: 'tablist', 'aria-label': 'What is shown' });
   private body = h('div', { class: 'body', role: 'tabpanel', tabindex: 0 });
   private main = h('main', {});
-  private to = h('select', { name: 'to', 'aria-label': 'Recipient' });
-  private text = h('textarea', { name: 'text', rows: 2, placeholder: 'Write to agents. Ctrl+Enter sends.', 'aria-label': 'Message' });
-  private answer = h('div', { class: 'answer', role: 'status' });
   private template = h('select', { 'aria-label': 'Template' });
 
   constructor(place: HTMLElement) {
     const start = button('start', 'Start', () => void this.start());
-    const compose = h(
-      'form',
-      {
-        class: 'compose',
-        'aria-label': 'Write to agents',
-        submit: (event: Event) => {
-          event.preventDefault();
-          void this.send();
-        }
-      },
-      h('span', { 'aria-hidden': 'true' }, 'To'),
-      this.to,
-      this.text,
-      h('div', { class: 'bar' }, h('button', { type: 'submit', class: 'primary' }, 'Send'), button('ask', 'Ask', () => void this.ask())),
-      this.answer
-    );
-    this.text.addEventListener('keydown', event => {
-      if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
-        event.preventDefault();
-        void this.send();
-      }
-    });
     for (const tab of TABS) {
       this.tabs.append(
-        h('button', { type: 'button', role: 'tab', id: `tab-${tab}`, 'aria-controls': 'body', click: () => this.show(tab) }, tab)
+        h(
+          'button',
+          { type: 'button', role: 'tab', id: `tab-${tab}`, 'aria-controls': 'body', click: () => this.show(tab) },
+          tab
+        )
       );
     }
     this.tabs.addEventListener('keydown', event => {
@@ -91,7 +76,7 @@ class Dashboard {
       }
     });
     this.body.id = 'body';
-    this.main.append(this.head, this.questions, this.agents, this.tabs, this.body, compose);
+    this.main.append(this.head, this.questions, this.agents, this.tabs, this.body, this.compose.node);
     place.append(
       h('a', { class: 'skip', href: '#body' }, 'Skip to the cluster'),
       h(
@@ -101,15 +86,24 @@ class Dashboard {
         this.linked,
         h('h2', {}, 'Clusters'),
         this.list,
-        h('details', { class: 'starting' }, h('summary', {}, 'Start a cluster'), h('div', { class: 'bar' }, this.template, start))
+        h(
+          'details',
+          { class: 'starting' },
+          h('summary', {}, 'Start a cluster'),
+          h('div', { class: 'bar' }, this.template, start)
+        )
       ),
       this.main,
       this.said
     );
     this.link.onFrame = frame => this.take(frame);
-    this.link.onOpen = open => {
+    this.link.onOpen = (open, was) => {
       this.linked.textContent = open ? 'live' : 'not connected';
       this.linked.classList.toggle('lost', !open);
+      // A browser is not told why a socket cannot be opened: a request says.
+      if (!open && !was) {
+        void this.look();
+      }
     };
     // The view of panes looks whether the page is dark when this class changes.
     const dark = matchMedia('(prefers-color-scheme: dark)');
@@ -117,32 +111,31 @@ class Dashboard {
     dark.addEventListener('change', shade);
     shade();
     window.addEventListener('hashchange', () => void this.follow());
-    window.setInterval(() => document.visibilityState === 'visible' && void this.look(), LOOK);
     window.setInterval(() => this.age(), 1000);
     void this.begin();
   }
 
   private async begin(): Promise<void> {
-    await this.look();
-    await this.follow();
     const { templates } = await get<{ templates: string[] }>(['templates']).catch(() => ({ templates: [] }));
     replace(this.template, ...templates.map(name => h('option', { value: name }, name)));
   }
 
   // which clusters ---------------------------------------------------------------------------------
 
+  /** Ask which clusters run, which is pushed otherwise. */
   private async look(): Promise<void> {
     try {
-      this.clusters = (await get<{ clusters: ClusterFacts[] }>(['clusters'])).clusters;
+      await this.takeClusters((await get<{ clusters: ClusterFacts[] }>(['clusters'])).clusters);
     } catch (problem) {
       this.say((problem as Error).message, true);
-      return;
     }
+  }
+
+  /** Take in which clusters run. */
+  private async takeClusters(clusters: ClusterFacts[]): Promise<void> {
+    this.clusters = clusters;
     this.drawClusters();
-    const known = this.clusters.find(one => one.name === this.cluster);
-    if (this.cluster ? !known || known.run_id !== this.run : this.clusters.length > 0 && !wanted()) {
-      await this.follow();
-    }
+    await this.follow();
   }
 
   private run: string | null = null;
@@ -158,14 +151,23 @@ class Dashboard {
     this.view = null;
     this.keys = null;
     this.panes.replaceChildren();
-    this.answer.replaceChildren();
+    this.compose.clear();
     this.cluster = facts?.name ?? null;
     this.run = facts?.run_id ?? null;
     this.drawClusters();
     this.main.classList.toggle('empty', !facts);
     if (!facts) {
       this.link.follow(null, null);
-      replace(this.head, h('p', {}, name ? `No cluster ${name} runs.` : 'No cluster runs. Start one here, in a notebook, or with orchestrator-lab start.'));
+      replace(
+        this.head,
+        h(
+          'p',
+          {},
+          name
+            ? `No cluster ${name} runs.`
+            : 'No cluster runs. Start one here, in a notebook, or with orchestrator-lab start.'
+        )
+      );
       replace(this.questions);
       return;
     }
@@ -178,7 +180,7 @@ class Dashboard {
         this.alerts.open(cluster),
         this.timeline.open(cluster)
       ]);
-      if (this.cluster !== cluster) {
+      if (this.cluster !== cluster || this.run !== facts.run_id) {
         return;
       }
       this.takeStatus(status);
@@ -188,7 +190,11 @@ class Dashboard {
       this.transport.facts({ agents: status.agents });
       this.show(this.tab);
     } catch (problem) {
-      this.say((problem as Error).message, true);
+      if (this.run === facts.run_id) {
+        // Followed once more when a cluster has changed: one that only begins does not answer yet.
+        this.run = null;
+        this.say((problem as Error).message, true);
+      }
     }
   }
 
@@ -199,7 +205,15 @@ class Dashboard {
         h(
           'li',
           {},
-          h('a', { href: `#cluster=${encodeURIComponent(one.name)}`, 'data-key': `cluster ${one.name}`, 'aria-current': one.name === this.cluster ? 'page' : null }, one.name)
+          h(
+            'a',
+            {
+              href: `#cluster=${encodeURIComponent(one.name)}`,
+              'data-key': `cluster ${one.name}`,
+              'aria-current': one.name === this.cluster ? 'page' : null
+            },
+            one.name
+          )
         )
       ),
       this.clusters.length === 0 && h('li', { class: 'faint' }, 'none')
@@ -211,7 +225,8 @@ class Dashboard {
   private take(frame: Frame): void {
     if (frame.event === 'error' && (frame.cluster === null || frame.cluster === this.cluster)) {
       this.say(frame.data.message ?? 'the server refused something', true);
-      void this.look();
+    } else if (frame.event === 'clusters') {
+      void this.takeClusters(frame.data as ClusterFacts[]);
     }
     if (frame.cluster !== this.cluster) {
       return;
@@ -233,6 +248,9 @@ class Dashboard {
           this.alerts.take(frame.data.alert);
         }
         break;
+      case 'log':
+        this.logs.take(frame.data);
+        break;
       case 'agent':
         this.timeline.take(frame.data);
         break;
@@ -248,11 +266,7 @@ class Dashboard {
     const names = status.agents.map(one => one.name);
     this.timeline.setStatus(status);
     this.messages.setAgents(names);
-    if ([...this.to.options].slice(1).map(one => one.value).join() !== names.join()) {
-      const chosen = this.to.value;
-      this.to.replaceChildren(h('option', { value: 'all' }, 'all agents'), ...names.map(name => h('option', { value: name }, name)));
-      this.to.value = [...names, 'all'].includes(chosen) ? chosen : (names[0] ?? 'all');
-    }
+    this.compose.setAgents(names);
     this.transport.facts({ agents: status.agents, gap: status.gap ?? null });
     this.drawHead(status);
     this.drawQuestions(status);
@@ -268,17 +282,47 @@ class Dashboard {
     replace(
       this.head,
       h('h2', {}, cluster),
-      h('span', { class: 'faint' }, [status.status, ...states, many(totals.turns, 'turn'), `${count(totals.input_tokens)} tokens in, ${count(totals.output_tokens)} out`].join(' · ')),
+      h(
+        'span',
+        { class: 'faint' },
+        [
+          status.status,
+          ...states,
+          many(totals.turns, 'turn'),
+          `${count(totals.input_tokens)} tokens in, ${count(totals.output_tokens)} out`
+        ].join(' · ')
+      ),
       h(
         'div',
         { class: 'bar' },
         button('start-all', 'Start', () => void this.act(['start'])),
-        button('restart-all', 'Restart', () => void this.sure('Restart all agents?', 'Their programs are ended and started again.', 'Restart', ['restart'])),
-        button('stop-all', 'Stop', () => void this.sure('Stop all agents?', 'Their programs are ended; the run stays.', 'Stop', ['stop'])),
+        button(
+          'restart-all',
+          'Restart',
+          () =>
+            void this.sure('Restart all agents?', 'Their programs are ended and started again.', 'Restart', ['restart'])
+        ),
+        button(
+          'stop-all',
+          'Stop',
+          () => void this.sure('Stop all agents?', 'Their programs are ended; the run stays.', 'Stop', ['stop'])
+        ),
         status.monitoring === 'paused'
           ? button('monitoring', 'Resume monitoring', () => void this.act(['monitoring', 'start']))
-          : status.monitoring === 'on' && button('monitoring', 'Pause monitoring', () => void this.act(['monitoring', 'stop'])),
-        button('shutdown', 'Shut down', () => void this.sure(`Shut down ${cluster}?`, 'Agents, session and run are ended. What was recorded stays.', 'Shut down', ['shutdown']), { class: 'danger' })
+          : status.monitoring === 'on' &&
+              button('monitoring', 'Pause monitoring', () => void this.act(['monitoring', 'stop'])),
+        button(
+          'shutdown',
+          'Shut down',
+          () =>
+            void this.sure(
+              `Shut down ${cluster}?`,
+              'Agents, session and run are ended. What was recorded stays.',
+              'Shut down',
+              ['shutdown']
+            ),
+          { class: 'danger' }
+        )
       ),
       (status.gap || status.problem) && h('p', { class: 'problem' }, status.gap || status.problem)
     );
@@ -298,8 +342,10 @@ class Dashboard {
             'div',
             { class: 'bar' },
             ...dialog.options.map((option, place) =>
-              button(`answer ${dialog.dialog_id} ${place}`, option, () =>
-                void this.act(['agents', one.name, 'dialog'], { dialog_id: dialog.dialog_id, option: place + 1 })
+              button(
+                `answer ${dialog.dialog_id} ${place}`,
+                option,
+                () => void this.act(['agents', one.name, 'dialog'], { dialog_id: dialog.dialog_id, option: place + 1 })
               )
             )
           )
@@ -310,7 +356,15 @@ class Dashboard {
           'section',
           { class: 'question', 'aria-label': 'A guard holds messages' },
           h('p', { class: 'text' }, guard.message),
-          h('div', { class: 'bar' }, button(`lift ${guard.guard_id}`, 'Lift', () => void this.act(['guards', 'lift'], { guard_id: guard.guard_id })))
+          h(
+            'div',
+            { class: 'bar' },
+            button(
+              `lift ${guard.guard_id}`,
+              'Lift',
+              () => void this.act(['guards', 'lift'], { guard_id: guard.guard_id })
+            )
+          )
         )
       )
     );
@@ -327,7 +381,7 @@ class Dashboard {
       'li',
       { class: `agent state-${one.state}` },
       h('strong', { title: [one.kind, one.role, one.model].filter(Boolean).join(', ') }, one.name),
-      h('span', { class: 'state' }, `${MARKS[one.state] ?? '?'} ${one.state}`),
+      h('span', { class: 'state' }, marked(one.state)),
       h('span', { class: 'age faint', 'data-since': one.state_s === null ? null : this.at - one.state_s * 1000 }),
       h('span', { class: 'faint' }, many(one.turns, 'turn') + (one.queued ? `, ${one.queued} queued` : '')),
       h(
@@ -353,6 +407,9 @@ class Dashboard {
   // what is shown ----------------------------------------------------------------------------------
 
   private show(tab: Tab): void {
+    if (this.tab === 'logs' && tab !== 'logs') {
+      this.logs.close();
+    }
     this.tab = tab;
     for (const one of TABS) {
       const made = document.getElementById(`tab-${one}`)!;
@@ -360,13 +417,20 @@ class Dashboard {
       made.tabIndex = one === tab ? 0 : -1;
     }
     this.body.setAttribute('aria-labelledby', `tab-${tab}`);
-    const parts = { panes: this.panes, messages: this.messages.node, timeline: this.timeline.node, metrics: this.metrics.node, alerts: this.alerts.node, logs: this.logs.node };
+    const parts = {
+      panes: this.panes,
+      messages: this.messages.node,
+      timeline: this.timeline.node,
+      metrics: this.metrics.node,
+      alerts: this.alerts.node,
+      logs: this.logs.node
+    };
     this.body.replaceChildren(parts[tab]);
     const fail = (problem: Error) => this.say(problem.message, true);
     if (this.cluster && tab === 'metrics') {
       void this.metrics.open(this.cluster).catch(fail);
     } else if (this.cluster && tab === 'logs') {
-      void this.logs.open(this.cluster).catch(fail);
+      this.logs.open();
     } else if (tab === 'timeline') {
       this.timeline.draw();
     }
@@ -381,9 +445,6 @@ class Dashboard {
     try {
       await post(['clusters', this.cluster, ...path], body);
       this.say('');
-      if (path[0] === 'shutdown') {
-        await this.look();
-      }
       return true;
     } catch (problem) {
       this.say((problem as Error).message, true);
@@ -418,35 +479,6 @@ class Dashboard {
     }
   }
 
-  private async send(): Promise<void> {
-    const text = this.text.value;
-    if (text.trim() && (await this.act(['messages'], { to: this.to.value, text }))) {
-      this.text.value = '';
-    }
-  }
-
-  private async ask(): Promise<void> {
-    const [to, text, cluster] = [this.to.value, this.text.value, this.cluster];
-    if (!text.trim() || !cluster) {
-      return;
-    }
-    if (to === 'all') {
-      this.say('a question goes to one agent: choose one, or send it to all', true);
-      return;
-    }
-    this.text.value = '';
-    this.answer.replaceChildren(h('p', { class: 'faint' }, `${to} was asked…`));
-    try {
-      const told = await post<{ reply: string | null; timed_out: boolean }>(['clusters', cluster, 'ask'], { to, text, timeout_s: 600 });
-      const reply = told.reply ?? (told.timed_out ? 'no answer yet; it will stand among the messages' : 'it gave no answer');
-      this.answer.replaceChildren(h('p', { class: 'text' }, h('strong', {}, `${to}: `), reply));
-    } catch (problem) {
-      this.answer.replaceChildren();
-      this.text.value ||= text;
-      this.say((problem as Error).message, true);
-    }
-  }
-
   private async start(): Promise<void> {
     const template = this.template.value;
     if (!template) {
@@ -456,7 +488,6 @@ class Dashboard {
     try {
       const { name, notes } = await post<{ name: string; notes: string[] }>(['clusters'], { template });
       this.say(notes.join(' '));
-      await this.look();
       location.hash = `cluster=${encodeURIComponent(name)}`;
     } catch (problem) {
       this.say((problem as Error).message, true);
@@ -466,7 +497,10 @@ class Dashboard {
   private say(text: string, problem = false): void {
     this.said.replaceChildren();
     if (text) {
-      this.said.append(h('p', { class: problem ? 'problem' : '' }, text), button('close', 'Close', () => this.say('')));
+      this.said.append(
+        h('p', { class: problem ? 'problem' : '' }, text),
+        button('close', 'Close', () => this.say(''))
+      );
     }
   }
 }

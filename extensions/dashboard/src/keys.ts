@@ -8,10 +8,16 @@ const MOST = 16384;
  * into a screen that nobody expects: it is dropped.
  */
 export class Keys {
+  private post: (agent: string, data: string) => Promise<unknown>;
+  private failed: (agent: string, problem: Error) => void;
+
   constructor(
-    private post: (agent: string, data: string) => Promise<unknown>,
-    private failed: (agent: string, problem: Error) => void
-  ) {}
+    post: (agent: string, data: string) => Promise<unknown>,
+    failed: (agent: string, problem: Error) => void
+  ) {
+    this.post = post;
+    this.failed = failed;
+  }
 
   type(agent: string, data: string): void {
     const waiting = this.waiting.get(agent);

@@ -1,37 +1,43 @@
+import type { Frame } from '../../shared/src/api';
+import { Socket } from '../../shared/src/socket';
 import { PAGE } from './api';
 
-export interface Frame {
-  event: string;
-  cluster: string | null;
-  seq: number | null;
-  data: any;
-}
-
-/** Pause before the socket is opened again, in milliseconds: the first, doubled up to the last. */
-const RETRY = [500, 15000];
-
-/** The websocket: opened again when it breaks, with the events that were missed meanwhile. */
+/** The websocket: which clusters run, and one of them followed, with the events that were missed while it was broken. */
 export class Link {
   /** Called with each frame. */
   onFrame: (frame: Frame) => void = () => undefined;
-  /** Called when the socket opens or breaks. */
-  onOpen: (open: boolean) => void = () => undefined;
+  /** Called when the socket opens, breaks, or cannot be opened; `was` says whether it was open. */
+  onOpen: (open: boolean, was: boolean) => void = () => undefined;
 
   constructor() {
-    this.connect();
+    this.socket.onOpen = () => {
+      this.onOpen(true, false);
+      this.subscribe(this.seq);
+      if (this.process !== null) {
+        this.log(this.process);
+      }
+    };
+    this.socket.onBroken = was => this.onOpen(false, was);
+    this.socket.onFrame = frame => {
+      if (frame.seq !== null && frame.cluster === this.cluster) {
+        this.seq = Math.max(this.seq ?? 0, frame.seq);
+      }
+      this.onFrame(frame);
+    };
+    this.socket.connect();
     // A machine that wakes up, or a network that comes back, is not waited for.
-    window.addEventListener('online', () => this.connect());
-    document.addEventListener('visibilitychange', () => document.visibilityState === 'visible' && this.connect());
-  }
-
-  get open(): boolean {
-    return this.socket?.readyState === WebSocket.OPEN;
+    window.addEventListener('online', () => this.socket.connect());
+    document.addEventListener(
+      'visibilitychange',
+      () => document.visibilityState === 'visible' && this.socket.connect()
+    );
   }
 
   /** Follow one cluster from an event on, and no other. */
   follow(cluster: string | null, since: number | null): void {
     if (this.cluster && this.cluster !== cluster) {
-      this.say({ op: 'unsubscribe', cluster: this.cluster });
+      this.log(null);
+      this.socket.say({ op: 'unsubscribe', cluster: this.cluster });
     }
     this.cluster = cluster;
     this.seq = since;
@@ -47,57 +53,38 @@ export class Link {
 
   repaint(agent: string): void {
     if (this.cluster) {
-      this.say({ op: 'repaint', cluster: this.cluster, agent });
+      this.socket.say({ op: 'repaint', cluster: this.cluster, agent });
     }
+  }
+
+  /** Have a log of the cluster told from its end on, and no other; null for none. */
+  log(process: string | null): void {
+    if (this.cluster && (process !== null || this.process !== null)) {
+      this.socket.say({ op: 'log', cluster: this.cluster, process });
+    }
+    this.process = process;
   }
 
   private subscribe(since: number | null): void {
     if (this.cluster) {
       const events = ['status', 'metrics', 'agent', 'message', 'screen', 'alert'];
-      this.say({ op: 'subscribe', cluster: this.cluster, events, panes: this.panes, ...(since === null ? {} : { since }) });
+      this.socket.say({
+        op: 'subscribe',
+        cluster: this.cluster,
+        events,
+        panes: this.panes,
+        ...(since === null ? {} : { since })
+      });
     }
   }
 
-  private say(request: object): void {
-    if (this.open) {
-      this.socket!.send(JSON.stringify(request));
-    }
-  }
-
-  private connect(): void {
-    if (this.socket && this.socket.readyState <= WebSocket.OPEN) {
-      return;
-    }
-    window.clearTimeout(this.retry);
+  private socket = new Socket(() => {
     const url = new URL('api/ws', PAGE);
     url.protocol = url.protocol.replace('http', 'ws');
-    const socket = new WebSocket(url);
-    this.socket = socket;
-    socket.onopen = () => {
-      this.wait = RETRY[0];
-      this.onOpen(true);
-      this.subscribe(this.seq);
-    };
-    socket.onmessage = event => {
-      const frame = JSON.parse(event.data as string) as Frame;
-      if (frame.seq !== null && frame.cluster === this.cluster) {
-        this.seq = Math.max(this.seq ?? 0, frame.seq);
-      }
-      this.onFrame(frame);
-    };
-    socket.onclose = () => {
-      if (this.socket === socket) {
-        this.onOpen(false);
-        this.retry = window.setTimeout(() => this.connect(), this.wait);
-        this.wait = Math.min(this.wait * 2, RETRY[1]);
-      }
-    };
-  }
-
-  private socket: WebSocket | null = null;
+    return new WebSocket(url);
+  });
   private cluster: string | null = null;
   private seq: number | null = null;
   private panes: string[] = [];
-  private retry = 0;
-  private wait = RETRY[0];
+  private process: string | null = null;
 }

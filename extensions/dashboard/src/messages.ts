@@ -1,5 +1,7 @@
-import { Message, get } from './api';
-import { button, clock, h } from './dom';
+import type { Message } from '../../shared/src/api';
+import { clock } from '../../shared/src/words';
+import { get } from './api';
+import { button, h } from './dom';
 
 /** Messages that are kept on the page; older ones are asked for. */
 const MOST = 2000;
@@ -24,9 +26,12 @@ export class Messages {
     this.rows.clear();
     this.items.clear();
     this.list.replaceChildren();
-    const page = await get<{ messages: Message[]; last_seq: number; more: boolean }>(['clusters', cluster, 'messages'], {
-      limit: '200'
-    });
+    const page = await get<{ messages: Message[]; last_seq: number; more: boolean }>(
+      ['clusters', cluster, 'messages'],
+      {
+        limit: '200'
+      }
+    );
     if (this.cluster === cluster) {
       page.messages.forEach(row => this.take(row));
       this.older.hidden = !page.more;
@@ -49,8 +54,16 @@ export class Messages {
 
   setAgents(names: string[]): void {
     const chosen = this.agent.value;
-    if ([...this.agent.options].slice(1).map(one => one.value).join() !== names.join()) {
-      this.agent.replaceChildren(h('option', { value: '' }, 'all'), ...names.map(name => h('option', { value: name }, name)));
+    if (
+      [...this.agent.options]
+        .slice(1)
+        .map(one => one.value)
+        .join() !== names.join()
+    ) {
+      this.agent.replaceChildren(
+        h('option', { value: '' }, 'all'),
+        ...names.map(name => h('option', { value: name }, name))
+      );
       this.agent.value = names.includes(chosen) ? chosen : '';
     }
   }

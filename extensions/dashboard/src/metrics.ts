@@ -1,5 +1,6 @@
+import { bytes, clock, count } from '../../shared/src/words';
 import { get } from './api';
-import { bytes, clock, count, h, svg } from './dom';
+import { h, svg } from './dom';
 import { instant } from './timeline';
 
 interface Series {
@@ -66,17 +67,20 @@ export class Metrics {
       ...Object.entries(messages).map(([rung, n]) => [`messages ${rung}`, count(n as number)] as [string, string]),
       ...['supervisor', 'keeper'].flatMap(name => {
         const one = figures.processes?.[name];
-        return one ? ([[name, `${bytes(one.rss_bytes)}, ${count(one.cpu_s)} s of processor`]] as [string, string][]) : [];
+        return one
+          ? ([[name, `${bytes(one.rss_bytes)}, ${count(one.cpu_s)} s of processor`]] as [string, string][])
+          : [];
       })
     ];
     this.totals.replaceChildren(...facts.flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)]));
     this.charts.replaceChildren(
       chart('Processor, % of a core', by('cpu_percent'), value => count(value)),
       chart('Memory', by('rss_bytes'), bytes),
-      chart('Tokens, summed', [
-        running('input', row => row.input_tokens ?? 0),
-        running('output', row => row.output_tokens ?? 0)
-      ], count),
+      chart(
+        'Tokens, summed',
+        [running('input', row => row.input_tokens ?? 0), running('output', row => row.output_tokens ?? 0)],
+        count
+      ),
       chart('Turns, summed', [running('turns', () => 1)], count)
     );
   }
@@ -91,7 +95,11 @@ export class Metrics {
 function chart(title: string, series: Series[], say: (value: number) => string): HTMLElement {
   const drawn = series.filter(one => one.points.length > 0);
   const last = drawn.map(one => `${one.name} ${say(one.points[one.points.length - 1][1])}`).join(', ');
-  const figure = h('figure', {}, h('figcaption', {}, h('strong', {}, title), h('span', { class: 'faint' }, last || 'nothing was measured yet')));
+  const figure = h(
+    'figure',
+    {},
+    h('figcaption', {}, h('strong', {}, title), h('span', { class: 'faint' }, last || 'nothing was measured yet'))
+  );
   if (drawn.length === 0) {
     return figure;
   }
@@ -109,8 +117,17 @@ function chart(title: string, series: Series[], say: (value: number) => string):
       svg('text', { x: LEFT - 6, y: y(value) + 4, class: 'tick', 'text-anchor': 'end' }, say(value))
     );
   }
-  for (const [at, anchor] of [[begin, 'start'], [end, 'end']] as const) {
-    picture.append(svg('text', { x: x(at), y: HEIGHT - 4, class: 'tick', 'text-anchor': anchor }, clock(new Date(at * 1000).toISOString())));
+  for (const [at, anchor] of [
+    [begin, 'start'],
+    [end, 'end']
+  ] as const) {
+    picture.append(
+      svg(
+        'text',
+        { x: x(at), y: HEIGHT - 4, class: 'tick', 'text-anchor': anchor },
+        clock(new Date(at * 1000).toISOString())
+      )
+    );
   }
   drawn.forEach((one, place) => {
     const held = one.points.flatMap(([at, value], place, all): [number, number][] => [
@@ -125,7 +142,11 @@ function chart(title: string, series: Series[], say: (value: number) => string):
     );
   });
   const names = h('ul', { class: 'legend' });
-  drawn.forEach((one, place) => names.append(h('li', { class: `line-${place % 6}` }, h('span', { class: 'swatch', 'aria-hidden': 'true' }, ''), one.name)));
+  drawn.forEach((one, place) =>
+    names.append(
+      h('li', { class: `line-${place % 6}` }, h('span', { class: 'swatch', 'aria-hidden': 'true' }, ''), one.name)
+    )
+  );
   figure.append(picture, names);
   return figure;
 }

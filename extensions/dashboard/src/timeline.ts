@@ -1,5 +1,7 @@
-import { Status, get } from './api';
-import { MARKS, ago, clock, h, svg } from './dom';
+import type { Status } from '../../shared/src/api';
+import { MARKS, ago, clock, marked } from '../../shared/src/words';
+import { get } from './api';
+import { h, svg } from './dom';
 
 interface Interval {
   agent: string;
@@ -28,8 +30,10 @@ export class Timeline {
     }
     this.span.addEventListener('change', () => this.draw());
     const legend = h('ul', { class: 'legend' });
-    for (const [state, mark] of Object.entries(MARKS)) {
-      legend.append(h('li', { class: `state-${state}` }, h('span', { class: 'swatch', 'aria-hidden': 'true' }, ''), `${mark} ${state}`));
+    for (const state of Object.keys(MARKS)) {
+      legend.append(
+        h('li', { class: `state-${state}` }, h('span', { class: 'swatch', 'aria-hidden': 'true' }, ''), marked(state))
+      );
     }
     this.node.append(h('div', { class: 'bar' }, h('label', {}, 'Show ', this.span), legend), this.picture, this.table);
   }
@@ -46,7 +50,9 @@ export class Timeline {
         from: instant(row.started_at),
         to: row.ended_at ? instant(row.ended_at) : null
       }));
-      later.filter(one => one.from > Math.max(0, ...this.intervals.map(known => known.from))).forEach(one => this.begin(one));
+      later
+        .filter(one => one.from > Math.max(0, ...this.intervals.map(known => known.from)))
+        .forEach(one => this.begin(one));
       this.draw();
     }
   }
@@ -70,10 +76,16 @@ export class Timeline {
     const begin = wanted ? Math.max(now - wanted, Math.min(first, now - 10)) : first;
     const scale = (at: number) => LEFT + ((Math.max(at, begin) - begin) / (now - begin)) * (WIDTH - LEFT);
     const height = names.length * ROW + 24;
-    const picture = svg('svg', { viewBox: `0 0 ${WIDTH} ${height}`, role: 'img', 'aria-label': `States of ${names.length} agents` });
+    const picture = svg('svg', {
+      viewBox: `0 0 ${WIDTH} ${height}`,
+      role: 'img',
+      'aria-label': `States of ${names.length} agents`
+    });
     const sums = new Map<string, Map<string, number>>();
     names.forEach((name, row) => {
-      picture.append(svg('text', { x: 0, y: row * ROW + 17, class: 'name' }, name.length > 15 ? name.slice(0, 14) + '…' : name));
+      picture.append(
+        svg('text', { x: 0, y: row * ROW + 17, class: 'name' }, name.length > 15 ? name.slice(0, 14) + '…' : name)
+      );
     });
     for (const one of this.intervals) {
       const to = one.to ?? now;
@@ -101,12 +113,26 @@ export class Timeline {
     for (const part of [0, 0.5, 1]) {
       const at = new Date((begin + (now - begin) * part) * 1000).toISOString();
       picture.append(
-        svg('text', { x: scale(begin + (now - begin) * part), y: height - 4, class: 'tick', 'text-anchor': part === 0 ? 'start' : part === 1 ? 'end' : 'middle' }, clock(at))
+        svg(
+          'text',
+          {
+            x: scale(begin + (now - begin) * part),
+            y: height - 4,
+            class: 'tick',
+            'text-anchor': part === 0 ? 'start' : part === 1 ? 'end' : 'middle'
+          },
+          clock(at)
+        )
       );
     }
     this.picture.replaceChildren(picture);
     const rows = names.map(name =>
-      h('tr', {}, h('th', { scope: 'row' }, name), h('td', {}, [...(sums.get(name) ?? [])].map(([state, s]) => `${state} ${ago(s)}`).join(', ')))
+      h(
+        'tr',
+        {},
+        h('th', { scope: 'row' }, name),
+        h('td', {}, [...(sums.get(name) ?? [])].map(([state, s]) => `${state} ${ago(s)}`).join(', '))
+      )
     );
     const open = this.table.querySelector('details')?.open ?? false;
     this.table.replaceChildren(

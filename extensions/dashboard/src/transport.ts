@@ -1,10 +1,5 @@
+import type { Transport } from '../../panes/src/protocol';
 import { Link } from './link';
-
-/** What the view of panes needs of its host: the same in a notebook and here. */
-export interface Transport {
-  send(message: any): void;
-  onMessage(handler: (message: any, buffers: DataView[]) => void): () => void;
-}
 
 /** The view's messages over the dashboard's socket. Frames that come in one turn of the page's loop become one tick. */
 export class LinkTransport implements Transport {

@@ -1,63 +1,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
-
-/** A question that a program puts to its user. */
-export interface IDialog {
-  dialog_id: string;
-  kind: string;
-  subject: string;
-  options: string[];
-  opened_at: string | null;
-}
-
-/** An agent, as the supervisor describes it. */
-export interface IAgent {
-  name: string;
-  role: string;
-  kind: string;
-  model: string | null;
-  state: string;
-  state_s: number | null;
-  turns: number;
-  queued: number;
-  dialog: IDialog | null;
-  error: string | null;
-}
-
-/** An open alert. */
-export interface IAlert {
-  alert_id: string;
-  level: string;
-  agent: string | null;
-  rule: string;
-  message: string;
-  opened_at: string;
-  acknowledged_by: string | null;
-}
-
-/** What the supervisor knows now. */
-export interface IStatus {
-  name: string;
-  status: string;
-  run_id: string;
-  run_dir: string;
-  agents: IAgent[];
-  alerts: IAlert[];
-  totals: {
-    states: Record<string, number>;
-    turns: number;
-    queued: number;
-    input_tokens: number;
-    output_tokens: number;
-  };
-}
-
-/** A cluster that runs on the server's machine. */
-export interface IClusterFacts {
-  name: string;
-  run_id: string;
-  supervisor_alive: boolean;
-}
+import { TranslationBundle } from '@jupyterlab/translation';
+import type { ClusterFacts, Status } from '../../shared/src/api';
 
 /** The sentence that the server says of a refused request. */
 export class ApiError extends Error {
@@ -72,7 +16,10 @@ export class ApiError extends Error {
 
 /** The web API of Orchestrator Lab, under the server's own login. */
 export class Api {
-  constructor(readonly settings: ServerConnection.ISettings) {}
+  constructor(
+    readonly settings: ServerConnection.ISettings,
+    private _trans: TranslationBundle
+  ) {}
 
   /** The address of a path below the API. */
   url(...parts: string[]): string {
@@ -107,11 +54,11 @@ export class Api {
     });
   }
 
-  clusters(): Promise<{ clusters: IClusterFacts[] }> {
+  clusters(): Promise<{ clusters: ClusterFacts[] }> {
     return this.get(['clusters']);
   }
 
-  status(cluster: string): Promise<IStatus> {
+  status(cluster: string): Promise<Status> {
     return this.get(['clusters', cluster, 'status']);
   }
 
@@ -141,7 +88,7 @@ export class Api {
       throw new ApiError(
         problem?.message ??
           data?.message ??
-          `the server answered ${response.status} ${response.statusText}`,
+          this._trans.__('the server answered %1 %2', response.status, response.statusText),
         problem?.type ?? 'HTTPError',
         response.status
       );

@@ -1,4 +1,8 @@
 import { Decompress } from 'fzstd';
+import type { TranslationBundle } from '@jupyterlab/translation';
+
+/** Puts a sentence into the user's language; `%1` is its first argument. */
+type Trans = Pick<TranslationBundle, '__'>;
 
 /** What happened in a pane, and when, in seconds from the beginning. */
 export interface ICastEvent {
@@ -29,7 +33,7 @@ const MOST_BYTES = 100 * 1024 * 1024;
  *
  * A torn end (a recorder that was killed, or one that still writes) is no error: what came before is shown.
  */
-export function parseCast(text: string): ICast {
+export function parseCast(text: string, trans: Trans): ICast {
   const lines = text.split('\n');
   let header: any;
   try {
@@ -38,7 +42,7 @@ export function parseCast(text: string): ICast {
     header = null;
   }
   if (header === null || typeof header !== 'object' || ![2, 3].includes(header.version)) {
-    throw new Error('this is no recording in asciicast format, version 2 or 3');
+    throw new Error(trans.__('this is no recording in asciicast format, version 2 or 3'));
   }
   const relative = header.version === 3;
   const events: ICastEvent[] = [];
@@ -56,7 +60,7 @@ export function parseCast(text: string): ICast {
       event = null;
     }
     if (!Array.isArray(event) || typeof event[0] !== 'number' || typeof event[2] !== 'string') {
-      problem = `line ${number + 1} cannot be read; what came before is shown`;
+      problem = trans.__('line %1 cannot be read; what came before is shown', number + 1);
       break;
     }
     now = relative ? now + event[0] : Math.max(now, event[0]);
@@ -79,7 +83,7 @@ export function parseCast(text: string): ICast {
 class TooLong extends Error {}
 
 /** Unpack a recording that is packed with Zstandard; its last frame may be torn. */
-export function unpackCast(base64: string, most = MOST_BYTES): string {
+export function unpackCast(base64: string, trans: Trans, most = MOST_BYTES): string {
   const packed = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
   const decoder = new TextDecoder();
   let text = '';
@@ -88,7 +92,10 @@ export function unpackCast(base64: string, most = MOST_BYTES): string {
     size += chunk.length;
     if (size > most) {
       throw new TooLong(
-        `this recording is longer than ${Math.floor(most / 1024 / 1024)} MB: play it in a terminal, with asciinema`
+        trans.__(
+          'this recording is longer than %1 MB: play it in a terminal, with asciinema',
+          Math.floor(most / 1024 / 1024)
+        )
       );
     }
     text += decoder.decode(chunk, { stream: true });
@@ -100,7 +107,7 @@ export function unpackCast(base64: string, most = MOST_BYTES): string {
       throw error;
     }
     if (!text) {
-      throw new Error(`this file cannot be unpacked: ${(error as Error).message}`);
+      throw new Error(trans.__('this file cannot be unpacked: %1', (error as Error).message));
     }
   }
   return text;

@@ -1,9 +1,11 @@
 import { ABCWidgetFactory, DocumentRegistry, DocumentWidget } from '@jupyterlab/docregistry';
+import { TranslationBundle } from '@jupyterlab/translation';
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
 import type { Terminal } from '@xterm/xterm';
+import { make } from '../../shared/src/dom';
+import { offset } from '../../shared/src/words';
 import { ICast, parseCast, resized, unpackCast } from './cast';
-import { clock, element } from './words';
 
 /** Longest pause that is shown when pauses are skipped, in seconds. */
 const PAUSE = 1;
@@ -13,37 +15,39 @@ const SPEEDS = [0.5, 1, 2, 4, 8, 16];
 export class CastViewer extends Widget {
   constructor(
     private _context: DocumentRegistry.Context,
-    private _packed: boolean
+    private _packed: boolean,
+    private _trans: TranslationBundle
   ) {
     super();
+    const trans = this._trans;
     this.addClass('ol-cast');
     this.node.tabIndex = -1;
-    this._screen = element('div', 'ol-cast-screen');
+    this._screen = make('div', 'ol-cast-screen');
     this._screen.setAttribute('role', 'img');
-    this._play = element('button', 'ol-button', 'Play');
+    this._play = make('button', 'ol-button', trans.__('Play'));
     this._play.type = 'button';
-    this._slider = element('input', 'ol-cast-slider');
+    this._slider = make('input', 'ol-cast-slider');
     this._slider.type = 'range';
     this._slider.min = '0';
     this._slider.step = 'any';
-    this._slider.setAttribute('aria-label', 'Instant');
-    this._time = element('span', 'ol-cast-time');
-    this._speed = element('select');
-    this._speed.setAttribute('aria-label', 'Speed');
+    this._slider.setAttribute('aria-label', trans.__('Instant'));
+    this._time = make('span', 'ol-cast-time');
+    this._speed = make('select');
+    this._speed.setAttribute('aria-label', trans.__('Speed'));
     for (const speed of SPEEDS) {
-      const option = element('option', '', `${speed} ×`);
+      const option = make('option', '', `${speed} ×`);
       option.value = String(speed);
       option.selected = speed === 1;
       this._speed.append(option);
     }
-    const pauses = element('label', '', 'skip pauses');
-    this._skip = element('input');
+    const pauses = make('label', '', trans.__('skip pauses'));
+    this._skip = make('input');
     this._skip.type = 'checkbox';
     this._skip.checked = true;
     pauses.prepend(this._skip);
-    this._said = element('p', 'ol-problem');
+    this._said = make('p', 'ol-problem');
     this._said.setAttribute('role', 'status');
-    const bar = element('div', 'ol-cast-bar');
+    const bar = make('div', 'ol-cast-bar');
     bar.append(this._play, this._slider, this._time, this._speed, pauses);
     this.node.append(this._said, this._screen, bar);
 
@@ -107,7 +111,7 @@ export class CastViewer extends Widget {
     const text = this._context.model.toString();
     let cast: ICast;
     try {
-      cast = parseCast(this._packed ? unpackCast(text) : text);
+      cast = parseCast(this._packed ? unpackCast(text, this._trans) : text, this._trans);
     } catch (error) {
       this._said.textContent = `${this._context.path}: ${(error as Error).message}`;
       return;
@@ -118,7 +122,10 @@ export class CastViewer extends Widget {
     }
     this._cast = cast;
     this._said.textContent = cast.problem ?? '';
-    this._screen.setAttribute('aria-label', `Recording of ${cast.title || this._context.path}`);
+    this._screen.setAttribute(
+      'aria-label',
+      this._trans.__('Recording of %1', cast.title || this._context.path)
+    );
     this._slider.max = String(cast.duration);
     if (!this._terminal) {
       this._terminal = new Terminal({
@@ -219,11 +226,11 @@ export class CastViewer extends Widget {
 
   private _show(): void {
     const duration = this._cast?.duration ?? 0;
-    const said = `${clock(Math.min(this._now, duration))} / ${clock(duration)}`;
+    const said = `${offset(Math.min(this._now, duration))} / ${offset(duration)}`;
     this._time.textContent = said;
     this._slider.value = String(this._now);
     this._slider.setAttribute('aria-valuetext', said);
-    this._play.textContent = this._playing ? 'Pause' : 'Play';
+    this._play.textContent = this._playing ? this._trans.__('Pause') : this._trans.__('Play');
   }
 
   private _screen: HTMLElement;
@@ -252,12 +259,16 @@ function written(terminal: Terminal, text: string): Promise<void> {
 export class CastFactory extends ABCWidgetFactory<DocumentWidget<CastViewer>> {
   constructor(
     options: DocumentRegistry.IWidgetFactoryOptions<DocumentWidget<CastViewer>>,
-    private _packed: boolean
+    private _packed: boolean,
+    private _trans: TranslationBundle
   ) {
     super(options);
   }
 
   protected createNewWidget(context: DocumentRegistry.Context): DocumentWidget<CastViewer> {
-    return new DocumentWidget({ context, content: new CastViewer(context, this._packed) });
+    return new DocumentWidget({
+      context,
+      content: new CastViewer(context, this._packed, this._trans)
+    });
   }
 }

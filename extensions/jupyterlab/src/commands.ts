@@ -8,12 +8,15 @@ import {
 } from '@jupyterlab/apputils';
 import { PathExt } from '@jupyterlab/coreutils';
 import { FileDialog, IDefaultFileBrowser } from '@jupyterlab/filebrowser';
+import { TranslationBundle } from '@jupyterlab/translation';
 import { IFrame } from '@jupyterlab/ui-components';
 import { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { Api } from './api';
 import { Widget } from '@lumino/widgets';
 import { agentsIcon } from './icons';
 import { ClustersModel } from './model';
+import { MANIFEST, readManifest } from './run';
+import { noManifest } from './runviewer';
 
 export namespace CommandIDs {
   export const dashboard = 'orchestrator-lab:dashboard';
@@ -39,6 +42,7 @@ export interface ICommandContext {
   app: JupyterFrontEnd;
   api: Api;
   model: ClustersModel;
+  trans: TranslationBundle;
   panelId: string;
   browser: IDefaultFileBrowser | null;
   /** Whether "open terminal here" may type, by the settings. */
@@ -64,7 +68,7 @@ export const PALETTE = [
 ];
 
 export function addCommands(context: ICommandContext): void {
-  const { app, api, model } = context;
+  const { app, api, model, trans } = context;
   const commands = app.commands;
 
   /** The cluster and agent that a command is about; asked for when its arguments do not say. */
@@ -78,7 +82,7 @@ export function addCommands(context: ICommandContext): void {
     const place = await chosen(
       title,
       all.map(([cluster, agent]) => `${cluster} / ${agent}`),
-      'agent'
+      trans.__('No agent runs on this machine')
     );
     return place === null ? null : all[place];
   }
@@ -88,7 +92,7 @@ export function addCommands(context: ICommandContext): void {
       return args.cluster;
     }
     const names = model.clusters.map(one => one.facts.name);
-    const place = await chosen(title, names, 'cluster');
+    const place = await chosen(title, names, trans.__('No cluster runs on this machine'));
     return place === null ? null : names[place];
   }
 
@@ -135,7 +139,7 @@ export function addCommands(context: ICommandContext): void {
       });
       page = new MainAreaWidget({ content });
       page.id = 'orchestrator-lab-dashboard';
-      page.title.label = 'Agent clusters';
+      page.title.label = trans.__('Agent clusters');
       page.title.icon = agentsIcon;
       page.title.closable = true;
       app.shell.add(page, 'main');
@@ -145,7 +149,7 @@ export function addCommands(context: ICommandContext): void {
   }
 
   async function terminal(args: Args, takeOver: boolean): Promise<void> {
-    const title = takeOver ? 'Take over which agent?' : 'Watch which agent?';
+    const title = takeOver ? trans.__('Take over which agent?') : trans.__('Watch which agent?');
     const agent = await agentOf(args, title);
     if (agent) {
       const name = await api.terminal(agent[0], agent[1], takeOver);
@@ -155,127 +159,189 @@ export function addCommands(context: ICommandContext): void {
 
   add(
     CommandIDs.dashboard,
-    args => (args.isLauncher ? 'Agent Clusters' : 'Open Agent Dashboard'),
-    'Clusters of agents: panes, messages, states, alerts',
+    args => (args.isLauncher ? trans.__('Agent Clusters') : trans.__('Open Agent Dashboard')),
+    trans.__('Clusters of agents: panes, messages, states, alerts'),
     () => showPage(null),
     true
   );
   add(
     CommandIDs.dashboardTab,
-    'Open Agent Dashboard in New Browser Tab',
-    'The same page, outside of JupyterLab',
+    trans.__('Open Agent Dashboard in New Browser Tab'),
+    trans.__('The same page, outside of JupyterLab'),
     () => void window.open(api.pageUrl, '_blank', 'noopener')
   );
-  add(CommandIDs.openCluster, 'Open Cluster', 'Show a cluster in the dashboard', async args => {
-    const cluster = await clusterOf(args, 'Open which cluster?');
-    if (cluster) {
-      showPage(cluster);
+  add(
+    CommandIDs.openCluster,
+    trans.__('Open Cluster'),
+    trans.__('Show a cluster in the dashboard'),
+    async args => {
+      const cluster = await clusterOf(args, trans.__('Open which cluster?'));
+      if (cluster) {
+        showPage(cluster);
+      }
     }
-  });
+  );
   add(
     CommandIDs.watch,
-    'Open Terminal at Agent…',
-    "A terminal attached to an agent's pane, read-only unless the settings say otherwise",
+    trans.__('Open Terminal at Agent…'),
+    trans.__("A terminal attached to an agent's pane, read-only unless the settings say otherwise"),
     args => terminal(args, !context.readOnly())
   );
   add(
     CommandIDs.takeOver,
-    'Take Over Agent in Terminal…',
-    "A terminal attached to an agent's pane in which you type to it",
+    trans.__('Take Over Agent in Terminal…'),
+    trans.__("A terminal attached to an agent's pane in which you type to it"),
     args => terminal(args, true)
   );
-  add(CommandIDs.send, 'Send Message to Agent…', 'Type a message to an agent', async args => {
-    const agent = await agentOf(args, 'Send to which agent?');
-    if (!agent) {
-      return;
-    }
-    const text =
-      typeof args.text === 'string'
-        ? args.text
-        : (
-            await showDialog<string>({
-              title: `Message to ${agent[1]} (${agent[0]})`,
-              body: new TextBody(),
-              focusNodeSelector: 'textarea',
-              buttons: [Dialog.cancelButton(), Dialog.okButton({ label: 'Send' })]
-            })
-          ).value;
-    if (text?.trim()) {
-      await api.post(['clusters', agent[0], 'messages'], { to: agent[1], text });
-    }
-  });
-  add(CommandIDs.interrupt, 'Interrupt Agent…', "End an agent's turn", async args => {
-    const agent = await agentOf(args, 'Interrupt which agent?');
-    if (agent) {
-      await api.post(['clusters', agent[0], 'agents', agent[1], 'interrupt']);
-    }
-  });
-  add(CommandIDs.stopAgent, 'Stop Agent…', "End an agent's program", async args => {
-    const agent = await agentOf(args, 'Stop which agent?');
-    if (agent) {
-      await api.post(['clusters', agent[0], 'agents', agent[1], 'stop']);
-    }
-  });
-  add(CommandIDs.shutdown, 'Shut Down Cluster…', 'End a cluster and its agents', async args => {
-    const cluster = await clusterOf(args, 'Shut down which cluster?');
-    if (!cluster) {
-      return;
-    }
-    if (args.confirmed !== true) {
-      const answer = await showDialog({
-        title: `Shut down cluster ${cluster}?`,
-        body: 'Its agents are ended. The recorded run stays.',
-        buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Shut Down' })]
-      });
-      if (!answer.button.accept) {
+  add(
+    CommandIDs.send,
+    trans.__('Send Message to Agent…'),
+    trans.__('Type a message to an agent'),
+    async args => {
+      const agent = await agentOf(args, trans.__('Send to which agent?'));
+      if (!agent) {
         return;
       }
+      const text =
+        typeof args.text === 'string'
+          ? args.text
+          : (
+              await showDialog<string>({
+                title: trans.__('Message to %1 (%2)', agent[1], agent[0]),
+                body: new TextBody(trans.__('Message')),
+                focusNodeSelector: 'textarea',
+                buttons: [
+                  Dialog.cancelButton({ label: trans.__('Cancel') }),
+                  Dialog.okButton({ label: trans.__('Send') })
+                ]
+              })
+            ).value;
+      if (text?.trim()) {
+        await api.post(['clusters', agent[0], 'messages'], { to: agent[1], text });
+      }
     }
-    await api.post(['clusters', cluster, 'shutdown']);
-    await model.refresh();
-  });
-  add(CommandIDs.answer, 'Answer Dialog', "Choose an option of an agent's question", args =>
-    api.answer(String(args.cluster), String(args.agent), String(args.dialog), Number(args.option))
   );
-  add(CommandIDs.acknowledge, 'Acknowledge Alert', 'Say that you have seen an alert', args =>
-    api.post(['clusters', String(args.cluster), 'alerts', String(args.alert), 'acknowledge'])
+  add(
+    CommandIDs.interrupt,
+    trans.__('Interrupt Agent…'),
+    trans.__("End an agent's turn"),
+    async args => {
+      const agent = await agentOf(args, trans.__('Interrupt which agent?'));
+      if (agent) {
+        await api.post(['clusters', agent[0], 'agents', agent[1], 'interrupt']);
+      }
+    }
   );
-  add(CommandIDs.resolve, 'Resolve Alert', 'Close an alert', args =>
+  add(
+    CommandIDs.stopAgent,
+    trans.__('Stop Agent…'),
+    trans.__("End an agent's program"),
+    async args => {
+      const agent = await agentOf(args, trans.__('Stop which agent?'));
+      if (agent) {
+        await api.post(['clusters', agent[0], 'agents', agent[1], 'stop']);
+      }
+    }
+  );
+  add(
+    CommandIDs.shutdown,
+    trans.__('Shut Down Cluster…'),
+    trans.__('End a cluster and its agents'),
+    async args => {
+      const cluster = await clusterOf(args, trans.__('Shut down which cluster?'));
+      if (!cluster) {
+        return;
+      }
+      if (args.confirmed !== true) {
+        const answer = await showDialog({
+          title: trans.__('Shut down cluster %1?', cluster),
+          body: trans.__('Its agents are ended. The recorded run stays.'),
+          buttons: [
+            Dialog.cancelButton({ label: trans.__('Cancel') }),
+            Dialog.warnButton({ label: trans.__('Shut Down') })
+          ]
+        });
+        if (!answer.button.accept) {
+          return;
+        }
+      }
+      await api.post(['clusters', cluster, 'shutdown']);
+    }
+  );
+  add(
+    CommandIDs.answer,
+    trans.__('Answer Dialog'),
+    trans.__("Choose an option of an agent's question"),
+    args =>
+      api.answer(String(args.cluster), String(args.agent), String(args.dialog), Number(args.option))
+  );
+  add(
+    CommandIDs.acknowledge,
+    trans.__('Acknowledge Alert'),
+    trans.__('Say that you have seen an alert'),
+    args =>
+      api.post(['clusters', String(args.cluster), 'alerts', String(args.alert), 'acknowledge'])
+  );
+  add(CommandIDs.resolve, trans.__('Resolve Alert'), trans.__('Close an alert'), args =>
     api.post(['clusters', String(args.cluster), 'alerts', String(args.alert), 'resolve'])
   );
-  add(CommandIDs.clearAlerts, 'Clear All Alerts…', 'Close all alerts of a cluster', async args => {
-    const cluster = await clusterOf(args, 'Clear the alerts of which cluster?');
-    if (cluster) {
-      await api.post(['clusters', cluster, 'alerts', 'clear']);
+  add(
+    CommandIDs.clearAlerts,
+    trans.__('Clear All Alerts…'),
+    trans.__('Close all alerts of a cluster'),
+    async args => {
+      const cluster = await clusterOf(args, trans.__('Clear the alerts of which cluster?'));
+      if (cluster) {
+        await api.post(['clusters', cluster, 'alerts', 'clear']);
+      }
     }
-  });
-  add(CommandIDs.refresh, 'Refresh Agent Clusters', 'Look for clusters now', () => model.refresh());
-  add(CommandIDs.showPanel, 'Show Agent Clusters', 'The side panel with states and alerts', () =>
-    app.shell.activateById(context.panelId)
   );
-  add(CommandIDs.openRun, 'Open Run…', "Show the summary of a run's folder", async args => {
-    const selected = context.browser?.selectedItems().next();
-    let folder =
-      typeof args.path === 'string'
-        ? args.path
-        : selected && !selected.done && selected.value.type === 'directory'
-          ? selected.value.path
-          : null;
-    if (folder === null && context.browser) {
-      const result = await FileDialog.getExistingDirectory({
-        manager: context.browser.model.manager,
-        title: "Folder of a run (it holds 'manifest.json')"
+  add(
+    CommandIDs.refresh,
+    trans.__('Refresh Agent Clusters'),
+    trans.__('Look for clusters now'),
+    () => model.refresh()
+  );
+  add(
+    CommandIDs.showPanel,
+    trans.__('Show Agent Clusters'),
+    trans.__('The side panel with states and alerts'),
+    () => app.shell.activateById(context.panelId)
+  );
+  add(
+    CommandIDs.openRun,
+    trans.__('Open Run…'),
+    trans.__("Show the summary of a run's folder"),
+    async args => {
+      const selected = context.browser?.selectedItems().next();
+      let folder =
+        typeof args.path === 'string'
+          ? args.path
+          : selected && !selected.done && selected.value.type === 'directory'
+            ? selected.value.path
+            : null;
+      if (folder === null && context.browser) {
+        const result = await FileDialog.getExistingDirectory({
+          manager: context.browser.model.manager,
+          title: trans.__("Folder of a run (it holds 'manifest.json')")
+        });
+        folder = result.button.accept ? (result.value?.[0]?.path ?? null) : null;
+      }
+      if (folder === null) {
+        return null;
+      }
+      const path = PathExt.join(folder, MANIFEST);
+      const file = await app.serviceManager.contents.get(path, {
+        type: 'file',
+        format: 'text',
+        content: true
       });
-      folder = result.button.accept ? (result.value?.[0]?.path ?? null) : null;
+      if (readManifest(file.content as string) === null) {
+        throw new Error(noManifest(path, trans));
+      }
+      return commands.execute('docmanager:open', { path, factory: RUN_FACTORY });
     }
-    if (folder === null) {
-      return null;
-    }
-    return commands.execute('docmanager:open', {
-      path: PathExt.join(folder, 'manifest.json'),
-      factory: RUN_FACTORY
-    });
-  });
+  );
 }
 
 /** Names of the document factories. */
@@ -285,12 +351,12 @@ export const PACKED_CAST_FACTORY = 'Packed Pane Recording';
 
 /** A text of several lines; Enter begins a new one. */
 class TextBody extends Widget implements Dialog.IBodyWidget<string> {
-  constructor() {
+  constructor(label: string) {
     super({ node: document.createElement('textarea') });
     const node = this.node as HTMLTextAreaElement;
     node.rows = 6;
     node.cols = 60;
-    node.setAttribute('aria-label', 'Message');
+    node.setAttribute('aria-label', label);
     node.addEventListener('keydown', event => {
       if (event.key === 'Enter' && !event.ctrlKey && !event.metaKey) {
         event.stopPropagation();
@@ -304,9 +370,9 @@ class TextBody extends Widget implements Dialog.IBodyWidget<string> {
 }
 
 /** Let the user choose one of several; the only one is taken without asking. */
-async function chosen(title: string, items: string[], what: string): Promise<number | null> {
+async function chosen(title: string, items: string[], none: string): Promise<number | null> {
   if (items.length === 0) {
-    throw new Error(`No ${what} runs on this machine`);
+    throw new Error(none);
   }
   if (items.length === 1) {
     return 0;

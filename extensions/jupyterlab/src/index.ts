@@ -11,6 +11,7 @@ import { ILauncher } from '@jupyterlab/launcher';
 import { IRunningSessionManagers } from '@jupyterlab/running';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
+import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 import { Signal } from '@lumino/signaling';
 import { Token } from '@lumino/coreutils';
 import { Api } from './api';
@@ -33,7 +34,8 @@ import { StatusItem } from './status';
 import { stills } from './stills';
 
 const PLUGIN = 'orchestrator-lab:plugin';
-const CATEGORY = 'Agents';
+/** Under which translations are looked for. */
+const DOMAIN = 'orchestrator_lab';
 
 /** The clusters of this machine, for other extensions. */
 export const IClusters = new Token<ClustersModel>(
@@ -55,7 +57,8 @@ const live: JupyterFrontEndPlugin<ClustersModel> = {
     IStatusBar,
     ILayoutRestorer,
     IDefaultFileBrowser,
-    ILabShell
+    ILabShell,
+    ITranslator
   ],
   activate: (
     app: JupyterFrontEnd,
@@ -66,48 +69,60 @@ const live: JupyterFrontEndPlugin<ClustersModel> = {
     statusBar: IStatusBar | null,
     restorer: ILayoutRestorer | null,
     browser: IDefaultFileBrowser | null,
-    labShell: ILabShell | null
+    labShell: ILabShell | null,
+    translator: ITranslator | null
   ): ClustersModel => {
-    const api = new Api(app.serviceManager.serverSettings);
-    const model = new ClustersModel(api, 5000);
-    const panel = new StatesPanel(model, app.commands);
+    const trans = (translator ?? nullTranslator).load(DOMAIN);
+    const api = new Api(app.serviceManager.serverSettings, trans);
+    const model = new ClustersModel(api, trans);
+    const panel = new StatesPanel(model, app.commands, trans);
     let readOnly = true;
 
     addCommands({
       app,
       api,
       model,
+      trans,
       browser,
       panelId: panel.id,
       readOnly: () => readOnly
     });
     if (labShell) {
-      labShell.add(panel, 'left', { rank: 450, type: 'Agent Clusters' });
+      labShell.add(panel, 'left', { rank: 450, type: trans.__('Agent Clusters') });
       restorer?.add(panel, panel.id);
     }
     for (const command of PALETTE) {
-      palette?.addItem({ command, category: CATEGORY });
+      palette?.addItem({ command, category: trans.__('Agents') });
     }
     launcher?.add({
       command: CommandIDs.dashboard,
       args: { isLauncher: true },
-      category: 'Other',
+      // One of JupyterLab's own headings.
+      category: (translator ?? nullTranslator).load('jupyterlab').__('Other'),
       rank: 10
     });
     running?.add(
-      new RunningClusters(model, {
-        openCluster: cluster => void app.commands.execute(CommandIDs.openCluster, { cluster }),
-        openAgent: (cluster, agent) =>
-          void app.commands.execute(CommandIDs.watch, { cluster, agent }),
-        // The panel asks before it shuts all down, and shows which one it is otherwise.
-        shutdownCluster: cluster =>
-          void app.commands.execute(CommandIDs.shutdown, { cluster, confirmed: true }),
-        stopAgent: (cluster, agent) =>
-          void app.commands.execute(CommandIDs.stopAgent, { cluster, agent })
-      })
+      new RunningClusters(
+        model,
+        {
+          openCluster: cluster => void app.commands.execute(CommandIDs.openCluster, { cluster }),
+          openAgent: (cluster, agent) =>
+            void app.commands.execute(CommandIDs.watch, { cluster, agent }),
+          // The panel asks before it shuts all down, and shows which one it is otherwise.
+          shutdownCluster: cluster =>
+            void app.commands.execute(CommandIDs.shutdown, { cluster, confirmed: true }),
+          stopAgent: (cluster, agent) =>
+            void app.commands.execute(CommandIDs.stopAgent, { cluster, agent })
+        },
+        trans
+      )
     );
     if (statusBar) {
-      const item = new StatusItem(model, () => void app.commands.execute(CommandIDs.showPanel));
+      const item = new StatusItem(
+        model,
+        () => void app.commands.execute(CommandIDs.showPanel),
+        trans
+      );
       statusBar.registerStatusItem('orchestrator-lab:status', {
         item,
         align: 'left',
@@ -116,16 +131,20 @@ const live: JupyterFrontEndPlugin<ClustersModel> = {
         activeStateChanged: model.changed as Signal<ClustersModel, void>
       });
     }
-    const notifier = new Notifier(model, api, (cluster, agent) => {
-      void (agent
-        ? app.commands.execute(CommandIDs.watch, { cluster, agent })
-        : app.commands.execute(CommandIDs.showPanel));
-    });
+    const notifier = new Notifier(
+      model,
+      api,
+      (cluster, agent) => {
+        void (agent
+          ? app.commands.execute(CommandIDs.watch, { cluster, agent })
+          : app.commands.execute(CommandIDs.showPanel));
+      },
+      trans
+    );
 
     void registry.load(PLUGIN).then(settings => {
       const take = () => {
         readOnly = settings.get('terminalReadOnly').composite !== false;
-        model.interval = Number(settings.get('refreshInterval').composite) * 1000;
         notifier.settings = {
           dialogs: settings.get('notifyDialogs').composite !== false,
           alerts: settings.get('notifyAlerts').composite as INotifySettings['alerts']
@@ -143,12 +162,17 @@ const viewers: JupyterFrontEndPlugin<void> = {
   id: 'orchestrator-lab:viewers',
   description: 'Viewers of run folders and of pane recordings.',
   autoStart: true,
-  optional: [ILayoutRestorer],
-  activate: (app: JupyterFrontEnd, restorer: ILayoutRestorer | null): void => {
+  optional: [ILayoutRestorer, ITranslator],
+  activate: (
+    app: JupyterFrontEnd,
+    restorer: ILayoutRestorer | null,
+    translator: ITranslator | null
+  ): void => {
+    const trans = (translator ?? nullTranslator).load(DOMAIN);
     const registry = app.docRegistry;
     registry.addFileType({
       name: 'asciicast',
-      displayName: 'Pane recording',
+      displayName: trans.__('Pane recording'),
       extensions: ['.cast'],
       mimeTypes: ['application/x-asciicast'],
       fileFormat: 'text',
@@ -156,7 +180,7 @@ const viewers: JupyterFrontEndPlugin<void> = {
     });
     registry.addFileType({
       name: 'asciicast-zst',
-      displayName: 'Packed pane recording',
+      displayName: trans.__('Packed pane recording'),
       extensions: ['.cast.zst'],
       mimeTypes: ['application/zstd'],
       fileFormat: 'base64',
@@ -171,13 +195,14 @@ const viewers: JupyterFrontEndPlugin<void> = {
       const factory = new CastFactory(
         {
           name,
-          label: 'Pane Recording',
+          label: trans.__('Pane Recording'),
           modelName: packed ? 'base64' : 'text',
           fileTypes: [type],
           defaultFor: [type],
           readOnly: true
         },
-        packed
+        packed,
+        trans
       );
       factory.widgetCreated.connect((_, widget) => {
         widget.title.icon = agentsIcon;
@@ -186,19 +211,32 @@ const viewers: JupyterFrontEndPlugin<void> = {
       });
       registry.addWidgetFactory(factory);
     }
+    registry.addFileType({
+      name: 'agent-run',
+      displayName: trans.__('Agent run'),
+      // Its name is all that a file browser knows: the viewer hands on what is another program's.
+      pattern: '^manifest\\.json$',
+      extensions: [],
+      mimeTypes: ['application/json'],
+      fileFormat: 'text',
+      icon: agentsIcon
+    });
     const runs = new WidgetTracker<DocumentWidget<RunViewer>>({
       namespace: 'orchestrator-lab-run'
     });
     const factory = new RunFactory(
       {
         name: RUN_FACTORY,
+        label: trans.__('Agent Run'),
         modelName: 'text',
-        fileTypes: ['json'],
-        defaultFor: [],
+        fileTypes: ['agent-run', 'json'],
+        defaultFor: ['agent-run'],
         readOnly: true
       },
       app.serviceManager.contents,
-      app.commands
+      app.commands,
+      trans,
+      path => registry.preferredWidgetFactories(path).find(one => one.name !== RUN_FACTORY)?.name
     );
     factory.widgetCreated.connect((_, widget) => {
       // Its label is its file's name: Jupyter would rename the file after another one.

@@ -1,19 +1,21 @@
 import { IDisposable } from '@lumino/disposable';
+import { TranslationBundle } from '@jupyterlab/translation';
 import { ISignal, Signal } from '@lumino/signaling';
-import { Poll } from '@lumino/polling';
-import { Api, IAlert, IAgent, IClusterFacts, IDialog, IStatus } from './api';
+import type { Agent, Alert, ClusterFacts, Dialog, Frame, Status } from '../../shared/src/api';
+import { Socket } from '../../shared/src/socket';
+import { Api, ApiError } from './api';
 
 /** What the model tells: something opened, or is over. */
 export type Told =
-  | { kind: 'dialog'; cluster: string; agent: string; dialog: IDialog }
+  | { kind: 'dialog'; cluster: string; agent: string; dialog: Dialog }
   | { kind: 'dialog-over'; cluster: string; agent: string; dialogId: string }
-  | { kind: 'alert'; cluster: string; alert: IAlert }
+  | { kind: 'alert'; cluster: string; alert: Alert }
   | { kind: 'alert-over'; cluster: string; alertId: string };
 
 /** One cluster, with its status once that is known. */
 export interface ICluster {
-  facts: IClusterFacts;
-  status: IStatus | null;
+  facts: ClusterFacts;
+  status: Status | null;
   /** When the status came, in milliseconds: the age of a state grows from there. */
   at: number;
 }
@@ -28,26 +30,39 @@ export interface ITotals {
   tokens: number;
 }
 
-/** Pause before the server is tried again, in milliseconds: the first one, doubled up to the last. */
-const RETRY_MS = [1000, 30000];
-
 /**
  * The clusters of this machine, as this browser knows them.
  *
- * What changes in a cluster is pushed over one websocket. Only which clusters there are is asked for, since nothing
- * tells a server that another program has started one.
+ * Which there are, and what changes in them, is pushed over one websocket.
  */
 export class ClustersModel implements IDisposable {
   constructor(
     readonly api: Api,
-    interval: number
+    private _trans: TranslationBundle
   ) {
-    this._poll = new Poll({
-      name: 'orchestrator-lab:clusters',
-      factory: () => this._discover(),
-      frequency: { interval, backoff: true, max: 60000 },
-      standby: 'when-hidden'
-    });
+    this._socket = new Socket(() => new api.settings.WebSocket(api.socketUrl));
+    this._socket.onOpen = () => {
+      for (const name of this._clusters.keys()) {
+        this._subscribe(name);
+      }
+    };
+    this._socket.onFrame = frame => this._heard(frame);
+    this._socket.onBroken = was => {
+      // A browser is not told why a socket cannot be opened: a request says.
+      if (!was) {
+        void this._look().then(
+          () =>
+            !this._socket.isOpen &&
+            this._fail(
+              this._trans.__('its websocket cannot be opened (does a proxy hold it back?)')
+            ),
+          () => undefined
+        );
+      }
+    };
+    this._socket.connect();
+    // A network that comes back is not waited for.
+    window.addEventListener('online', this._connect);
   }
 
   get changed(): ISignal<this, void> {
@@ -71,12 +86,7 @@ export class ClustersModel implements IDisposable {
     return this._isDisposed;
   }
 
-  /** Milliseconds between two looks for new clusters. */
-  set interval(interval: number) {
-    this._poll.frequency = { ...this._poll.frequency, interval };
-  }
-
-  find(cluster: string, agent?: string): { cluster: ICluster; agent: IAgent | null } | null {
+  find(cluster: string, agent?: string): { cluster: ICluster; agent: Agent | null } | null {
     const found = this._clusters.get(cluster);
     if (!found) {
       return null;
@@ -99,10 +109,10 @@ export class ClustersModel implements IDisposable {
     return totals;
   }
 
-  /** Look again now. */
+  /** Look again now, and have the socket opened if it is not. */
   async refresh(): Promise<void> {
-    await this._poll.refresh();
-    await this._poll.tick;
+    await this._look();
+    this._connect();
   }
 
   dispose(): void {
@@ -110,55 +120,30 @@ export class ClustersModel implements IDisposable {
       return;
     }
     this._isDisposed = true;
-    this._poll.dispose();
-    window.clearTimeout(this._retry);
-    this._socket?.close();
+    window.removeEventListener('online', this._connect);
+    this._socket.close();
     Signal.clearData(this);
   }
 
-  private async _discover(): Promise<void> {
-    let listed: IClusterFacts[];
+  /** Ask which clusters there are, and how they are unless that is pushed. */
+  private async _look(): Promise<void> {
+    let listed: ClusterFacts[];
     try {
       listed = (await this.api.clusters()).clusters;
     } catch (error) {
+      if (error instanceof ApiError && error.status === 404) {
+        // A server without this extension's part has no socket either, now and later.
+        this._socket.close();
+      }
       this._fail(String((error as Error).message));
       throw error;
     }
-    const before = this._problem;
-    this._problem = null;
-    let changed = before !== null;
-    const names = new Set(listed.map(one => one.name));
-    for (const [name, known] of this._clusters) {
-      if (!names.has(name)) {
-        this._forget(name, known.status);
-        this._clusters.delete(name);
-        this._say({ op: 'unsubscribe', cluster: name });
-        changed = true;
-      }
+    if (this._isDisposed) {
+      return;
     }
-    const added: string[] = [];
-    for (const facts of listed) {
-      const known = this._clusters.get(facts.name);
-      if (!known || known.facts.run_id !== facts.run_id) {
-        if (known) {
-          this._forget(facts.name, known.status);
-        }
-        this._clusters.set(facts.name, { facts, status: null, at: Date.now() });
-        added.push(facts.name);
-        changed = true;
-      } else {
-        known.facts = facts;
-      }
-    }
-    if (this._clusters.size > 0) {
-      this._connect();
-    }
-    for (const name of added) {
-      this._subscribe(name);
-    }
-    await Promise.all(added.map(name => this._ask(name)));
-    if (changed) {
-      this._changed.emit();
+    this._list(listed);
+    if (!this._socket.isOpen) {
+      await Promise.all(listed.map(one => this._ask(one.name)));
     }
   }
 
@@ -170,8 +155,43 @@ export class ClustersModel implements IDisposable {
     }
   }
 
+  /** Take in which clusters there are. */
+  private _list(listed: ClusterFacts[]): void {
+    let changed = this._problem !== null;
+    this._problem = null;
+    const names = new Set(listed.map(one => one.name));
+    for (const [name, known] of this._clusters) {
+      if (!names.has(name)) {
+        this._forget(name, known.status);
+        this._clusters.delete(name);
+        this._socket.say({ op: 'unsubscribe', cluster: name });
+        changed = true;
+      }
+    }
+    for (const facts of listed) {
+      const known = this._clusters.get(facts.name);
+      if (known && known.facts.run_id === facts.run_id) {
+        known.facts = facts;
+        if (!known.status) {
+          // One that only began could not be followed yet.
+          this._subscribe(facts.name);
+        }
+        continue;
+      }
+      if (known) {
+        this._forget(facts.name, known.status);
+      }
+      this._clusters.set(facts.name, { facts, status: null, at: Date.now() });
+      this._subscribe(facts.name);
+      changed = true;
+    }
+    if (changed) {
+      this._changed.emit();
+    }
+  }
+
   /** Take in a status, and tell what has opened or is over since the last one. */
-  private _take(name: string, status: IStatus): void {
+  private _take(name: string, status: Status): void {
     const known = this._clusters.get(name);
     if (!known) {
       return;
@@ -209,7 +229,7 @@ export class ClustersModel implements IDisposable {
     this._changed.emit();
   }
 
-  private _forget(name: string, status: IStatus | null): void {
+  private _forget(name: string, status: Status | null): void {
     for (const agent of status?.agents ?? []) {
       if (agent.dialog) {
         this._dialogs.delete(agent.dialog.dialog_id);
@@ -226,49 +246,18 @@ export class ClustersModel implements IDisposable {
     }
   }
 
-  private _connect(): void {
-    if (this._socket || this._isDisposed) {
-      return;
-    }
-    window.clearTimeout(this._retry);
-    const socket = new this.api.settings.WebSocket(this.api.socketUrl);
-    this._socket = socket;
-    socket.onopen = () => {
-      this._wait = RETRY_MS[0];
-      for (const name of this._clusters.keys()) {
-        this._subscribe(name);
-      }
-    };
-    socket.onmessage = event => this._heard(event.data as string);
-    socket.onclose = () => {
-      if (this._socket === socket) {
-        this._socket = null;
-        if (!this._isDisposed && this._clusters.size > 0) {
-          this._retry = window.setTimeout(() => this._connect(), this._wait);
-          this._wait = Math.min(this._wait * 2, RETRY_MS[1]);
-        }
-      }
-    };
-  }
-
-  private _heard(text: string): void {
-    const frame = JSON.parse(text) as { event: string; cluster?: string; data: any };
-    if (frame.event === 'status' && frame.cluster && frame.data?.agents) {
-      this._take(frame.cluster, frame.data as IStatus);
-    } else if (frame.event === 'error') {
-      // A cluster that is gone or cannot be heard: which ones there are is asked for again.
-      void this._poll.refresh();
+  private _heard(frame: Frame): void {
+    if (frame.event === 'clusters') {
+      this._list(frame.data as ClusterFacts[]);
+    } else if (frame.event === 'error' && frame.cluster === null) {
+      this._fail(String(frame.data.message));
+    } else if (frame.event === 'status' && frame.cluster && frame.data?.agents) {
+      this._take(frame.cluster, frame.data as Status);
     }
   }
 
   private _subscribe(name: string): void {
-    this._say({ op: 'subscribe', cluster: name, events: ['status'], panes: [] });
-  }
-
-  private _say(request: object): void {
-    if (this._socket?.readyState === WebSocket.OPEN) {
-      this._socket.send(JSON.stringify(request));
-    }
+    this._socket.say({ op: 'subscribe', cluster: name, events: ['status'], panes: [] });
   }
 
   private _fail(problem: string): void {
@@ -278,13 +267,11 @@ export class ClustersModel implements IDisposable {
     }
   }
 
-  private _poll: Poll;
   private _clusters = new Map<string, ICluster>();
   /** Dialogs that were told, with the number of their options. */
   private _dialogs = new Map<string, number>();
-  private _socket: WebSocket | null = null;
-  private _retry = 0;
-  private _wait = RETRY_MS[0];
+  private _socket: Socket;
+  private _connect = () => this._socket.connect();
   private _problem: string | null = null;
   private _isDisposed = false;
   private _changed = new Signal<this, void>(this);

@@ -1,15 +1,15 @@
 import { Notification } from '@jupyterlab/apputils';
-import { Api, IAlert, IDialog } from './api';
+import { TranslationBundle } from '@jupyterlab/translation';
+import { type Alert, type Dialog, LEVELS } from '../../shared/src/api';
+import { short } from '../../shared/src/words';
+import { Api } from './api';
 import { ClustersModel, Told } from './model';
-import { short } from './words';
 
 /** Which notifications a user wants. */
 export interface INotifySettings {
   dialogs: boolean;
   alerts: 'info' | 'warning' | 'error' | 'critical' | 'never';
 }
-
-const LEVELS = ['info', 'warning', 'error', 'critical'];
 
 /** Letters of a question that a notification shows. */
 const SUBJECT = 220;
@@ -19,7 +19,8 @@ export class Notifier {
   constructor(
     model: ClustersModel,
     private _api: Api,
-    private _open: (cluster: string, agent: string | null) => void
+    private _open: (cluster: string, agent: string | null) => void,
+    private _trans: TranslationBundle
   ) {
     model.told.connect((_, told) => this._hear(told));
   }
@@ -42,7 +43,7 @@ export class Notifier {
     }
   }
 
-  private _dialog(cluster: string, agent: string, dialog: IDialog): void {
+  private _dialog(cluster: string, agent: string, dialog: Dialog): void {
     if (!this.settings.dialogs) {
       return;
     }
@@ -53,19 +54,25 @@ export class Notifier {
       callback: () => void this._answer(cluster, agent, dialog, place + 1)
     }));
     actions.push({
-      label: 'Open',
-      caption: `Open a terminal that shows ${agent}`,
+      label: this._trans.__('Open'),
+      caption: this._trans.__('Open a terminal that shows %1', agent),
       displayType: 'link',
       callback: event => {
         event.preventDefault(); // the question stays open
         this._open(cluster, agent);
       }
     });
-    const said = `${agent} (${cluster}) asks, ${dialog.kind}: ${short(dialog.subject, SUBJECT)}`;
+    const said = this._trans.__(
+      '%1 (%2) asks, %3: %4',
+      agent,
+      cluster,
+      dialog.kind,
+      short(dialog.subject, SUBJECT)
+    );
     this._show(`dialog ${dialog.dialog_id}`, said, 'warning', actions);
   }
 
-  private _alert(cluster: string, alert: IAlert): void {
+  private _alert(cluster: string, alert: Alert): void {
     // That an agent waits is told with its question.
     const asked = this.settings.dialogs && alert.rule === 'waiting';
     const wanted = LEVELS.indexOf(alert.level) >= LEVELS.indexOf(this.settings.alerts);
@@ -78,9 +85,9 @@ export class Notifier {
       `${cluster}: ${short(alert.message, SUBJECT)}`,
       type as 'info',
       [
-        { label: 'Show', callback: () => this._open(cluster, null) },
+        { label: this._trans.__('Show'), callback: () => this._open(cluster, null) },
         {
-          label: 'Acknowledge',
+          label: this._trans.__('Acknowledge'),
           callback: () =>
             void this._api
               .post(['clusters', cluster, 'alerts', alert.alert_id, 'acknowledge'])
@@ -93,15 +100,18 @@ export class Notifier {
   private async _answer(
     cluster: string,
     agent: string,
-    dialog: IDialog,
+    dialog: Dialog,
     option: number
   ): Promise<void> {
     try {
       await this._api.answer(cluster, agent, dialog.dialog_id, option);
     } catch (problem) {
-      Notification.error(`${agent} was not answered: ${(problem as Error).message}`, {
-        autoClose: 10000
-      });
+      Notification.error(
+        this._trans.__('%1 was not answered: %2', agent, (problem as Error).message),
+        {
+          autoClose: 10000
+        }
+      );
     }
   }
 

@@ -1,37 +1,28 @@
+import { TranslationBundle } from '@jupyterlab/translation';
 import { CommandRegistry } from '@lumino/commands';
 import { Message } from '@lumino/messaging';
 import { Widget } from '@lumino/widgets';
-import { IAgent, IAlert } from './api';
+import type { Agent, Alert } from '../../shared/src/api';
+import { make } from '../../shared/src/dom';
+import { ago, count, marked, short } from '../../shared/src/words';
 import { CommandIDs } from './commands';
 import { agentsIcon } from './icons';
 import { ClustersModel, ICluster } from './model';
-import { ago, count, element, short } from './words';
-
-/** States whose agent works, waits for a person, or is in trouble: how they are marked, besides their word. */
-const MARKS: Record<string, string> = {
-  starting: '◌',
-  idle: '○',
-  busy: '●',
-  waiting: '◆',
-  limited: '◇',
-  exited: '□',
-  failed: '■',
-  unknown: '?'
-};
 
 /** The side panel: clusters with their agents' states and open alerts. */
 export class StatesPanel extends Widget {
   constructor(
     private _model: ClustersModel,
-    private _commands: CommandRegistry
+    private _commands: CommandRegistry,
+    private _trans: TranslationBundle
   ) {
     super();
     this.id = 'orchestrator-lab-panel';
     this.title.icon = agentsIcon;
-    this.title.caption = 'Agent clusters';
+    this.title.caption = this._trans.__('Agent clusters');
     this.addClass('ol-panel');
     this.node.setAttribute('role', 'region');
-    this.node.setAttribute('aria-label', 'Agent clusters');
+    this.node.setAttribute('aria-label', this._trans.__('Agent clusters'));
     this._model.changed.connect(() => this.update());
   }
 
@@ -68,20 +59,29 @@ export class StatesPanel extends Widget {
 
   private _draw(): HTMLElement[] {
     const { clusters, problem } = this._model;
+    const trans = this._trans;
     const drawn: HTMLElement[] = [];
-    const head = element('header', 'ol-panel-head');
+    const head = make('header', 'ol-panel-head');
     head.append(
-      element('h2', '', 'Agent clusters'),
-      this._button('dashboard', 'Dashboard', CommandIDs.dashboard, {})
+      make('h2', '', trans.__('Agent clusters')),
+      this._button('dashboard', trans.__('Dashboard'), CommandIDs.dashboard, {})
     );
     drawn.push(head);
     if (problem) {
-      const told = element('p', 'ol-problem', `The server does not tell of clusters: ${problem}`);
+      const told = make(
+        'p',
+        'ol-problem',
+        trans.__('The server does not tell of clusters: %1', problem)
+      );
       told.setAttribute('role', 'status');
       drawn.push(told);
     } else if (clusters.length === 0) {
       drawn.push(
-        element('p', 'ol-empty', 'No cluster runs. Start one in a notebook or in the dashboard.')
+        make(
+          'p',
+          'ol-empty',
+          trans.__('No cluster runs. Start one in a notebook or in the dashboard.')
+        )
       );
     }
     for (const cluster of clusters) {
@@ -92,52 +92,68 @@ export class StatesPanel extends Widget {
 
   private _cluster(cluster: ICluster): HTMLElement {
     const { facts, status } = cluster;
-    const section = element('section', 'ol-cluster');
-    section.setAttribute('aria-label', `Cluster ${facts.name}`);
-    const head = element('div', 'ol-cluster-head');
+    const trans = this._trans;
+    const section = make('section', 'ol-cluster');
+    section.setAttribute('aria-label', trans.__('Cluster %1', facts.name));
+    const head = make('div', 'ol-cluster-head');
     head.append(
-      element('h3', '', facts.name),
-      element('span', 'ol-faint', !status ? 'asking' : status.status === 'running' ? '' : status.status)
+      make('h3', '', facts.name),
+      make(
+        'span',
+        'ol-faint',
+        !status ? trans.__('asking') : status.status === 'running' ? '' : status.status
+      )
     );
     head.append(
-      this._button(`open ${facts.name}`, 'Open', CommandIDs.openCluster, { cluster: facts.name }),
-      this._button(`end ${facts.name}`, 'Shut down', CommandIDs.shutdown, { cluster: facts.name })
+      this._button(`open ${facts.name}`, trans.__('Open'), CommandIDs.openCluster, {
+        cluster: facts.name
+      }),
+      this._button(`end ${facts.name}`, trans.__('Shut down'), CommandIDs.shutdown, {
+        cluster: facts.name
+      })
     );
     section.append(head);
     if (!status) {
       return section;
     }
-    const list = element('ul', 'ol-agents');
+    const list = make('ul', 'ol-agents');
     list.append(...status.agents.map(agent => this._agent(cluster, agent)));
     section.append(list);
     const { input_tokens, output_tokens, turns } = status.totals;
     section.append(
-      element(
+      make(
         'p',
         'ol-faint',
-        `${turns} ${turns === 1 ? 'turn' : 'turns'}, ${count(input_tokens)} tokens in, ${count(output_tokens)} out`
+        trans._n(
+          '%1 turn, %2 tokens in, %3 out',
+          '%1 turns, %2 tokens in, %3 out',
+          turns,
+          count(input_tokens),
+          count(output_tokens)
+        )
       )
     );
     if (status.alerts.length > 0) {
-      const clear = element('div', 'ol-cluster-head');
+      const clear = make('div', 'ol-cluster-head');
       clear.append(
-        element('h4', '', `Alerts (${status.alerts.length})`),
-        this._button(`clear ${facts.name}`, 'Clear all', CommandIDs.clearAlerts, {
+        make('h4', '', trans.__('Alerts (%1)', status.alerts.length)),
+        this._button(`clear ${facts.name}`, trans.__('Clear all'), CommandIDs.clearAlerts, {
           cluster: facts.name
         })
       );
-      const alerts = element('ul', 'ol-alerts');
+      const alerts = make('ul', 'ol-alerts');
       alerts.append(...status.alerts.map(alert => this._alert(facts.name, alert)));
       section.append(clear, alerts);
     }
     return section;
   }
 
-  private _agent({ facts, at }: ICluster, agent: IAgent): HTMLElement {
+  private _agent({ facts, at }: ICluster, agent: Agent): HTMLElement {
     const args = { cluster: facts.name, agent: agent.name };
-    const item = element('li', `ol-agent ol-state-${agent.state}`);
-    const state = element('span', 'ol-state', `${MARKS[agent.state] ?? '?'} ${agent.state}`);
-    const age = element('span', 'ol-faint ol-age');
+    const trans = this._trans;
+    const item = make('li', `ol-agent ol-state-${agent.state}`);
+    const state = make('span', 'ol-state', marked(agent.state));
+    const age = make('span', 'ol-faint ol-age');
     if (agent.state_s !== null) {
       age.dataset.since = String(at - agent.state_s * 1000);
     }
@@ -148,23 +164,31 @@ export class StatesPanel extends Widget {
       args
     );
     name.classList.add('ol-agent-name');
-    name.title = `${agent.name} (${agent.kind})${agent.role ? `: ${agent.role}` : ''}. Open a terminal that shows it.`;
+    name.title = trans.__(
+      '%1. Open a terminal that shows it.',
+      `${agent.name} (${agent.kind})${agent.role ? `: ${agent.role}` : ''}`
+    );
     item.append(name, state, age);
     item.append(
-      this._button(`take ${facts.name} ${agent.name}`, 'Take over', CommandIDs.takeOver, args)
+      this._button(
+        `take ${facts.name} ${agent.name}`,
+        trans.__('Take over'),
+        CommandIDs.takeOver,
+        args
+      )
     );
     if (agent.queued > 0) {
-      item.append(element('span', 'ol-faint', `${agent.queued} queued`));
+      item.append(make('span', 'ol-faint', trans.__('%1 queued', agent.queued)));
     }
     if (agent.error) {
-      item.append(element('p', 'ol-problem', short(agent.error, 300)));
+      item.append(make('p', 'ol-problem', short(agent.error, 300)));
     }
     if (agent.dialog) {
       const dialog = agent.dialog;
-      const question = element('div', 'ol-dialog');
+      const question = make('div', 'ol-dialog');
       question.setAttribute('role', 'group');
-      question.setAttribute('aria-label', `${agent.name} asks`);
-      question.append(element('p', '', short(`${dialog.kind}: ${dialog.subject}`, 400)));
+      question.setAttribute('aria-label', trans.__('%1 asks', agent.name));
+      question.append(make('p', '', short(`${dialog.kind}: ${dialog.subject}`, 400)));
       dialog.options.forEach((option, place) => {
         const answer = this._button(
           `answer ${dialog.dialog_id} ${place}`,
@@ -180,17 +204,26 @@ export class StatesPanel extends Widget {
     return this._counted(item);
   }
 
-  private _alert(cluster: string, alert: IAlert): HTMLElement {
-    const item = element('li', `ol-alert ol-level-${alert.level}`);
-    const told = alert.acknowledged_by ? `${alert.level}, acknowledged` : alert.level;
-    item.append(element('strong', '', told), element('p', '', short(alert.message, 400)));
+  private _alert(cluster: string, alert: Alert): HTMLElement {
+    const item = make('li', `ol-alert ol-level-${alert.level}`);
+    const told = alert.acknowledged_by
+      ? this._trans.__('%1, acknowledged', alert.level)
+      : alert.level;
+    item.append(make('strong', '', told), make('p', '', short(alert.message, 400)));
     const args = { cluster, alert: alert.alert_id };
     if (!alert.acknowledged_by) {
       item.append(
-        this._button(`ack ${alert.alert_id}`, 'Acknowledge', CommandIDs.acknowledge, args)
+        this._button(
+          `ack ${alert.alert_id}`,
+          this._trans.__('Acknowledge'),
+          CommandIDs.acknowledge,
+          args
+        )
       );
     }
-    item.append(this._button(`resolve ${alert.alert_id}`, 'Resolve', CommandIDs.resolve, args));
+    item.append(
+      this._button(`resolve ${alert.alert_id}`, this._trans.__('Resolve'), CommandIDs.resolve, args)
+    );
     return item;
   }
 
@@ -200,7 +233,7 @@ export class StatesPanel extends Widget {
     command: string,
     args: Record<string, string | number>
   ): HTMLButtonElement {
-    const made = element('button', 'ol-button', text);
+    const made = make('button', 'ol-button', text);
     made.type = 'button';
     made.dataset.olKey = key;
     made.addEventListener('click', () => void this._commands.execute(command, args));

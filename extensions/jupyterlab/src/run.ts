@@ -1,5 +1,7 @@
 /** What a run's folder says, read from its manifest and journal. */
 
+import type { TranslationBundle } from '@jupyterlab/translation';
+
 export interface IRunAgent {
   name: string;
   kind: string;
@@ -45,8 +47,22 @@ const RUNGS = [
   'uncertain'
 ];
 
+/** File in which a run's folder says what it is. */
+export const MANIFEST = 'manifest.json';
+
+/** A run's manifest, null for any other file. */
+export function readManifest(text: string): any | null {
+  let read: any;
+  try {
+    read = JSON.parse(text);
+  } catch {
+    return null;
+  }
+  return typeof read?.run_id === 'string' && typeof read?.schema_version === 'number' ? read : null;
+}
+
 /** Fold a journal into a summary. A torn last line is left out. */
-export function summarise(journal: string): IRunSummary {
+export function summarise(journal: string, trans: Pick<TranslationBundle, '__'>): IRunSummary {
   const agents = new Map<string, IRunAgent>();
   const messages = new Map<string, IRunMessage>();
   const usage = new Map<string, [number | null, number | null]>();
@@ -75,8 +91,8 @@ export function summarise(journal: string): IRunSummary {
     } catch {
       summary.problem =
         number === lines.length - 1
-          ? 'the last line of the journal is torn'
-          : `line ${number + 1} of the journal cannot be read`;
+          ? trans.__('the last line of the journal is torn')
+          : trans.__('line %1 of the journal cannot be read', number + 1);
       continue;
     }
     summary.events += 1;

@@ -1,10 +1,11 @@
 import { IRunningSessions } from '@jupyterlab/running';
+import { TranslationBundle } from '@jupyterlab/translation';
 import { stopIcon, terminalIcon } from '@jupyterlab/ui-components';
 import { ISignal } from '@lumino/signaling';
-import { IAgent } from './api';
+import type { Agent } from '../../shared/src/api';
+import { ago } from '../../shared/src/words';
 import { agentsIcon } from './icons';
 import { ClustersModel, ICluster } from './model';
-import { ago } from './words';
 
 /** What the Running panel does with a cluster or an agent. */
 export interface IRunningActions {
@@ -18,18 +19,26 @@ export interface IRunningActions {
 export class RunningClusters implements IRunningSessions.IManager {
   constructor(
     private _model: ClustersModel,
-    private _actions: IRunningActions
-  ) {}
+    private _actions: IRunningActions,
+    private _trans: TranslationBundle
+  ) {
+    this.name = this._trans.__('Agent clusters');
+    this.shutdownAllLabel = this._trans.__('Shut Down All');
+    this.shutdownAllConfirmationText = this._trans.__(
+      'Shut down all clusters? Their agents are ended; the recorded runs stay.'
+    );
+  }
 
-  readonly name = 'Agent clusters';
+  readonly name: string;
   readonly shutdownItemIcon = stopIcon;
-  readonly shutdownAllLabel = 'Shut Down All';
-  readonly shutdownAllConfirmationText =
-    'Shut down all clusters? Their agents are ended; the recorded runs stay.';
+  readonly shutdownAllLabel: string;
+  readonly shutdownAllConfirmationText: string;
   readonly supportsMultipleViews = true;
 
   shutdownLabel = (item: IRunningSessions.IRunningItem): string =>
-    item.context === 'agent' ? 'Stop this agent' : 'Shut down this cluster';
+    item.context === 'agent'
+      ? this._trans.__('Stop this agent')
+      : this._trans.__('Shut down this cluster');
 
   get runningChanged(): ISignal<any, any> {
     return this._model.changed;
@@ -61,7 +70,7 @@ export class RunningClusters implements IRunningSessions.IManager {
       className: 'ol-running-cluster',
       icon: () => agentsIcon,
       label: () => facts.name,
-      labelTitle: () => `Cluster ${facts.name}, run ${facts.run_id}`,
+      labelTitle: () => this._trans.__('Cluster %1, run %2', facts.name, facts.run_id),
       detail: () => counts.join(', '),
       open: () => this._actions.openCluster(facts.name),
       shutdown: () => this._actions.shutdownCluster(facts.name)
@@ -70,7 +79,7 @@ export class RunningClusters implements IRunningSessions.IManager {
 
   private _agent(
     { facts, at }: ICluster,
-    agent: IAgent,
+    agent: Agent,
     alone: boolean
   ): IRunningSessions.IRunningItem {
     const age = () => (agent.state_s === null ? null : agent.state_s + (Date.now() - at) / 1000);
@@ -79,7 +88,11 @@ export class RunningClusters implements IRunningSessions.IManager {
       className: 'ol-running-agent',
       icon: () => terminalIcon,
       label: () => (alone ? `${facts.name} / ${agent.name}` : agent.name),
-      labelTitle: () => `Agent ${agent.name} (${agent.kind})${agent.role ? `: ${agent.role}` : ''}`,
+      labelTitle: () =>
+        this._trans.__(
+          'Agent %1',
+          `${agent.name} (${agent.kind})${agent.role ? `: ${agent.role}` : ''}`
+        ),
       detail: () => `${agent.state} ${ago(age())}`.trim(),
       open: () => this._actions.openAgent(facts.name, agent.name),
       shutdown: () => this._actions.stopAgent(facts.name, agent.name)

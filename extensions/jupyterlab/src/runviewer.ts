@@ -1,10 +1,12 @@
 import { PathExt } from '@jupyterlab/coreutils';
 import { ABCWidgetFactory, DocumentRegistry, DocumentWidget } from '@jupyterlab/docregistry';
 import { Contents } from '@jupyterlab/services';
+import { TranslationBundle } from '@jupyterlab/translation';
 import { CommandRegistry } from '@lumino/commands';
 import { Widget } from '@lumino/widgets';
-import { IRunSummary, summarise } from './run';
-import { clock, element, short } from './words';
+import { make } from '../../shared/src/dom';
+import { offset, short } from '../../shared/src/words';
+import { IRunSummary, MANIFEST, readManifest, summarise } from './run';
 
 /** Largest journal that is summed up here, in bytes; a longer one is for `open_run`. */
 const JOURNAL = 30e6;
@@ -16,30 +18,27 @@ export class RunViewer extends Widget {
   constructor(
     private _context: DocumentRegistry.Context,
     private _contents: Contents.IManager,
-    private _commands: CommandRegistry
+    private _commands: CommandRegistry,
+    private _trans: TranslationBundle,
+    private _handOn: () => void
   ) {
     super();
     this.addClass('ol-run');
     this.node.tabIndex = -1;
-    this.node.textContent = 'Reading the run…';
+    this.node.textContent = this._trans.__('Reading the run…');
     void this._context.ready.then(() => this._load());
   }
 
   private async _load(): Promise<void> {
     const folder = PathExt.dirname(this._context.path);
-    let manifest: any = null;
-    try {
-      manifest = JSON.parse(this._context.model.toString());
-    } catch {
-      // said below
-    }
-    if (typeof manifest?.run_id !== 'string' || typeof manifest?.schema_version !== 'number') {
+    const manifest = readManifest(this._context.model.toString());
+    if (manifest === null) {
+      if (PathExt.basename(this._context.path) === MANIFEST) {
+        this._handOn();
+        return;
+      }
       this.node.replaceChildren(
-        element(
-          'p',
-          'ol-problem',
-          `${this._context.path} is no manifest of a run of Orchestrator Lab`
-        )
+        make('p', 'ol-problem', noManifest(this._context.path, this._trans))
       );
       return;
     }
@@ -56,13 +55,16 @@ export class RunViewer extends Widget {
       const facts = await this._contents.get(path, { content: false });
       if ((facts.size ?? 0) > JOURNAL) {
         const size = Math.round((facts.size ?? 0) / 1e6);
-        return [null, `The journal has ${size} MB: open it in a notebook, with open_run.`];
+        return [
+          null,
+          this._trans.__('The journal has %1 MB: open it in a notebook, with open_run.', size)
+        ];
       }
       const model = await this._contents.get(path, { type: 'file', format: 'text', content: true });
-      const summary = summarise(model.content as string);
+      const summary = summarise(model.content as string, this._trans);
       return [summary, summary.problem];
     } catch (error) {
-      return [null, `${path} cannot be read: ${(error as Error).message}`];
+      return [null, this._trans.__('%1 cannot be read: %2', path, (error as Error).message)];
     }
   }
 
@@ -83,46 +85,48 @@ export class RunViewer extends Widget {
     problem: string | null,
     casts: string[]
   ): HTMLElement[] {
-    const title = `Run ${manifest.name ?? ''}: ${summary ? (summary.status ?? 'no end recorded') : ''}`;
-    const drawn: HTMLElement[] = [element('h2', '', title)];
+    const trans = this._trans;
+    const end = summary ? (summary.status ?? trans.__('no end recorded')) : '';
+    const title = trans.__('Run %1: %2', manifest.name ?? '', end);
+    const drawn: HTMLElement[] = [make('h2', '', title)];
     if (problem) {
-      drawn.push(element('p', 'ol-problem', problem));
+      drawn.push(make('p', 'ol-problem', problem));
     }
     const facts: [string, string | null][] = [
-      ['Run', manifest.run_id],
-      ['Started', String(manifest.started_at ?? '')],
-      ['Experiment', manifest.experiment ?? null],
-      ['Tags', (manifest.tags ?? []).join(', ') || null],
+      [trans.__('Run'), manifest.run_id],
+      [trans.__('Started'), String(manifest.started_at ?? '')],
+      [trans.__('Experiment'), manifest.experiment ?? null],
+      [trans.__('Tags'), (manifest.tags ?? []).join(', ') || null],
       [
-        'Seed',
+        trans.__('Seed'),
         manifest.seed === null || manifest.seed === undefined ? null : String(manifest.seed)
       ],
-      ['Version', manifest.versions?.orchestrator_lab ?? null]
+      [trans.__('Version'), manifest.versions?.orchestrator_lab ?? null]
     ];
     if (summary) {
       facts.push(
-        ['Duration', summary.duration === null ? null : clock(summary.duration)],
-        ['Turns', String(summary.turns)],
+        [trans.__('Duration'), summary.duration === null ? null : offset(summary.duration)],
+        [trans.__('Turns'), String(summary.turns)],
         [
-          'Tokens in, out',
-          `${summary.inputTokens ?? 'unknown'}, ${summary.outputTokens ?? 'unknown'}`
+          trans.__('Tokens in, out'),
+          `${summary.inputTokens ?? trans.__('unknown')}, ${summary.outputTokens ?? trans.__('unknown')}`
         ],
-        ['Dialogs', String(summary.dialogs)],
-        ['Alerts', String(summary.alerts)],
-        ['Events', String(summary.events)]
+        [trans.__('Dialogs'), String(summary.dialogs)],
+        [trans.__('Alerts'), String(summary.alerts)],
+        [trans.__('Events'), String(summary.events)]
       );
     }
-    const list = element('dl', 'ol-facts');
+    const list = make('dl', 'ol-facts');
     for (const [name, value] of facts) {
       if (value !== null && value !== '') {
-        list.append(element('dt', '', name), element('dd', '', value));
+        list.append(make('dt', '', name), make('dd', '', value));
       }
     }
     drawn.push(list);
     const byName = new Map(
       casts.map(path => [PathExt.basename(path).replace(/\.cast(\.zst)?$/, ''), path])
     );
-    drawn.push(element('h3', '', 'Agents'));
+    drawn.push(make('h3', '', trans.__('Agents')));
     const agents = summary?.agents ?? [...byName.keys()].map(name => ({ name }) as any);
     const rows = agents.map((one: any) => {
       const path = byName.get(one.name);
@@ -139,13 +143,25 @@ export class RunViewer extends Widget {
     for (const [name, path] of byName) {
       rows.push([name, '', '', '', '', this._link(path)]);
     }
-    drawn.push(table(['name', 'kind', 'role', 'turns', 'messages', 'recording'], rows));
+    drawn.push(
+      table(
+        [
+          trans.__('name'),
+          trans.__('kind'),
+          trans.__('role'),
+          trans.__('turns'),
+          trans.__('messages'),
+          trans.__('recording')
+        ],
+        rows
+      )
+    );
     if (summary) {
       const shown = summary.messages.slice(0, MESSAGES);
-      drawn.push(element('h3', '', `Messages (${summary.messages.length})`));
+      drawn.push(make('h3', '', trans.__('Messages (%1)', summary.messages.length)));
       drawn.push(
         table(
-          ['at', 'from', 'to', 'status', 'text'],
+          [trans.__('at'), trans.__('from'), trans.__('to'), trans.__('status'), trans.__('text')],
           shown.map(one => [
             one.at.slice(11, 19),
             one.sender,
@@ -158,10 +174,10 @@ export class RunViewer extends Widget {
       if (shown.length < summary.messages.length) {
         const rest = summary.messages.length - shown.length;
         drawn.push(
-          element(
+          make(
             'p',
             'ol-faint',
-            `${rest} more; all of them are in open_run("${folder}").messages`
+            trans.__('%1 more; all of them are in %2', rest, `open_run("${folder}").messages`)
           )
         );
       }
@@ -171,9 +187,9 @@ export class RunViewer extends Widget {
 
   private _link(path: string | undefined): HTMLElement {
     if (!path) {
-      return element('span', 'ol-faint', 'none');
+      return make('span', 'ol-faint', this._trans.__('none'));
     }
-    const made = element('button', 'ol-button', 'Open');
+    const made = make('button', 'ol-button', this._trans.__('Open'));
     made.type = 'button';
     made.title = path;
     made.addEventListener('click', () => void this._commands.execute('docmanager:open', { path }));
@@ -182,27 +198,32 @@ export class RunViewer extends Widget {
 }
 
 function table(head: string[], rows: (string | number | HTMLElement)[][]): HTMLElement {
-  const made = element('table', 'ol-table');
-  const top = element('tr');
+  const drawn = make('table', 'ol-table');
+  const top = make('tr');
   for (const name of head) {
-    const cell = element('th', '', name);
+    const cell = make('th', '', name);
     cell.scope = 'col';
     top.append(cell);
   }
-  const body = element('tbody');
+  const body = make('tbody');
   for (const row of rows) {
-    const line = element('tr');
+    const line = make('tr');
     for (const value of row) {
-      const cell = element('td');
+      const cell = make('td');
       cell.append(typeof value === 'number' ? String(value) : value);
       line.append(cell);
     }
     body.append(line);
   }
-  const header = element('thead');
+  const header = make('thead');
   header.append(top);
-  made.append(header, body);
-  return made;
+  drawn.append(header, body);
+  return drawn;
+}
+
+/** Says that a file is no run's manifest. */
+export function noManifest(path: string, trans: TranslationBundle): string {
+  return trans.__('%1 is no manifest of a run of Orchestrator Lab', path);
 }
 
 /** Makes viewers of runs. */
@@ -210,15 +231,23 @@ export class RunFactory extends ABCWidgetFactory<DocumentWidget<RunViewer>> {
   constructor(
     options: DocumentRegistry.IWidgetFactoryOptions<DocumentWidget<RunViewer>>,
     private _contents: Contents.IManager,
-    private _commands: CommandRegistry
+    private _commands: CommandRegistry,
+    private _trans: TranslationBundle,
+    private _others: (path: string) => string | undefined
   ) {
     super(options);
   }
 
   protected createNewWidget(context: DocumentRegistry.Context): DocumentWidget<RunViewer> {
-    return new DocumentWidget({
-      context,
-      content: new RunViewer(context, this._contents, this._commands)
-    });
+    // Other programs have manifests too: those are shown as they would be without this viewer.
+    const handOn = () => {
+      const { path } = context;
+      void this._commands
+        .execute('docmanager:open', { path, factory: this._others(path) })
+        .finally(() => widget.close());
+    };
+    const content = new RunViewer(context, this._contents, this._commands, this._trans, handOn);
+    const widget = new DocumentWidget({ context, content });
+    return widget;
   }
 }

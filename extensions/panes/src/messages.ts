@@ -1,4 +1,4 @@
-import { make, setText } from "./dom";
+import { make, setText } from "../../shared/src/dom";
 import type { MessageFacts } from "./protocol";
 
 const KEPT = 300;

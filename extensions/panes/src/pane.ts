@@ -1,6 +1,7 @@
 import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { Terminal } from "@xterm/xterm";
-import { amount, duration, make, setText } from "./dom";
+import { make, setText } from "../../shared/src/dom";
+import { ago, count } from "../../shared/src/words";
 import type { AgentFacts, PaneFacts } from "./protocol";
 import { isAnswer, openLink, silence } from "./quiet";
 import { DARK, LIGHT, type Shade } from "./theme";
@@ -104,7 +105,7 @@ export class Pane {
     const counted: string[] = [];
     if (this.facts.turns != null) counted.push(this.facts.turns === 1 ? "1 turn" : `${this.facts.turns} turns`);
     if (this.facts.input_tokens != null || this.facts.output_tokens != null) {
-      counted.push(`${amount((this.facts.input_tokens ?? 0) + (this.facts.output_tokens ?? 0))} tokens`);
+      counted.push(`${count((this.facts.input_tokens ?? 0) + (this.facts.output_tokens ?? 0))} tokens`);
     }
     if (this.facts.queued) counted.push(`${this.facts.queued} queued`);
     setText(this.figures, counted.join(" · "));
@@ -119,7 +120,7 @@ export class Pane {
   clock(): void {
     const seconds = (performance.now() - this.since) / 1000;
     const known = this.facts.state != null;
-    setText(this.state, known ? `${this.facts.state} ${duration(seconds)}` : "unknown");
+    setText(this.state, known ? `${this.facts.state} ${ago(seconds)}` : "unknown");
   }
 
   private label(): void {

@@ -1,37 +1,18 @@
+import type { Agent, Alert, Message } from "../../shared/src/api";
+
 /** What host and view say to each other. The host is a kernel (comm) or the dashboard's server (websocket). */
 
-export interface AgentFacts {
-  name: string;
-  role?: string | null;
-  kind?: string | null;
-  state?: string | null;
-  /** Seconds in this state when the facts were told. */
-  state_s?: number | null;
-  turns?: number | null;
-  input_tokens?: number | null;
-  output_tokens?: number | null;
-  queued?: number | null;
-  dialog?: { subject?: string | null } | null;
-  error?: string | null;
-}
+/** Some facts of an agent; what is not told has not changed. */
+export type AgentFacts = Pick<Agent, "name"> & {
+  [Key in "role" | "kind" | "state" | "state_s" | "turns" | "input_tokens" | "output_tokens" | "queued" | "error"]?:
+    Agent[Key] | null;
+} & { dialog?: { subject?: string | null } | null };
 
 /** A message between agents, or what is new of one that is known. */
-export interface MessageFacts {
-  message_id: string;
-  sender?: string;
-  recipient?: string;
-  content?: string;
-  status?: string;
-  at?: string;
-  error_message?: string | null;
-}
+export type MessageFacts = Pick<Message, "message_id"> &
+  Partial<Pick<Message, "sender" | "recipient" | "status" | "error_message">> & { content?: string; at?: string };
 
-export interface AlertFacts {
-  alert_id?: string;
-  level?: string;
-  agent?: string | null;
-  message?: string;
-}
+export type AlertFacts = Partial<Pick<Alert, "alert_id" | "level" | "agent" | "message">>;
 
 export interface PaneFacts {
   agent: string;

@@ -55,7 +55,9 @@ export function shadeOf(element: Element): Shade {
   const marked = element.closest<HTMLElement>("[data-jp-theme-light]");
   if (marked) return marked.dataset.jpThemeLight === "true" ? "light" : "dark";
   for (let at: Element | null = element; at; at = at.parentElement) {
-    const colour = getComputedStyle(at).backgroundColor.match(/[\d.]+/g)?.map(Number);
+    const colour = getComputedStyle(at)
+      .backgroundColor.match(/[\d.]+/g)
+      ?.map(Number);
     if (!colour || colour.length < 3 || colour[3] === 0) continue;
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 128 ? "dark" : "light";
   }

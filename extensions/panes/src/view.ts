@@ -1,5 +1,5 @@
 import type { Terminal } from "@xterm/xterm";
-import { make, setText } from "./dom";
+import { make, setText } from "../../shared/src/dom";
 import { Messages } from "./messages";
 import { Pane, type PaneHost } from "./pane";
 import type { AgentFacts, AlertFacts, FromHost, MessageFacts, Options, Tick, Transport } from "./protocol";
@@ -15,6 +15,8 @@ export interface View {
   dispose(): void;
   /** The terminal of an agent, once it has been in sight. */
   terminal(agent: string): Terminal | null;
+  /** The last picture of all panes as HTML, which a saved page keeps; the host says how to get it. */
+  stillHtml: () => string;
 }
 
 let count = 0;

@@ -1,0 +1,72 @@
+"""Watching a folder, as the system tells of changes, or else by looking."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from watchdog.observers import Observer
+from watchdog.observers.polling import PollingObserver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from watchdog.events import FileSystemEvent, FileSystemEventHandler
+    from watchdog.observers.api import BaseObserver
+
+__all__ = ["observe"]
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at a folder that the system cannot watch.
+_POLL_S = 5.0
+
+
+def observe(
+    handler: FileSystemEventHandler,
+    folder: Path,
+    *,
+    events: list[type[FileSystemEvent]] | None = None,
+    recursive: bool = False,
+) -> Callable[[], None]:
+    """Tell a handler of changes, in threads of the observer's; return what ends that.
+
+    Parameters
+    ----------
+    handler : FileSystemEventHandler
+        Who is told.
+    folder : Path
+        The folder.
+    events : list of type, optional
+        Kinds of changes; all by default.
+    recursive : bool
+        Whether the folders in it count.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the folder is gone.
+    """
+    observer: BaseObserver | None = None
+    for polled in (False, True):
+        try:
+            observer = PollingObserver(timeout=_POLL_S) if polled else Observer()
+            observer.schedule(handler, str(folder), recursive=recursive, event_filter=events)
+            observer.start()
+        except OSError as error:
+            if observer is not None:
+                observer.stop()
+            if polled or isinstance(error, FileNotFoundError):
+                raise
+            logger.warning("%s cannot be watched (%s): it is looked at each %g s", folder, error, _POLL_S)
+        else:
+            break
+    assert observer is not None  # noqa: S101 - the loop is left by it or by an error
+    begun = observer
+
+    def stop() -> None:
+        begun.stop()
+        begun.join()
+
+    return stop
