@@ -25,7 +25,7 @@ _T = (
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 #: A figure's name on the axis.
-_UNITS = {"_s": " (s)", "_usd": " (USD)", "_tokens": ""}
+_UNITS = {"_s": " (s)", "_usd": " (USD)"}
 
 
 def compare_runs(
@@ -93,7 +93,7 @@ def compare_runs(
     figure = _column(runs, value)
     if not pd.api.types.is_numeric_dtype(figure) or pd.api.types.is_bool_dtype(figure):
         raise ConfigError(f"{value!r} of the runs is no number ({figure.dtype}): compare a column of numbers")
-    labels = _conditions(runs, by)
+    labels, conditions = _conditions(runs, by)
     table = pd.DataFrame({"condition": labels, "value": figure.to_numpy(dtype=float, na_value=np.nan)})
     if pair is not None:
         table["pair"] = _column(runs, pair).astype(object).to_numpy()
@@ -104,7 +104,6 @@ def compare_runs(
                 f"two runs of the condition {one['condition']!r} have the same {pair} ({one['pair']}): "
                 "pairs join one run of each condition, so select them or name another key"
             )
-    conditions = list(dict.fromkeys(labels))
     known = table.dropna(subset=["value"])
     ax = axes_for(ax, min(max(3.4, 1.5 + 0.95 * len(conditions)), 12.0), 3.8)
     if not len(table):
@@ -150,12 +149,18 @@ def _column(runs: pd.DataFrame, name: str) -> pd.Series:
     return pd.Series([one.get(name) if isinstance(one, dict) else None for one in found], index=runs.index)
 
 
-def _conditions(runs: pd.DataFrame, by: str | Iterable[str] | None) -> list[str]:
+def _conditions(runs: pd.DataFrame, by: str | Iterable[str] | None) -> tuple[list[str], list[str]]:
+    """Return the condition of each run, and the conditions in their order: of numbers, or of appearance."""
     if by is None:
         # A run's id begins with its instant; its end tells runs apart.
-        return [str(run)[-8:] for run in runs["run_id"]] if "run_id" in runs else [str(one) for one in runs.index]
+        ids = [str(run)[-8:] for run in runs["run_id"]] if "run_id" in runs else [str(one) for one in runs.index]
+        return ids, list(dict.fromkeys(ids))
     columns = [_column(runs, name).astype(object).tolist() for name in text_list(by)]
-    return [", ".join(_word(one) for one in row) for row in zip(*columns, strict=True)]
+    rows = list(zip(*columns, strict=True))
+    labels = [", ".join(_word(one) for one in row) for row in rows]
+    numbers = [isinstance(one, int | float) and one == one for row in rows for one in row]  # noqa: PLR0124 - not NaN
+    order = sorted(range(len(rows)), key=lambda number: rows[number]) if all(numbers) else range(len(rows))
+    return labels, list(dict.fromkeys(labels[number] for number in order))
 
 
 def _word(value: Any) -> str:  # noqa: ANN401 - a cell

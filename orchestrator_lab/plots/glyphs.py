@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 __all__ = ["FONTS", "families", "fold"]
@@ -49,6 +51,15 @@ def _drawn(letter: str, names: tuple[str, ...]) -> bool:
     return any(get_font(findfont(FontProperties(family=[name]))).get_char_index(ord(letter)) for name in names)
 
 
+def _cut(line: str, width: int) -> str:
+    """Return what fits into a width in which Chinese and Japanese letters count twice."""
+    wide = [2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in line]
+    if sum(wide) <= width:
+        return line
+    fits = sum(1 for reach in accumulate(wide) if reach < width)
+    return line[:fits].rstrip() + "…"
+
+
 def fold(text: Any, width: int) -> str:  # noqa: ANN401 - a text, or NA
     r"""Return a text on one line, cut at a width; a letter that no font here has becomes an empty square.
 
@@ -56,6 +67,8 @@ def fold(text: Any, width: int) -> str:  # noqa: ANN401 - a text, or NA
     --------
     >>> fold("Measure the bow,\nthen write.", 12)
     'Measure the…'
+    >>> fold("a" * 9, 8)
+    'aaaaaaa…'
     >>> fold("It costs $5.", 20)
     'It costs \\$5.'
     """
@@ -64,7 +77,7 @@ def fold(text: Any, width: int) -> str:  # noqa: ANN401 - a text, or NA
     if pd.isna(text):
         return ""
     line = " ".join(str(text)[: 4 * width + 100].split())
-    line = line if len(line) <= width else line[: width - 1].rstrip() + "…"
+    line = _cut(line, width)
     names = tuple(families())
     line = "".join(one if one.isascii() or _drawn(one, names) else _UNDRAWN for one in line)
     # A dollar sign would begin a formula.

@@ -58,7 +58,7 @@ def plot_network(
     messages = read(source, "messages", ("sender", "recipient", "source"))
     names, colors = parties(source, messages, agents)
     many = len(names) > FEW
-    ax = axes_for(ax, *((7.5, 7.2) if many else (5.6, 4.8)))
+    ax = axes_for(ax, *((7.0, 7.0) if many else (5.6, 4.8)))
     counts = counts_of(messages, names)
     if not counts.any():
         return say_empty(ax, "no messages")
@@ -67,26 +67,31 @@ def plot_network(
     points = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     _draw_edges(ax, counts, points, [colors[name] for name in names], many=many)
     total = counts.sum(axis=0) + counts.sum(axis=1)
-    sizes = (30 if many else 110) + (130 if many else 420) * total / total.max()
+    sizes = (24 if many else 110) + (130 if many else 420) * total / total.max()
     inks = [colors[name] for name in names]
     ax.scatter(points[:, 0], points[:, 1], s=sizes, c=inks, edgecolors="white", linewidths=1.2, zorder=4)
     for name, angle, (x, y) in zip(names, angles, points, strict=True):
-        side = np.cos(angle)
+        side = float(np.cos(angle))
+        look: dict[str, Any] = {"ha": "center" if abs(side) < 0.2 else "left" if side > 0 else "right"}
+        if many:  # along the ray: names do not meet, however many
+            turn = float(np.degrees(angle))
+            look = {"ha": "left" if side >= 0 else "right", "rotation_mode": "anchor"}
+            look["rotation"] = turn if side >= 0 else turn + 180
         ax.text(
-            x * (1.1 if many else 1.17),
-            y * (1.1 if many else 1.17),
+            x * (1.07 if many else 1.17),
+            y * (1.07 if many else 1.17),
             name,
-            ha="center" if abs(side) < 0.2 else "left" if side > 0 else "right",
             va="center",
             fontsize=7 if many else 9,
             fontweight="bold",
             color=shade(colors[name], 1) if colors[name] != OUTSIDE_COLOR else OUTSIDE_COLOR,
+            **look,
         )
     ax.set_aspect("equal")
-    # Names of some letters stand beside the circle.
-    wide = 1.28 + 0.05 * max(map(len, names))
+    longest = max(map(len, names))
+    wide, high = (1.12 + 0.026 * longest,) * 2 if many else (1.28 + 0.05 * longest, 1.32)
     ax.set_xlim(-wide, wide)
-    ax.set_ylim(-1.32, 1.32)
+    ax.set_ylim(-high, high)
     ax.set_axis_off()
     return ax
 
@@ -99,32 +104,31 @@ def _draw_edges(ax: Axes, counts: np.ndarray, points: np.ndarray, inks: list[str
     if not len(senders):
         return
     number = counts[senders, recipients]
-    widths = 0.5 + (3.0 if many else 5.5) * number / number.max()
+    widths = 0.5 + (2.2 if many else 5.5) * number / number.max()
     start, stop = points[senders], points[recipients]
     way = stop - start
     length = np.linalg.norm(way, axis=1, keepdims=True)
     left = np.stack([-way[:, 1], way[:, 0]], axis=1) / length
     # Edges end before the dot, so that the head is seen.
-    gap = 0.09 if many else 0.17
+    gap = np.minimum(0.06 if many else 0.17, length * 0.2)
     start, stop = start + way / length * gap, stop - way / length * gap
-    bend = (start + stop) / 2 + left * length * 0.16
-    t = np.linspace(0, 1, 24)[:, None, None]
+    # Many edges are bundled towards the middle, where there is room; a few are bent aside only.
+    bend = (start + stop) / 2 * (0.72 if many else 1.0) + left * length * (0.07 if many else 0.16)
+    half = (0.010 + 0.006 * widths)[:, None] * (0.75 if many else 1.0)
+    # A shaft ends within its head.
+    t = np.linspace(0, 1, 24)[:, None, None] * (1 - half / length)
     curves = ((1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * stop).transpose(1, 0, 2)
-    shade_of = [inks[one] for one in senders]
     alpha = 0.55 if many else 0.85
     # The heaviest last, on top.
     order = np.argsort(number, kind="stable")
-    chosen = [shade_of[one] for one in order]
-    # The shaft ends within the head.
+    chosen = [inks[senders[one]] for one in order]
     ax.add_collection(
-        LineCollection(curves[order][:, :-2], colors=chosen, linewidths=widths[order], alpha=alpha, zorder=2),
+        LineCollection(curves[order], colors=chosen, linewidths=widths[order], alpha=alpha, zorder=2),
         autolim=False,
     )
-    tip = curves[:, -1]
-    ahead = curves[:, -1] - curves[:, -4]
-    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    tip, ahead = stop, stop - bend
+    ahead = ahead / np.linalg.norm(ahead, axis=1, keepdims=True)
     across = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1)
-    half = (0.010 + 0.006 * widths)[:, None] * (0.8 if many else 1.0)
     base = tip - ahead * 2 * half
     heads: Any = np.stack([tip + ahead * half, base + across * half, base - across * half], axis=1)
     ax.add_collection(

@@ -146,8 +146,8 @@ def _draw(
     inks = palette[messages["sender"].map(position).to_numpy(int)]
     if not few:
         inks[:, 3] = max(0.25, min(0.9, 2000 / len(messages)))
-    # A lost message ends half way: nothing proves that it came closer.
-    reach = np.where(place.arrived, target, (source + target) / 2)
+    # A lost message ends before its lane: nothing proves that it came there.
+    reach = np.where(place.arrived, target, target - 0.4 * np.sign(target - source))
     begins, ends = np.stack([source, place.start], axis=1), np.stack([reach, place.stop], axis=1)
     if not down:
         begins, ends = begins[:, ::-1], ends[:, ::-1]
@@ -157,7 +157,7 @@ def _draw(
         if chosen.any():
             lines = LineCollection(shafts[chosen], colors=inks[chosen], linewidths=width, linestyles=style, zorder=3)
             ax.add_collection(lines, autolim=False)
-    shape: dict[tuple[bool, bool], Any] = {(True, True): 9, (True, False): 8, (False, True): 11, (False, False): 10}
+    shape: dict[tuple[bool, bool], Any] = {(True, True): 5, (True, False): 4, (False, True): 7, (False, False): 6}
     for way in (True, False):
         chosen = place.arrived & (forward == way)
         if chosen.any():
@@ -190,11 +190,11 @@ def _label(ax: Axes, messages: pd.DataFrame, lanes: list[str], place: _Place, *,
         if down:
             place_of, turn = (at, along - 0.1), 0
         else:
-            place_of, turn = (along, at), 90
+            place_of, turn = (along - 0.1, at), 90
         ax.text(
             *place_of,
             text,
-            ha="center",
+            ha="center" if down else "right",
             va="bottom" if down else "center",
             rotation=turn,
             fontfamily=family,

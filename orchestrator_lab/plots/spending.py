@@ -184,7 +184,8 @@ def _draw_lines(
             ys = np.concatenate([[0.0], level[known], [total]])
             ax.plot(xs, ys, drawstyle="steps-post", label=name, **look)
             if missing:
-                ax.scatter(at[~known], level[~known], s=18, facecolors="white", edgecolors=colors[name], zorder=4)
+                ax.scatter(at[~known], level[~known], s=18, facecolors="white", edgecolors=colors[name],
+                           clip_on=False, zorder=4)  # fmt: skip
             label = f"{name}  {tell(total)}" + (f" (+ {_turns(missing)} not known)" if missing else "")
             handle = Line2D([], [], label=label, **look)
         else:

@@ -153,7 +153,7 @@ def _dress(ax: Axes, lanes: list[str], colors: dict[str, str], longest: float, b
         color_labels(ax.get_yticklabels(), lanes, colors)
     ax.set_ylim(len(lanes) - 0.4, -0.6)
     # Room for the figures beside the longest bar.
-    ax.set_xlim(0, longest * 1.3)
+    ax.set_xlim(0, longest * 1.36)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("calls (beside the bar: calls, failed or denied, median duration)")
     ax.tick_params(axis="y", length=0)

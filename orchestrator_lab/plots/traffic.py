@@ -86,7 +86,7 @@ def plot_matrix(
             )
     else:
         ax.figure.colorbar(drawn, ax=ax, label="messages", shrink=0.7)
-    steep = many or max(map(len, names)) > 7
+    steep = many or max(map(len, names)) > 6
     ax.set_xticks(range(len(names)), names, fontsize=size, rotation=90 if steep else 0)
     ax.set_yticks(range(len(names)), names, fontsize=size)
     ax.xaxis.tick_top()
