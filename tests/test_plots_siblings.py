@@ -25,8 +25,7 @@ from matplotlib.collections import LineCollection, PathCollection, PolyCollectio
 from matplotlib.colors import to_hex
 from recorded_run import FIVE, write_run
 
-from orchestrator_lab import open_run
-from orchestrator_lab import plots
+from orchestrator_lab import open_run, plots
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.plots import STYLE, agent_colors
 from orchestrator_lab.plots.comparison import interval

@@ -182,8 +182,8 @@ def _label(ax: Axes, messages: pd.DataFrame, lanes: list[str], place: _Place, *,
     columns = (messages["sender"], messages["recipient"], messages["content"])
     for number, (sender, recipient, content) in enumerate(zip(*(one.tolist() for one in columns), strict=True)):
         here, there = position[sender], position[recipient]
-        # Some 17 letters of this size to the inch; between neighbours a text may reach over the lanes a little.
-        room = int(17 * lane * max(abs(there - here), 1.15))
+        # Some 19 letters of this size to the inch; between neighbours a text may reach over the lanes a little.
+        room = int(19 * lane * max(abs(there - here), 1.15))
         text = fold(content, max(room, 8))
         at = (here + there) / 2 if here != there else here + 0.2
         along = place.start[number]
