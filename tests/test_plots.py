@@ -129,14 +129,15 @@ def test_interval_that_lasts_is_drawn_to_the_last_instant_known() -> None:
     states = states_of(1).iloc[:3].copy()
     states["ended_at"] = states["ended_at"].where([True, True, False])
     axes = plot_timeline(states, messages_of([("user", "agent0")] * 10))
-    (busy,) = axes.containers[-1]
-    assert (busy.get_x(), busy.get_width()) == (2.0, 7.5)
+    (busy,) = [item for item in axes.collections if item.get_label() == "busy"]
+    assert busy.get_paths()[0].vertices[:, 0].tolist() == [2.0, 9.5, 9.5, 2.0, 2.0]
 
 
 def test_messages_never_accepted_have_no_arrow() -> None:
     messages = messages_of([("agent0", "agent1")])
     messages["accepted_at"] = pd.Series([pd.NaT], dtype=messages["accepted_at"].dtype)
-    assert not plot_timeline(states_of(2), messages).collections
+    drawn = plot_timeline(states_of(2), messages).collections
+    assert [item.get_label() for item in drawn] == list(STATES)  # states alone
 
 
 def test_tables_that_cannot_be_drawn_are_named() -> None:
