@@ -315,7 +315,7 @@ class RunTables:
         frame.attrs = dict(kept[1].attrs)
         return frame
 
-    def part(self, table: str, columns: list[str] | None, chosen: Choice) -> pd.DataFrame | None:
+    def part(self, table: str, columns: list[str] | None, chosen: Choice | None = None) -> pd.DataFrame | None:
         """Return a part of a table from the run's Parquet files, without reading the rest of it.
 
         Parameters
@@ -324,15 +324,15 @@ class RunTables:
             Any table of the schema.
         columns : list of str or None
             Columns wanted, in this order; None for all.
-        chosen : Choice
-            Which rows are wanted; more of them may come.
+        chosen : Choice, optional
+            Which rows are wanted, all of them when omitted; more may come.
 
         Returns
         -------
         pandas.DataFrame or None
             None when the run is not sealed, or is read from its journal already.
         """
-        return self._sealed(table, columns, chosen.filters())
+        return self._sealed(table, columns, None if chosen is None else chosen.filters())
 
     def _sealed(
         self, table: str, columns: list[str] | None, filters: list[list[tuple[str, str, Any]]] | None

@@ -112,7 +112,7 @@ def lists_of(
     dict of str to list
         All of one length; None where a value is not known.
     """
-    part = tables.part(table, names, None)
+    part = tables.part(table, names)
     if part is not None:
         return {name: values_of(part[name], instants_as_text=instants_as_text) for name in part.columns}
     known = tables.columns(table)
