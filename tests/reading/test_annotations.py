@@ -192,6 +192,6 @@ def test_a_sealed_run_is_annotated_and_read_like_any_other(fresh: Run, tmp_path:
     assert again.conversation().to_markdown() == open_talk
     assert again.conversation().to_html() == open_page
     pd.testing.assert_frame_equal(again.search("s"), open_hits)
-    assert again.tables.part("messages", ["seq"], None) is not None  # read from the Parquet files alone
+    assert again.tables.part("messages", ["seq"]) is not None  # read from the Parquet files alone
     (file,) = again.export_as("parquet", tmp_path / "turns.parquet", table="turns")
     pd.testing.assert_frame_equal(pd.read_parquet(file), fresh.turns)
