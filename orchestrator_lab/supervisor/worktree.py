@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,8 +216,10 @@ class WorkTree:
 
     def _git(self, deadline: float, *arguments: str, given: bytes | None = None, most: int | None = None) -> bytes:
         command = ["git", *_OPTIONS, "-C", str(self.folder), *arguments]
-        left = max(deadline - time.monotonic(), 0.01)
+        left = deadline - time.monotonic()
         try:
+            if left <= 0:
+                raise subprocess.TimeoutExpired(command, TIMEOUT_S)
             if most is None:
                 done = subprocess.run(
                     command, input=given or b"", capture_output=True, env=self._environment, timeout=left, check=False
@@ -238,16 +241,29 @@ class WorkTree:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self._environment
         ) as process:
+            overdue = threading.Event()
+
+            def end() -> None:
+                overdue.set()
+                process.kill()
+
+            # A read of a pipe has no time limit of its own.
+            timer = threading.Timer(seconds, end)
+            timer.start()
             try:
                 head = process.stdout.read(most) if process.stdout is not None else b""
                 if len(head) == most:
                     process.kill()
-                    process.communicate(timeout=seconds)
+                    process.communicate()
                     return head, 0, b""
-                _, errors = process.communicate(timeout=seconds)
+                _, errors = process.communicate()
             except BaseException:
                 process.kill()
                 raise
+            finally:
+                timer.cancel()
+            if overdue.is_set():
+                raise subprocess.TimeoutExpired(command, seconds)
             return head, process.returncode, errors
 
 

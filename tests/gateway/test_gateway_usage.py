@@ -97,7 +97,7 @@ def test_what_the_script_streams_is_what_is_read(text: Any, chunk: Any, tool: An
     assert usage == Usage("script", 5, reply.output_tokens, 0, 0, "msg_1")
     request = Request("a", "openai", "hi", input_tokens=5, body={"stream_options": {"include_usage": True}})
     usage = read(SSE, drained(openai_stream(request, reply, "c_1")), [7, 99])
-    assert usage == Usage("script", 5, reply.output_tokens)
+    assert usage == Usage("script", 5, reply.output_tokens, reply_id="c_1")
 
 
 @pytest.mark.parametrize("size", [1, 17 * 1024 * 1024])

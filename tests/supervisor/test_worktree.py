@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,3 +135,21 @@ def test_what_git_says_is_told(tmp_path: Path) -> None:
     tree = WorkTree(tmp_path, tmp_path / "own")
     with pytest.raises(LookFailedError, match="not a git repository"):
         tree.look()
+
+
+def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = WorkTree(repository, tmp_path / "own")
+    first = tree.look()
+    (repository / "more").write_text("more\n")
+    second = tree.look()
+    hung = tmp_path / "bin" / "git"
+    hung.parent.mkdir()
+    hung.write_text('#!/bin/sh\ncase "$*" in *numstat*) exit 0;; esac\nexec sleep 60\n')
+    hung.chmod(0o700)
+    assert tree._environment is not None
+    tree._environment["PATH"] = f"{hung.parent}:{os.environ['PATH']}"
+    monkeypatch.setattr(worktree, "TIMEOUT_S", 0.5)
+    began = time.monotonic()
+    with pytest.raises(LookFailedError, match="took more than"):
+        tree.change(first, second)
+    assert time.monotonic() - began < 20
