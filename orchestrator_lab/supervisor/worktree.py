@@ -217,9 +217,9 @@ class WorkTree:
     def _git(self, deadline: float, *arguments: str, given: bytes | None = None, most: int | None = None) -> bytes:
         command = ["git", *_OPTIONS, "-C", str(self.folder), *arguments]
         left = deadline - time.monotonic()
+        if left <= 0:
+            raise LookFailedError(f"git {arguments[0]} took more than {TIMEOUT_S:g} s")
         try:
-            if left <= 0:
-                raise subprocess.TimeoutExpired(command, TIMEOUT_S)
             if most is None:
                 done = subprocess.run(
                     command, input=given or b"", capture_output=True, env=self._environment, timeout=left, check=False
