@@ -675,6 +675,9 @@ def attach_argv(
             f"link-window -a -s {pane} {here}'",
             f"select-window {here}.{pane}'",
             f"select-pane {here}.{pane}'",
+            # The line at the bottom names who is shown, and the notice once there is nothing else.
+            f"set-option {here}' status-left '[{agent or session}] '",
+            f"set-option -w {here}={NOTICE_WINDOW}' window-status-format ''",
         ]
     )
     # At the bottom, where tmux says that the pane is dead: a window that shrinks then loses its top.
