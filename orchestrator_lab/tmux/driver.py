@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -27,7 +28,6 @@ from orchestrator_lab.tmux.process import process_started
 from orchestrator_lab.tmux.repaint import Picture, picture
 from orchestrator_lab.tmux.server import ServerFacts, find_server, kill_server, make_way, start_server
 from orchestrator_lab.tmux.terminal import TerminalModes, read_modes, unread_bytes
-from orchestrator_lab.tmux.text import shell_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -620,6 +620,13 @@ def _screen(lines: list[bytes], *, escapes: bool) -> str:
     return "\n".join([line.rstrip(" ") for line in text.split("\n")])
 
 
+def _told_for_good(format_: str, *words: str) -> str:
+    """Return the shell command that prints and ends once tmux has read it: what a program leaves unread can be lost."""
+    printed = shlex.join(["printf", rf"{format_}\033[6n", *words])
+    # tmux answers the question for the cursor's place after all that stands before it.
+    return f"stty -icanon -echo; {printed}; exec dd of=/dev/null bs=1 count=1 2>/dev/null"
+
+
 def attach_argv(
     socket: Path | str,
     session: str,
@@ -681,6 +688,6 @@ def attach_argv(
         ]
     )
     # At the bottom, where tmux says that the pane is dead: a window that shrinks then loses its top.
-    told = shell_line(["printf", r"\033[999B%s\n%s\n", *notice])
+    told = _told_for_good(r"\033[999B%s\n%s\n", *notice)
     new = ["new-session", "-E", "-f", f"{flags},active-pane", "-n", NOTICE_WINDOW, "-c", "/", told]
     return [*argv, "has-session", "-t", pane, ";", *new, ";", "run-shell", "-C", own]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -309,7 +310,12 @@ def test_a_terminal_at_a_pane_that_is_gone_shows_no_other(driver: TmuxDriver, fo
     driver.kill_pane(gone)
     with terminals(folder) as terminal:
         outer, _ = terminal(attach_argv(driver.socket, "lab", gone))
-        wait_for(lambda: outer.panes()[0].exit_status is not None)  # tmux calls it dead before it has reaped it
+
+        def reaped() -> bool:
+            os.kill(outer.pid, signal.SIGCHLD)  # tmux may have lost its own (tmux/exits.py)
+            return outer.panes()[0].exit_status is not None
+
+        wait_for(reaped)
         assert outer.panes()[0].exit_status == 1
         assert shown(driver) == {}
         assert driver.run("list-sessions", "-F", "#{session_name}") == ["lab"]
