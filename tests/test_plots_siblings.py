@@ -27,6 +27,7 @@ from recorded_run import FIVE, write_run
 
 from orchestrator_lab import open_run, plots
 from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.journal.writer import JournalWriter
 from orchestrator_lab.plots import STYLE, agent_colors
 from orchestrator_lab.plots.comparison import interval
 from orchestrator_lab.plots.glyphs import fold
@@ -424,6 +425,22 @@ def test_a_run_tells_every_rung_and_a_table_those_it_has(five: Run) -> None:
     steps = [line.get_label().split(":")[0] for line in pictures.plot_latency(five.messages).lines]
     assert "written → accepted" in steps
     assert len(steps) == 5
+
+
+def test_of_two_enters_the_one_that_led_to_acceptance_counts(tmp_path: Any) -> None:
+    with JournalWriter(tmp_path / "journal.jsonl", run_id="run_x") as writer:
+        about = {"agent": "boss", "message_id": "msg_1"}
+        writer.append("message.queued", **about, sender="user", recipient="boss")
+        for rung in ("claimed", "written", "submitted"):
+            writer.append(f"message.{rung}", **about)
+        last = writer.append("message.submitted", **about, attempt=2)
+        accepted = writer.append("message.accepted", **about)
+    (line,) = [one for one in pictures.plot_latency(tmp_path).lines if one.get_label().startswith("submitted")]
+    assert line.get_label().endswith("(1)")
+    took = (pd.Timestamp(accepted.at) - pd.Timestamp(last.at)).total_seconds()
+    assert line.get_xdata()[-1] == pytest.approx(max(took, 1e-3))
+    (line,) = [one for one in pictures.plot_latency(tmp_path).lines if one.get_label().startswith("written")]
+    assert line.get_label().startswith("written → submitted")
 
 
 def test_the_curve_is_the_share_of_the_messages(five: Run) -> None:

@@ -91,10 +91,9 @@ def _with_submitted(source: Any, messages: pd.DataFrame) -> pd.DataFrame:  # noq
         return messages
     from orchestrator_lab.frames import events_df
 
-    events = events_df(source, columns=["run_id", "event", "message_id", "at"])
-    events = events[events["event"] == "message.submitted"]
+    events = events_df(source, columns=["run_id", "message_id", "at"], where={"event": "message.submitted"})
     # Enter may be pressed again; the one that led to acceptance is the last.
-    last = events.drop_duplicates(["run_id", "message_id"], keep="last").drop(columns="event")
+    last = events.drop_duplicates(["run_id", "message_id"], keep="last")
     if last.empty:
         return messages
     return messages.merge(last.rename(columns={"at": "submitted_at"}), on=["run_id", "message_id"], how="left")
