@@ -350,8 +350,8 @@ endpoint tells when a request was open, the screen when a question stood there, 
 pressed. Within {TOLERANCE_S:g} s of a change of the truth, both of its states count as right.
 
 What is counted as busy in an idle Claude Code is mostly the time after an interrupt, or after a permission that a
-person denied: no hook fires then, and its record is read when its pane has been quiet for 2.5 s. The rest is what lies
-between the lab's first byte and the model's first request.
+person denied: no hook fires then, and its record is read when its pane has been quiet for half a second. The rest is
+what lies between the lab's first byte and the model's first request.
 
 orchestrator-lab {__version__} ({commit}), {made_by}; {platform.system()} {platform.machine()}, {os.cpu_count()}
 processors; {time.strftime("%Y-%m-%d", time.gmtime())}.
