@@ -51,6 +51,7 @@ class ControlPanel(Saved, widgets.VBox):  # type: ignore[misc]
     def __init__(self) -> None:
         self._stage = Stage()
         self._rows: dict[str, _ClusterRow] = {}
+        self._closed = False
         self._list = widgets.VBox()
         self._said = widgets.HTML()
         self._build_start()
@@ -129,18 +130,26 @@ class ControlPanel(Saved, widgets.VBox):  # type: ignore[misc]
         self._stage.change(lambda: self._show(names), key="list")
 
     def _show(self, names: list[str]) -> None:
-        for name in [one for one in self._rows if one not in names]:
-            self._rows.pop(name).leave()
+        # Outside of a kernel it is closed on another thread than this one.
+        if self._closed:
+            return
+        before, rows = dict(self._rows), {}
         for name in names:
-            row = self._rows.get(name)
+            row = before.pop(name, None)
             if row is None or not row.follows:
                 if row is not None:
                     row.leave()
                 row = _ClusterRow(name, self._stage, self._say, self._found)
-                self._rows[name] = row
+            rows[name] = row
             row.draw()
+        for row in before.values():
+            row.leave()
+        self._rows = rows
+        if self._closed:
+            self._leave()
+            return
         none = widgets.HTML("<i>No cluster is running.</i>")
-        shown = tuple(self._rows[name] for name in names) or (none,)
+        shown = tuple(rows.values()) or (none,)
         if tuple(self._list.children) != shown:
             self._list.children = shown
 
@@ -157,11 +166,14 @@ class ControlPanel(Saved, widgets.VBox):  # type: ignore[misc]
         """Take the panel away, with the views that it opened; the clusters go on."""
         for end in self._ends:
             end()
-        self._ends = []
-        for row in self._rows.values():
-            row.leave()
-        self._rows = {}
+        self._ends, self._closed = [], True
+        self._leave()
         super().close()
+
+    def _leave(self) -> None:
+        rows, self._rows = self._rows, {}
+        for row in rows.values():
+            row.leave()
 
     def still_html(self) -> str:
         """Return what a notebook without a kernel shows."""

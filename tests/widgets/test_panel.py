@@ -51,6 +51,25 @@ def test_a_cluster_that_somebody_starts_appears_and_goes(panel: ControlPanel, sc
     until(lambda: panel.clusters == [])
 
 
+def test_closed_while_it_looks(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that hears of clusters is at work as its panel goes: nothing follows on behind it."""
+    panel = orchestrator_lab.panel()
+    row = panel._rows.pop(cluster.name)
+    row.leave()
+    attach = Cluster.attach
+
+    def closing(name: str) -> Cluster:
+        found = attach(name)
+        panel.close()
+        return found
+
+    monkeypatch.setattr(Cluster, "attach", closing)
+    panel._show([cluster.name])
+    assert panel.clusters == []
+    panel._found()
+    assert panel.clusters == []
+
+
 def test_states_and_alerts(cluster: Cluster, panel: ControlPanel, until: Any) -> None:
     row = panel._rows["mine"]
     assert "3 idle" in row._text.value
