@@ -7,7 +7,6 @@ apart.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import logging
@@ -15,7 +14,8 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem
+from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import INSTANT, SCHEMA_VERSION, Column
 
 if TYPE_CHECKING:
@@ -119,23 +119,15 @@ def _append(path: Path, data: bytes) -> None:
             os.ftruncate(fd, size)
             raise
         if not size:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         raise _failure(path, error) from error
     finally:
         os.close(fd)
 
 
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _failure(path: Path, error: OSError) -> EnvironmentProblem | DiskFull:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    if is_full(error):
         return DiskFull(f"{path}: the annotation cannot be kept ({error.strerror}); make room", path=str(path))
     return EnvironmentProblem(
         f"{path}: the annotation cannot be kept ({error.strerror}); annotations lie in the run's folder: make it "

@@ -6,6 +6,7 @@ supervisor's API as ``{"type", "message", "details"}`` and are raised again in t
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import Any
 
@@ -42,6 +43,7 @@ __all__ = [
     "VersionMismatch",
     "addressed",
     "from_payload",
+    "is_full",
     "to_payload",
 ]
 
@@ -255,6 +257,17 @@ def to_payload(error: OrchestratorLabError) -> dict[str, Any]:
     'ConfigError'
     """
     return {"type": type(error).__name__, "message": error.message, "details": error.details}
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether there was no room: on the disk, in a quota, or below the longest file.
+
+    Examples
+    --------
+    >>> is_full(OSError(errno.ENOSPC, "No space left on device")), is_full(OSError(errno.EACCES, "Permission denied"))
+    (True, False)
+    """
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def from_payload(payload: dict[str, Any]) -> OrchestratorLabError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import html
 import json
 import os
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem
+from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
 from orchestrator_lab.frames import (
     JOURNAL,
     MANIFEST,
@@ -22,6 +21,7 @@ from orchestrator_lab.frames import (
     find_runs,
 )
 from orchestrator_lab.journal.reader import read_events
+from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
 from orchestrator_lab.sealing import unseal, write_seal
 
@@ -676,7 +676,7 @@ def create_run(
         _write_atomically(folder / MANIFEST, data)
     except OSError as error:
         _discard(folder)
-        kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else EnvironmentProblem
+        kind = DiskFull if is_full(error) else EnvironmentProblem
         raise kind(
             f"the run folder {folder} cannot be made ({error.strerror}); check runs_dir, its owner and the space left",
             path=str(folder),
@@ -693,11 +693,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _discard(folder: Path) -> None:

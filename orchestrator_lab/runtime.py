@@ -46,6 +46,7 @@ __all__ = [
     "read_record",
     "runtime_dir",
     "runtime_place",
+    "sync_folder",
     "update_record",
     "write_private",
     "write_record",
@@ -513,6 +514,31 @@ def write_private(path: Path, content: str | bytes) -> None:
         raise EnvironmentProblem(
             f"cannot write {path}: {error.strerror}; {cure}", path=str(path), errno=error.errno
         ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk: those of files that were made or replaced there.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    OSError
+        The disk refuses.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sync_folder(Path(tempfile.mkdtemp()))
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def private_dir(path: Path) -> Path:

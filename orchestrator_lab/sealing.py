@@ -11,7 +11,6 @@ Apache Parquet, https://parquet.apache.org/docs/file-format/
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import DiskFull, EnvironmentProblem, JournalError
+from orchestrator_lab.errors import DiskFull, EnvironmentProblem, JournalError, is_full
+from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, columns_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ _REPEATED = frozenset(
         *("conversation_id", "program", "program_version", "provider", "role", "cwd", "error_type"),
     }
 )
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +113,7 @@ def write_seal(folder: Path, frames: Mapping[str, pd.DataFrame], *, journal_byte
         with _only_one(folder):
             return _seal(folder, frames, journal_bytes, package_version)
     except OSError as error:
-        kind = DiskFull if error.errno in _FULL else EnvironmentProblem
+        kind = DiskFull if is_full(error) else EnvironmentProblem
         raise kind(
             f"{folder}: its tables cannot be written ({error.strerror or error}); the journal is as it was, so make "
             "room or check the folder's owner, and seal again",
@@ -270,7 +269,7 @@ def _seal(folder: Path, frames: Mapping[str, pd.DataFrame], journal_bytes: int, 
         facts = asdict(seal)
         del facts["folder"]
         _write_facts(place / _FACTS, facts)
-        _sync(place)
+        sync_folder(place)
         _replace(folder, place)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
@@ -358,7 +357,7 @@ def _replace(folder: Path, place: Path) -> None:
     if target.exists():
         _put_aside(target)
     place.rename(target)
-    _sync(folder)
+    sync_folder(folder)
 
 
 def _put_aside(target: Path) -> None:
@@ -370,14 +369,6 @@ def _put_aside(target: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _private(name: str, flags: int) -> int:

@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "journal": BASE,
     # the client side
     "annotations": BASE,
-    "sealing": {"errors", "schema"},
+    "sealing": {"errors", "runtime", "schema"},
     "choosing": {"errors", "schema"},
     "retention": {"annotations", "errors", "frames"},
     "folds": RECORD,

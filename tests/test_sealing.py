@@ -164,7 +164,7 @@ def test_two_at_once(path: Path) -> None:
     Run(path).seal()
 
 
-@pytest.mark.parametrize("at", ["_check", "_digest", "_write_facts", "_replace", "_put_aside", "_sync"])
+@pytest.mark.parametrize("at", ["_check", "_digest", "_write_facts", "_replace", "_put_aside", "sync_folder"])
 def test_killed_while_it_seals(path: Path, at: str) -> None:
     """Whatever line it is: the tables are those of before, or of after, or the journal is read."""
     live = {table: FRAMES[table](path) for table in TABLES}

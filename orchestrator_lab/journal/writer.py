@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import json
 import logging
@@ -23,8 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator_lab.errors import DiskFull, JournalError
+from orchestrator_lab.errors import DiskFull, JournalError, is_full
 from orchestrator_lab.journal.event import Event
+from orchestrator_lab.runtime import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +33,6 @@ __all__ = ["Event", "JournalWriter", "SecretMask"]
 
 logger = logging.getLogger(__name__)
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TAIL = 1 << 16
 #: Most events fit.
 _LINE = 1 << 12
@@ -395,7 +394,7 @@ class JournalWriter:
                 logger.warning("%s: cut off a torn last line of %d bytes", self.path, size - end)
             last = self._last_event(end)
             if size == 0:
-                self._sync_folder()
+                sync_folder(self.path.parent)  # the name of a new file is to be as durable as its lines
         except OSError as error:
             raise self._failure(error, "cannot be repaired") from error
         self._size = self._synced = end
@@ -425,14 +424,6 @@ class JournalWriter:
                 logger.warning("%s: damaged line at byte %d (%s)", self.path, start, error)
             end = start
         return None
-
-    def _sync_folder(self) -> None:
-        """Make the name of a new file as durable as its lines."""
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _start_clock(self, last: Event | None) -> None:
         """Set the origin of ``monotonic_s``: the one kept, or the wall clock's best account."""
@@ -505,7 +496,7 @@ class JournalWriter:
 
     def _failure(self, error: OSError, what: str) -> JournalError:
         facts = {"path": str(self.path), "errno": error.errno}
-        if error.errno in _FULL:
+        if is_full(error):
             return DiskFull(
                 f"{self.path}: the journal {what} because the disk is full ({error.strerror}); "
                 "free some space, delivery goes on by itself then",

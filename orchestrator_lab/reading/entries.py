@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import AgentNotFound
 from orchestrator_lab.folds.messages import RUNGS
+from orchestrator_lab.frames import JOURNAL
+from orchestrator_lab.journal.event import Event
+from orchestrator_lab.journal.reader import JournalReader
 from orchestrator_lab.reading.texts import instant, seconds_between, shown_seconds
 from orchestrator_lab.schema import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
 
@@ -24,6 +27,7 @@ __all__ = [
     "agent_names",
     "chosen_agents",
     "entries_of",
+    "events_with",
     "ids_of",
     "ladder",
     "lists_of",
@@ -136,6 +140,33 @@ def run_start(tables: RunTables) -> str | None:
 def agent_names(tables: RunTables) -> list[str]:
     """Return the agents of a run, in their order: that is their colour."""
     return [str(name) for name in dict.fromkeys(lists_of(tables, "agents", ["name"])["name"]) if name is not None]
+
+
+def events_with(tables: RunTables, marks: Sequence[bytes]) -> Iterator[Event]:
+    """Yield the events that may concern something: a long journal is looked through, only its lines are decoded.
+
+    Parameters
+    ----------
+    tables : RunTables
+        Of the run.
+    marks : sequence of bytes
+        What a line holds, one of these at least. Of a run without a journal, all events come.
+
+    Yields
+    ------
+    Event
+        In their order.
+    """
+    if tables.path is None:
+        for row in rows_of(tables, "events"):
+            yield Event.from_dict({**row, "attributes": json.loads(row["attributes"] or "{}")})
+        return
+    for _, line in JournalReader(tables.path / JOURNAL).lines():
+        if any(mark in line for mark in marks):
+            try:
+                yield Event.from_json(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # the tables have warned of it
 
 
 def chosen_agents(tables: RunTables, agent: str | Iterable[str] | None) -> set[str] | None:

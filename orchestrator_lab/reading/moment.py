@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.folds.turns import Recordings
-from orchestrator_lab.frames import JOURNAL
 from orchestrator_lab.journal.event import Event
-from orchestrator_lab.journal.reader import JournalReader
-from orchestrator_lab.reading.entries import chosen_agents
+from orchestrator_lab.reading.entries import chosen_agents, events_with
 from orchestrator_lab.reading.screens import recording_of, screens_at
+from orchestrator_lab.reading.texts import instant
 
 if TYPE_CHECKING:
     from orchestrator_lab.frames import RunTables
@@ -67,11 +66,11 @@ def _offset(tables: RunTables, agent: str, at: Any) -> float:  # noqa: ANN401 - 
     if isinstance(at, int | float):
         probe = Event(0, "", "", float(at), agent)
     else:
-        instant = _instant(at)
-        probe = _at_instant(tables, agent, instant) if instant is not None else _of_id(tables, agent, str(at))
-        settle_s = 0.0 if instant is not None else _SETTLE_S
+        moment = instant(at)
+        probe = _at_instant(tables, agent, moment) if moment is not None else _of_id(tables, agent, str(at))
+        settle_s = 0.0 if moment is not None else _SETTLE_S
     recordings = Recordings()
-    for event in _lines(tables, b'"recording.started"'):
+    for event in events_with(tables, [b'"recording.started"']):
         if event.event == "recording.started" and event.agent == agent and event.monotonic_s <= probe.monotonic_s:
             recordings.started(event)
     offset = recordings.offset(probe)
@@ -80,32 +79,22 @@ def _offset(tables: RunTables, agent: str, at: Any) -> float:  # noqa: ANN401 - 
     return offset + settle_s
 
 
-def _instant(at: Any) -> datetime | None:  # noqa: ANN401
-    if isinstance(at, datetime):  # a Timestamp is one
-        return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    try:
-        found = datetime.fromisoformat(at)
-    except (TypeError, ValueError):
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
-def _at_instant(tables: RunTables, agent: str, instant: datetime) -> Event:
+def _at_instant(tables: RunTables, agent: str, moment: datetime) -> Event:
     """Return the instant on the run's clock: counted from the last event before it."""
     before: Event | None = None
-    for event in _lines(tables, b""):
-        if before is not None and datetime.fromisoformat(event.at) > instant:
+    for event in events_with(tables, [b""]):
+        if before is not None and datetime.fromisoformat(event.at) > moment:
             break
         before = event
     if before is None:
         raise ConfigError(f"run {tables.run_id} holds no event: no instant of it is known")
-    after: timedelta = instant - datetime.fromisoformat(before.at)
+    after = moment - datetime.fromisoformat(before.at)
     return Event(0, "", "", before.monotonic_s + after.total_seconds(), agent)
 
 
 def _of_id(tables: RunTables, agent: str, identity: str) -> Event:
     """Return the event that is meant by an id."""
-    found = [event for event in _lines(tables, identity.encode()) if identity in _ids(event)]
+    found = [event for event in events_with(tables, [identity.encode()]) if identity in _ids(event)]
     if not found:
         raise ConfigError(
             f"at={identity!r}: run {tables.run_id} has no message, turn, tool call or dialog with this id; give one, "
@@ -118,17 +107,3 @@ def _of_id(tables: RunTables, agent: str, identity: str) -> Event:
 def _ids(event: Event) -> set[object]:
     facts = event.attributes
     return {event.message_id, event.turn_id, facts.get("tool_call_id"), facts.get("dialog_id")} - {None}
-
-
-def _lines(tables: RunTables, needle: bytes) -> list[Event]:
-    """Return the events whose line holds some bytes: a long journal is looked through, only its lines are decoded."""
-    found: list[Event] = []
-    if tables.path is None:
-        return found
-    for _, line in JournalReader(tables.path / JOURNAL).lines():
-        if needle in line:
-            try:
-                found.append(Event.from_json(line))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # the tables have warned of it
-    return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem
+from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +101,7 @@ def _told(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} else EnvironmentProblem
+        kind = DiskFull if is_full(error) else EnvironmentProblem
         raise kind(
             f"{output} cannot be written ({error.strerror or error}); nothing of it was kept: check the place and the "
             "room there",

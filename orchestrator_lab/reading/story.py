@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.annotations import read_annotations
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.folds.turns import Recordings
-from orchestrator_lab.frames import JOURNAL
-from orchestrator_lab.journal.event import Event
-from orchestrator_lab.journal.reader import JournalReader
 from orchestrator_lab.plots import agent_colors
-from orchestrator_lab.reading.entries import agent_names, lists_of, rows_of
+from orchestrator_lab.reading.entries import agent_names, events_with, lists_of, rows_of
 from orchestrator_lab.reading.screens import recording_of, screens_at
 from orchestrator_lab.reading.texts import clean, one_line, shown_seconds
 
 if TYPE_CHECKING:
     from orchestrator_lab.frames import RunTables
+    from orchestrator_lab.journal.event import Event
     from orchestrator_lab.stills import Screen
 
 __all__ = ["Moment", "Step", "Story", "annotated", "check_message"]
@@ -282,7 +280,8 @@ def _steps(tables: RunTables, message_id: str, turn_id: str | None, agent: str |
     recordings = Recordings()
     steps: list[Step] = []
     first: Event | None = None
-    for event in _candidates(tables, message_id, turn_id):
+    marks = [one.encode() for one in (message_id, turn_id, "recording.started") if one]
+    for event in events_with(tables, marks):
         if event.event == "recording.started":
             recordings.started(event)
         elif event.message_id == message_id or (turn_id is not None and event.turn_id == turn_id):
@@ -293,25 +292,3 @@ def _steps(tables: RunTables, message_id: str, turn_id: str | None, agent: str |
             after = round(event.monotonic_s - first.monotonic_s, 6)
             steps.append(Step(event, after, None if of is None else recordings.offset(of)))
     return steps
-
-
-def _candidates(tables: RunTables, message_id: str, turn_id: str | None) -> list[Event]:
-    """Return the events that may concern a message: a long journal is looked through, only its lines are decoded."""
-    if tables.path is None:
-        rows = rows_of(tables, "events")
-        return [_event(row) for row in rows]
-    marks = [one.encode() for one in (message_id, turn_id, "recording.started") if one]
-    found: list[Event] = []
-    for _, line in JournalReader(tables.path / JOURNAL).lines():
-        if any(mark in line for mark in marks):
-            try:
-                found.append(Event.from_json(line))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # the tables have warned of it
-    return found
-
-
-def _event(row: dict[str, Any]) -> Event:
-    import json
-
-    return Event.from_dict({**row, "attributes": json.loads(row["attributes"] or "{}")})
