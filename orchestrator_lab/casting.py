@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.schema import Column
 
-__all__ = ["frame_of", "to_array"]
+__all__ = ["cast_array", "frame_of", "to_array", "to_values"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +72,7 @@ def to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any: 
         dtype = pd.CategoricalDtype(list(column.categories or ()))
         codes = {name: code for code, name in enumerate(column.categories or ())}
         names = [value if isinstance(value, str) else None for value in values]
-        strange = {name for name in names if name is not None and name not in codes}
-        strange -= _TOLD.get(column.name, set())
-        if strange:
-            _TOLD.setdefault(column.name, set()).update(strange)
-            logger.warning(
-                "column %s has values that this version does not know and shows as NA: %s",
-                column.name,
-                ", ".join(sorted(map(repr, strange))),
-            )
+        _tell_strange(column, {name for name in names if name is not None and name not in codes})
         found = np.fromiter((codes.get(name or "", -1) for name in names), np.int8, length)
         return pd.Categorical.from_codes(found.tolist(), dtype=dtype)
     if column.dtype == "string":
@@ -93,6 +85,80 @@ def to_array(values: Sequence[Any] | None, column: Column, length: int) -> Any: 
         floats = _numbers(values, pa.float64(), _float)
         return floats.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     return _instants(values)
+
+
+def cast_array(values: Any, column: Column, length: int) -> Any:  # noqa: ANN401 - arrays
+    """Cast an array to the array of a column, without a Python loop over its values.
+
+    Parameters
+    ----------
+    values : pyarrow.Array, pyarrow.ChunkedArray, numpy.ndarray or None
+        Texts, numbers, or instants in microseconds (NumPy's); missing values are NA.
+    column : Column
+        The column of the schema.
+    length : int
+        Number of rows, for a column without values.
+
+    Returns
+    -------
+    array
+        Of the column's dtype.
+    """
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if values is None:
+        return to_array(None, column, length)
+    if column.dtype == "category":
+        dtype = pd.CategoricalDtype(list(column.categories or ()))
+        texts = values.cast(pa.string())
+        found = pc.index_in(texts, value_set=pa.array(column.categories or (), pa.string()))
+        strange = pc.unique(texts.filter(pc.and_(found.is_null(), texts.is_valid())))
+        _tell_strange(column, set(strange.to_pylist()))
+        return pd.Categorical.from_codes(pc.fill_null(found, -1).to_numpy().astype(np.int8), dtype=dtype)
+    if column.dtype == "string":
+        return _from_arrow(pd.StringDtype("pyarrow"), values.cast(pa.large_string()))
+    if column.dtype == "Int64":
+        return _from_arrow(pd.Int64Dtype(), (pa.array(values) if isinstance(values, np.ndarray) else values))
+    if column.dtype == "boolean":
+        return _from_arrow(pd.BooleanDtype(), values)
+    if column.dtype == "float64":
+        return values if isinstance(values, np.ndarray) else values.to_numpy(zero_copy_only=False)
+    return pd.Series(values.astype("datetime64[us]")).dt.tz_localize("UTC").array
+
+
+def to_values(column: pd.Series[Any], *, instants_as_text: bool = True) -> list[Any]:
+    """Return a column of a table as plain values; NA is None, an instant is ISO 8601 as in the journal.
+
+    Parameters
+    ----------
+    column : pandas.Series
+        Of one of the schema's dtypes.
+    instants_as_text : bool
+        Otherwise they stay what they are, which costs less.
+
+    Returns
+    -------
+    list
+        What JSON can hold, but for such instants.
+    """
+    missing = column.isna()
+    if instants_as_text and str(column.dtype).startswith("datetime64"):
+        column = column.dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return [None if gone else value for value, gone in zip(column.tolist(), missing.tolist(), strict=True)]
+
+
+def _tell_strange(column: Column, values: set[str]) -> None:
+    strange = values - _TOLD.get(column.name, set())
+    if strange:
+        _TOLD.setdefault(column.name, set()).update(strange)
+        logger.warning(
+            "column %s has values that this version does not know and shows as NA: %s",
+            column.name,
+            ", ".join(sorted(map(repr, strange))),
+        )
 
 
 def _from_arrow(dtype: Any, array: Any) -> Any:  # noqa: ANN401 - the stubs lack the method

@@ -16,23 +16,16 @@ Examples
 
 from __future__ import annotations
 
-import glob
-import json
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from orchestrator_lab.choosing import Choice
-from orchestrator_lab.costs import price_table
-from orchestrator_lab.errors import ConfigError, JournalError, OrchestratorLabError, RunNotFound
-from orchestrator_lab.folds import EventFold, Fold, RunFold, fold_messages, fold_turns, make_folds
-from orchestrator_lab.folds.base import MALFORMED, warn_malformed
+from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.folds import fold_messages, fold_turns
 from orchestrator_lab.importing import find_conversations
-from orchestrator_lab.journal.reader import JournalReader, without_gc
-from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
-from orchestrator_lab.sealing import open_seal, read_sealed
+from orchestrator_lab.schema import TABLES, build_frame, columns_of
+from orchestrator_lab.tables import RunTables, attributed, find_runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -40,9 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator_lab.config import ModelPrice
-    from orchestrator_lab.folds.base import Handler
-    from orchestrator_lab.importing import Conversation
-    from orchestrator_lab.importing.conversation import ConversationReader
     from orchestrator_lab.journal.event import Event
 
 __all__ = [
@@ -60,11 +50,6 @@ __all__ = [
     "tool_calls_df",
     "turns_df",
 ]
-
-logger = logging.getLogger(__name__)
-
-JOURNAL = "journal.jsonl"
-MANIFEST = "manifest.json"
 
 
 @runtime_checkable
@@ -88,295 +73,6 @@ Since: TypeAlias = "int | datetime | str | None"
 Where: TypeAlias = "Mapping[str, Any] | None"
 #: ``dated`` for the table that comes with the package, or prices by name or pattern of models.
 Prices: TypeAlias = "str | Mapping[str, ModelPrice | Mapping[str, Any]] | None"
-
-
-class RunTables:
-    """The tables of one run, folded from its journal as far as it has come.
-
-    Parameters
-    ----------
-    path : path-like or None
-        The run's folder; None for events that come another way, see :meth:`from_events`.
-    run_id : str, optional
-        The run of such events.
-    manifest : dict, optional
-        The manifest of such a run.
-
-    Raises
-    ------
-    RunNotFound
-        When the folder is no run.
-    JournalError
-        When its manifest is damaged.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str] | None,
-        *,
-        run_id: str | None = None,
-        manifest: dict[str, Any] | None = None,
-    ) -> None:
-        self.path = None if path is None else Path(path)
-        self.manifest = manifest or {}
-        if self.path is not None:
-            if not is_run(self.path):
-                raise RunNotFound(
-                    f"{self.path} is no run: expected a folder with {MANIFEST} or {JOURNAL}, such "
-                    "as runs/run_…; `orchestrator-lab runs` lists those there are",
-                    path=str(self.path),
-                )
-            self.manifest = _read_manifest(self.path)
-            run_id = str(self.manifest.get("run_id") or self.path.resolve().name)
-        self.run_id = run_id or ""
-        self.source = self.run_id if path is None else str(path)
-        # The events table is a copy of the journal in memory: read only once it is asked for.
-        self._reader: JournalReader | ConversationReader | None
-        self._events_reader: JournalReader | ConversationReader | None
-        self._reader, self._events_reader = (
-            None if self.path is None else JournalReader(self.path / JOURNAL) for _ in range(2)
-        )
-        self._events = EventFold()
-        self._run = RunFold()
-        self._folds = make_folds()
-        self._handlers: dict[str, list[Handler]] = {}
-        for handlers in (self._run.handlers, *(fold.handlers for fold in self._folds.values())):
-            for name, handler in handlers.items():
-                self._handlers.setdefault(name, []).append(handler)
-        self._frames: dict[str, tuple[int, pd.DataFrame]] = {}
-        #: How the record of a conversation that the lab did not start was read; None for a run of the lab.
-        self.imported: dict[str, Any] | None = None
-
-    @classmethod
-    def from_conversation(cls, conversation: Conversation) -> RunTables:
-        """Return the tables of a conversation that the lab did not start.
-
-        Parameters
-        ----------
-        conversation : Conversation
-            A program's own record, which is read when a table is asked for, and not again.
-
-        Returns
-        -------
-        RunTables
-            Without a folder.
-        """
-        tables = cls(None, run_id=conversation.run_id, manifest=conversation.manifest)
-        tables.source, tables.imported = str(conversation.path), conversation.imported
-        tables._reader, tables._events_reader = conversation.reader(), conversation.reader()
-        return tables
-
-    @classmethod
-    def from_events(cls, run_id: str, events: Iterable[Event], manifest: dict[str, Any] | None = None) -> RunTables:
-        """Return the tables of events that are at hand already.
-
-        Parameters
-        ----------
-        run_id : str
-            Their run.
-        events : iterable of Event
-            From the first on.
-        manifest : dict, optional
-            The run's manifest.
-
-        Returns
-        -------
-        RunTables
-            Without a folder.
-        """
-        tables = cls(None, run_id=run_id, manifest=manifest)
-        tables.feed(events)
-        return tables
-
-    def feed(self, events: Iterable[Event]) -> None:
-        """Take events that do not come from the journal's file.
-
-        Parameters
-        ----------
-        events : iterable of Event
-            Those that follow the ones taken before.
-        """
-        known = list(events)
-        self._take(known)
-        self._events.update(known)
-
-    def _take(self, events: list[Event]) -> None:
-        """Give each event to the folds that want it, in one pass."""
-        get = self._handlers.get
-        for event in events:
-            handlers = get(event.event)
-            if handlers is not None:
-                for handler in handlers:
-                    try:
-                        handler(event)
-                    except MALFORMED as error:
-                        warn_malformed(event, error)
-        self._run.event_count += len(events)
-
-    def refresh(self) -> int:
-        """Read what the journal has gained since the last call.
-
-        Returns
-        -------
-        int
-            Number of events that were new.
-        """
-        if self._reader is None:
-            return 0
-        before = self._run.event_count
-        with without_gc():
-            for events in self._reader.batches():
-                self._take(events)
-        return self._run.event_count - before
-
-    def fold(self, table: str) -> Fold:
-        """Return the fold behind a table, up to date.
-
-        Parameters
-        ----------
-        table : str
-            ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states``, ``alerts``,
-            ``processes`` or ``events``.
-
-        Returns
-        -------
-        Fold
-            Not to be changed.
-        """
-        if table == "events":
-            if self._events_reader is not None:
-                with without_gc():
-                    for events in self._events_reader.batches():
-                        self._events.update(events)
-            return self._events
-        self.refresh()
-        return self._folds[table]
-
-    def status(self) -> str | None:
-        """Return how the run stands.
-
-        Returns
-        -------
-        str or None
-            The status of its end; ``running`` while a cluster of this machine holds it; None when
-            it has no end and nobody here is running it.
-        """
-        ended = self._run.facts.get("status")
-        if ended is not None:
-            return str(ended)
-        return "running" if self.path is not None and _is_live(self.run_id) else None
-
-    def columns(self, table: str) -> dict[str, list[Any]]:
-        """Return a table as plain lists, one a column, up to date.
-
-        Parameters
-        ----------
-        table : str
-            Any table of the schema.
-
-        Returns
-        -------
-        dict of str to list
-            All of one length, with ``run_id``; columns that nothing is known of are absent.
-        """
-        columns_of(table)
-        if table == "runs":
-            self.refresh()
-            return {name: [value] for name, value in self._run_row().items()}
-        fold = self.fold(table)
-        return {"run_id": [self.run_id] * len(fold), **fold.columns()}
-
-    def frame(self, table: str) -> pd.DataFrame:
-        """Return a table, built again only when the journal has grown.
-
-        Parameters
-        ----------
-        table : str
-            Any table of the schema.
-
-        Returns
-        -------
-        pandas.DataFrame
-            A copy of its own (copy-on-write, so it costs nothing).
-        """
-        if (sealed := self._sealed(table, None, None)) is not None:
-            return sealed
-        if table == "runs":  # its status depends on more than the journal
-            return _attributed(build_frame(table, self.columns(table)), [self])
-        columns = None
-        self.fold(table)
-        count = len(self._events) if table == "events" else self._run.event_count
-        kept = self._frames.get(table)
-        if kept is None or kept[0] != count:
-            columns = self.columns(table)
-            kept = (count, _attributed(build_frame(table, columns), [self]))
-            self._frames[table] = kept
-        frame = kept[1].copy(deep=False)
-        frame.attrs = dict(kept[1].attrs)
-        return frame
-
-    def part(self, table: str, columns: list[str] | None, chosen: Choice | None = None) -> pd.DataFrame | None:
-        """Return a part of a table from the run's Parquet files, without reading the rest of it.
-
-        Parameters
-        ----------
-        table : str
-            Any table of the schema.
-        columns : list of str or None
-            Columns wanted, in this order; None for all.
-        chosen : Choice, optional
-            Which rows are wanted, all of them when omitted; more may come.
-
-        Returns
-        -------
-        pandas.DataFrame or None
-            None when the run is not sealed, or is read from its journal already.
-        """
-        return self._sealed(table, columns, None if chosen is None else chosen.filters())
-
-    def _sealed(
-        self, table: str, columns: list[str] | None, filters: list[list[tuple[str, str, Any]]] | None
-    ) -> pd.DataFrame | None:
-        columns_of(table)
-        if self.path is None or self._run.event_count:
-            return None
-        seal = open_seal(self.path)
-        frame = None if seal is None else read_sealed(seal, table, columns=columns, filters=filters)
-        return None if frame is None else _attributed(frame, [self])
-
-    def _run_row(self) -> dict[str, Any]:
-        manifest = self.manifest
-        versions = manifest.get("versions") or {}
-        git = (manifest.get("git") or {}).get("work_dir") or {}
-        agents, turns = self._folds["agents"].columns(), self._folds["turns"].columns()
-        facts = self._run.facts
-        row: dict[str, Any] = {
-            "run_id": self.run_id,
-            "parent_run_id": manifest.get("parent_run_id"),
-            "experiment": manifest.get("experiment"),
-            "mode": manifest.get("mode"),
-            "started_at": manifest.get("started_at"),
-            "params": _json(manifest.get("params")),
-            "tags": _json(manifest.get("tags")),
-            "seed": manifest.get("seed"),
-            "git_commit": git.get("commit"),
-            "git_dirty": git.get("dirty"),
-            "package_version": versions.get("orchestrator_lab"),
-            "python_version": versions.get("python"),
-            "tmux_version": versions.get("tmux"),
-            "platform": manifest.get("platform"),
-        }
-        row.update({name: value for name, value in facts.items() if value is not None})
-        row["status"] = self.status()
-        row["agent_count"] = len(set(agents["name"]))
-        row["message_count"] = len(self._folds["messages"])
-        row["event_count"] = self._run.event_count
-        for name in ("input_tokens", "output_tokens"):
-            known = [tokens for tokens in turns[name] if tokens is not None]
-            row[name] = sum(known) if known else None
-        costs = [cost for cost in turns["cost_usd"] if cost is not None]
-        row["cost_usd"] = round(sum(costs), 12) if costs else None
-        return row
 
 
 def runs_df(
@@ -674,58 +370,6 @@ def events_df(
     return _table(source, "events", columns, agents, since=since, where=where)
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a folder is a run.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Any path.
-
-    Returns
-    -------
-    bool
-        True when it holds a manifest or a journal.
-    """
-    return (path / MANIFEST).is_file() or (path / JOURNAL).is_file()
-
-
-def find_runs(path: str | os.PathLike[str]) -> list[Path]:
-    """Return the run folders that a path or glob means, oldest first.
-
-    Parameters
-    ----------
-    path : path-like
-        A run, its journal or manifest, a folder of runs, or a glob of any of these.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Empty for a folder without runs.
-
-    Raises
-    ------
-    RunNotFound
-        When there is nothing at this path.
-    """
-    text = str(Path(path).expanduser())
-    place = Path(text)
-    if not place.exists():
-        if glob.has_magic(text):
-            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes a full path
-            found = [run for match in matches for run in find_runs(match)]
-            return list(dict.fromkeys(found))
-        raise RunNotFound(
-            f"there is no run at {text}: expected a run folder, a folder of runs or a glob",
-            path=text,
-        )
-    if place.is_file():
-        return [place.parent] if place.name in {JOURNAL, MANIFEST} else []
-    if is_run(place):
-        return [place]
-    return sorted(child for child in place.iterdir() if is_run(child))
-
-
 def _table(
     source: Source,
     table: str,
@@ -747,7 +391,7 @@ def _table(
     elif len(runs) == 1 and parts:
         frame = parts[0]
     else:
-        frame = _attributed(_together(runs, parts, table, needed), runs)
+        frame = attributed(_together(runs, parts, table, needed), runs)
     frame = chosen.rows(frame)
     if wanted is not None:
         attrs = frame.attrs
@@ -765,13 +409,17 @@ def _together(
     pieces: list[pd.DataFrame] = []
     open_: list[RunTables] = []
     for number, run in enumerate(runs):
-        if number not in parts:
+        part = parts.get(number)
+        if part is None and run.is_long:
+            part = run.frame(table)
+            part = part if columns is None else part[columns]
+        if part is None:
             open_.append(run)
             continue
         if open_:
             pieces.append(build_frame(table, _merge(open_, table), only=columns))
             open_ = []
-        pieces.append(parts[number])
+        pieces.append(part)
     if open_ or not pieces:
         pieces.append(build_frame(table, _merge(open_, table), only=columns))
     filled = [piece for piece in pieces if len(piece)] or pieces[:1]
@@ -852,68 +500,3 @@ def _resolve(source: Any, prices: Mapping[str, ModelPrice] | None = None) -> Ite
             f"cannot read runs from {type(source).__name__}; expected a run, a cluster, a path, a "
             "glob or a list of those"
         )
-
-
-def _attributed(frame: pd.DataFrame, runs: Sequence[RunTables]) -> pd.DataFrame:
-    frame.attrs = {"schema_version": SCHEMA_VERSION, "source": [run.source for run in runs]}
-    imported = [dict(run.imported) for run in runs if run.imported is not None]
-    if imported:
-        frame.attrs["imported"] = imported
-    used = {run.run_id: table for run in runs if (table := price_table(_prices_of(run.manifest))) is not None}
-    if used:
-        frame.attrs["prices"] = used
-    return frame
-
-
-def _prices_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
-    config = manifest.get("config")
-    cluster = config.get("cluster") if isinstance(config, dict) else None
-    prices = cluster.get("prices") if isinstance(cluster, dict) else None
-    return prices if isinstance(prices, dict) else None
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise JournalError(
-            f"{file}: the manifest cannot be read ({error}); it is one JSON object, so restore it "
-            "or move it away to read the journal alone",
-            path=str(file),
-        ) from error
-    if not isinstance(manifest, dict):
-        raise JournalError(
-            f"{file}: the manifest is a {type(manifest).__name__}, not a JSON object; restore it "
-            "or move it away to read the journal alone",
-            path=str(file),
-        )
-    if (manifest.get("schema_version") or 0) > SCHEMA_VERSION:
-        logger.warning(
-            "%s was written by a newer orchestrator-lab (schema %s, this is %s); what this version "
-            "does not know is left out",
-            file,
-            manifest["schema_version"],
-            SCHEMA_VERSION,
-        )
-    return manifest
-
-
-def _is_live(run_id: str) -> bool:
-    """Return whether a cluster of this user, on this machine, is recording the run."""
-    try:
-        from orchestrator_lab import runtime
-
-        return any(
-            record.run_id == run_id and runtime.is_locked(runtime.cluster_dir(record.name))
-            for record in runtime.list_clusters()
-        )
-    except (OrchestratorLabError, OSError) as error:
-        logger.debug("cannot tell whether %s is running: %s", run_id, error)
-        return False
-
-
-def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -18,11 +18,11 @@ from orchestrator_lab.errors import (
     RunNotFound,
     VersionMismatch,
 )
-from orchestrator_lab.frames import JOURNAL, MANIFEST, find_runs
 from orchestrator_lab.journal.event import Event, members
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.runtime import is_locked, list_clusters, runtime_dir
 from orchestrator_lab.schema import SCHEMA_VERSION
+from orchestrator_lab.tables import JOURNAL, MANIFEST, find_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

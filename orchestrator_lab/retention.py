@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator_lab.annotations import ANNOTATIONS
 from orchestrator_lab.errors import EnvironmentProblem, OrchestratorLabError
-from orchestrator_lab.frames import find_runs, runs_df
+from orchestrator_lab.frames import runs_df
+from orchestrator_lab.tables import find_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,16 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
-from orchestrator_lab.frames import (
-    JOURNAL,
-    MANIFEST,
-    RunTables,
-    find_runs,
-)
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
 from orchestrator_lab.sealing import unseal, write_seal
+from orchestrator_lab.tables import JOURNAL, MANIFEST, RunTables, find_runs
 
 if TYPE_CHECKING:
     import re

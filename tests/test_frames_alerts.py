@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from orchestrator_lab.folds import AlertFold, ProcessFold
-from orchestrator_lab.frames import RunTables, alerts_df, processes_df
+from orchestrator_lab.frames import alerts_df, processes_df
 from orchestrator_lab.journal import JournalWriter
 from orchestrator_lab.journal.event import Event
+from orchestrator_lab.tables import RunTables
 
 if TYPE_CHECKING:
     from pathlib import Path

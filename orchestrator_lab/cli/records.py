@@ -67,8 +67,8 @@ def find_run(where: str | None) -> Run:
         When nothing, or more than one run, fits.
     """
     from orchestrator_lab.errors import ClusterNotFound, RunNotFound
-    from orchestrator_lab.frames import find_runs
     from orchestrator_lab.run import Run, open_run
+    from orchestrator_lab.tables import find_runs
 
     if where is None:
         with contextlib.suppress(ClusterNotFound):
@@ -229,8 +229,8 @@ def _runs(context: typer.Context, as_json: bool = JsonOption) -> None:
 def runs_list(folder: str | None = _DIR, *, as_json: bool = JsonOption) -> None:
     """List the runs of a folder, the newest last."""
     from orchestrator_lab.errors import OrchestratorLabError
-    from orchestrator_lab.frames import find_runs
     from orchestrator_lab.run import Run
+    from orchestrator_lab.tables import find_runs
 
     place = Path(folder).expanduser() if folder else runs_dir()
     if folder is None and not place.is_dir():

@@ -12,6 +12,8 @@ from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.folds.agents import AgentFold, StateFold
 from orchestrator_lab.folds.alerts import AlertFold
 from orchestrator_lab.folds.base import Fold
+from orchestrator_lab.folds.bulk import load_bulk
+from orchestrator_lab.folds.growing import GrowingTable
 from orchestrator_lab.folds.messages import MessageFold
 from orchestrator_lab.folds.processes import ProcessFold
 from orchestrator_lab.folds.runs import EventFold, RunFold
@@ -28,6 +30,7 @@ __all__ = [
     "DialogFold",
     "EventFold",
     "Fold",
+    "GrowingTable",
     "MessageFold",
     "ProcessFold",
     "RunFold",
@@ -37,6 +40,7 @@ __all__ = [
     "fold",
     "fold_messages",
     "fold_turns",
+    "load_bulk",
     "make_folds",
 ]
 

@@ -80,6 +80,12 @@ class StateFold(Fold):
         row = self._open.get(agent)
         return None if row is None else self._cells["state"][row]
 
+    def _settled(self, row: int) -> bool:
+        return row not in self._open.values()
+
+    def _renumber(self, new: dict[int, int]) -> None:
+        self._open = {agent: new[row] for agent, row in self._open.items()}
+
     def _enter(self, event: Event) -> None:
         agent = event.agent
         if agent is None:
@@ -126,6 +132,7 @@ class AgentFold(Fold):
     """The agents table. An agent that is added again under its name gets a row of its own."""
 
     table = "agents"
+    grows = False
     hidden = ("_starts", "_busy_since", "_priced")
 
     def __init__(self) -> None:

@@ -16,6 +16,7 @@ class AlertFold(Fold):
     """The alerts table: each alert once, with the gravest level and the newest sentence that it had."""
 
     table = "alerts"
+    grows = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -35,6 +35,10 @@ class Fold:
     """
 
     table: ClassVar[str]
+    #: The column by whose value rows are found, if they are.
+    key: ClassVar[str | None] = None
+    #: Whether a long run makes many rows.
+    grows: ClassVar[bool] = True
     #: Columns kept beside those of the table, such as clock readings for durations.
     hidden: ClassVar[tuple[str, ...]] = ()
     #: Columns that a fold does not know.
@@ -53,6 +57,10 @@ class Fold:
 
     def __len__(self) -> int:
         return self._length
+
+    def fresh(self) -> Self:
+        """Return a fold of the same table, without rows."""
+        return type(self)()
 
     def update(self, events: Iterable[Event]) -> Self:
         """Take more events, in the order of the journal.
@@ -138,6 +146,82 @@ class Fold:
             begun, ended = self._cells[start][found], self._cells[end][found]
             row[name] = spans([begun], [ended])[0]
         return row
+
+    def key_of(self, event: Event) -> str | None:  # noqa: ARG002 - see the folds that have one
+        """Return the key of the row that an event is about; None where rows are not found by one."""
+        return None
+
+    def note(self, event: Event) -> None:
+        """Take an event whose row is kept elsewhere, for what it says of those that follow.
+
+        Parameters
+        ----------
+        event : Event
+            Of a table of all events.
+        """
+
+    def knows(self, key: str) -> bool:
+        """Return whether there is a row with a key."""
+        return key in self._rows
+
+    def settled(self) -> list[bool]:
+        """Return, by row, whether nothing more is expected of it.
+
+        Returns
+        -------
+        list of bool
+            Later evidence may still come.
+        """
+        return [self._settled(row) for row in range(self._length)]
+
+    def everything(self, rows: Sequence[int]) -> dict[str, list[Any]]:
+        """Return some rows with all that is known of them, hidden columns included.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Numbers of rows.
+
+        Returns
+        -------
+        dict of str to list
+            Columns, without ``run_id``; :meth:`restore` takes one of its rows.
+        """
+        columns = {**self.columns(), **{name: self._cells[name] for name in self.hidden}}
+        return {name: [cells[row] for row in rows] for name, cells in columns.items()}
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Drop rows that are kept elsewhere.
+
+        Parameters
+        ----------
+        rows : iterable of int
+            Numbers of rows; those that stay are numbered anew, in their order.
+        """
+        gone = set(rows)
+        kept = [row for row in range(self._length) if row not in gone]
+        new = {row: number for number, row in enumerate(kept)}
+        for cells in self._cells.values():  # handlers hold these very lists
+            cells[:] = [cells[row] for row in kept]
+        self._rows = {key: new[row] for key, row in self._rows.items() if row in new}
+        self._length = len(kept)
+        self._renumber(new)
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take back a row that was dropped.
+
+        Parameters
+        ----------
+        values : dict
+            What :meth:`everything` said of it.
+        """
+        self._add(values[self.key] if self.key is not None else None, values)
+
+    def _settled(self, row: int) -> bool:  # noqa: ARG002 - see the folds whose rows change
+        return True
+
+    def _renumber(self, new: dict[int, int]) -> None:
+        """Take the new numbers of the rows that stay."""
 
     def _add(self, key: str | None, values: dict[str, Any]) -> int:
         row = self._length

@@ -35,6 +35,7 @@ class MessageFold(Fold):
     """
 
     table = "messages"
+    key = "message_id"
     durations: ClassVar = {
         "queue_s": ("_queued_s", "_claimed_s"),
         "delivery_s": ("_claimed_s", "_accepted_s"),
@@ -49,6 +50,13 @@ class MessageFold(Fold):
             self.handlers[f"message.{rung}"] = self._rung(rung)
         for outcome in (*_FINAL, "failed", "uncertain"):
             self.handlers[f"message.{outcome}"] = self._outcome(outcome)
+
+    def key_of(self, event: Event) -> str | None:
+        """Return the message that an event is about."""
+        return event.message_id
+
+    def _settled(self, row: int) -> bool:
+        return self._cells["status"][row] in {"answered", "failed", *_FINAL}
 
     def _queued(self, event: Event) -> None:
         facts = event.attributes

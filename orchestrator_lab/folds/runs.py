@@ -25,6 +25,10 @@ class EventFold(Fold):
         super().__init__()
         self._recordings = Recordings()
 
+    def note(self, event: Event) -> None:
+        """Take the start of a recording whose row is kept elsewhere."""
+        self._recordings.started(event)
+
     def update(self, events: Iterable[Event]) -> Self:
         """Take more events, in the order of the journal."""
         batch = list(events)

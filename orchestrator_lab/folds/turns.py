@@ -43,9 +43,13 @@ class Recordings:
         if event.agent is not None:
             self._current[event.agent] = self._origins.setdefault(key, origin)
 
+    def origin(self, agent: str | None) -> float | None:
+        """Return where an agent's recording begins on the run's clock, in seconds; None before it has one."""
+        return self._current.get(agent or "")
+
     def offset(self, event: Event) -> float | None:
         """Return where an event is in its agent's recording, in seconds; None outside of it."""
-        origin = self._current.get(event.agent or "")
+        origin = self.origin(event.agent)
         if origin is None or event.monotonic_s < origin:
             return None
         return round(event.monotonic_s - origin, 6)
@@ -55,6 +59,7 @@ class TurnFold(Fold):
     """The turns table; usage that arrives after a turn's end amends its row."""
 
     table = "turns"
+    key = "turn_id"
     durations: ClassVar = {
         "time_to_first_output_s": ("_started_s", "_first_s"),
         "duration_s": ("_started_s", "_ended_s"),
@@ -74,6 +79,13 @@ class TurnFold(Fold):
             "message.accepted": self._joined,
             "recording.started": self._recordings.started,
         }
+
+    def key_of(self, event: Event) -> str | None:
+        """Return the turn that an event is about."""
+        return event.turn_id
+
+    def _settled(self, row: int) -> bool:
+        return self._cells["ended_at"][row] is not None and self._cells["tokens_source"][row] is not None
 
     def _row_of(self, event: Event) -> int | None:
         if event.turn_id is None:
@@ -165,12 +177,20 @@ class ToolCallFold(Fold):
     """The tool_calls table."""
 
     table = "tool_calls"
+    key = "tool_call_id"
     durations: ClassVar = {"duration_s": ("_started_s", "_ended_s")}
     hidden = ("_started_s", "_ended_s")
 
     def __init__(self) -> None:
         super().__init__()
         self.handlers = {"tool.started": self._started, "tool.ended": self._ended}
+
+    def key_of(self, event: Event) -> str | None:
+        """Return the tool call that an event is about."""
+        return event.attributes.get("tool_call_id")
+
+    def _settled(self, row: int) -> bool:
+        return self._cells["_ended_s"][row] is not None
 
     def _row_of(self, event: Event) -> int:
         call = event.attributes.get("tool_call_id")
@@ -208,12 +228,20 @@ class DialogFold(Fold):
     """The dialogs table."""
 
     table = "dialogs"
+    key = "dialog_id"
     durations: ClassVar = {"wait_s": ("_opened_s", "_answered_s")}
     hidden = ("_opened_s", "_answered_s")
 
     def __init__(self) -> None:
         super().__init__()
         self.handlers = {"dialog.opened": self._opened, "dialog.answered": self._answered}
+
+    def key_of(self, event: Event) -> str | None:
+        """Return the dialog that an event is about."""
+        return event.attributes.get("dialog_id")
+
+    def _settled(self, row: int) -> bool:
+        return self._cells["decision"][row] is not None
 
     def _opened(self, event: Event) -> None:
         facts = event.attributes

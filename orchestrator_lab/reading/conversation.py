@@ -13,8 +13,8 @@ from orchestrator_lab.reading.texts import clean, fenced, one_line, seconds_betw
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from orchestrator_lab.frames import RunTables
     from orchestrator_lab.reading.entries import Entry
+    from orchestrator_lab.tables import RunTables
 
 __all__ = ["Conversation"]
 

@@ -7,20 +7,19 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.casting import to_values
 from orchestrator_lab.errors import AgentNotFound
 from orchestrator_lab.folds.messages import RUNGS
-from orchestrator_lab.frames import JOURNAL
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.journal.reader import JournalReader
 from orchestrator_lab.reading.texts import instant, seconds_between, shown_seconds
 from orchestrator_lab.schema import TABLES
+from orchestrator_lab.tables import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    import pandas as pd
-
-    from orchestrator_lab.frames import RunTables
+    from orchestrator_lab.tables import RunTables
 
 __all__ = [
     "Entry",
@@ -33,7 +32,6 @@ __all__ = [
     "lists_of",
     "rows_of",
     "run_start",
-    "values_of",
 ]
 
 
@@ -74,27 +72,6 @@ class Entry:
         return str(self.row.get(name) or "")
 
 
-def values_of(column: pd.Series[Any], *, instants_as_text: bool = True) -> list[Any]:
-    """Return a column of a table as plain values; NA is None, an instant is ISO 8601 as in the journal.
-
-    Parameters
-    ----------
-    column : pandas.Series
-        Of one of the schema's dtypes.
-    instants_as_text : bool
-        Otherwise they stay what they are, which costs less.
-
-    Returns
-    -------
-    list
-        What JSON can hold, but for such instants.
-    """
-    missing = column.isna()
-    if instants_as_text and str(column.dtype).startswith("datetime64"):
-        column = column.dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return [None if gone else value for value, gone in zip(column.tolist(), missing.tolist(), strict=True)]
-
-
 def lists_of(
     tables: RunTables, table: str, names: list[str] | None = None, *, instants_as_text: bool = True
 ) -> dict[str, list[Any]]:
@@ -109,7 +86,7 @@ def lists_of(
     names : list of str, optional
         Columns wanted; all of them otherwise. There may be more.
     instants_as_text : bool
-        See :func:`values_of`; of a run that is not sealed they are texts anyway.
+        See :func:`orchestrator_lab.casting.to_values`; of a run that is not sealed they are texts anyway.
 
     Returns
     -------
@@ -118,7 +95,7 @@ def lists_of(
     """
     part = tables.part(table, names)
     if part is not None:
-        return {name: values_of(part[name], instants_as_text=instants_as_text) for name in part.columns}
+        return {name: to_values(part[name], instants_as_text=instants_as_text) for name in part.columns}
     known = tables.columns(table)
     length = len(known["run_id"])
     return {name: known.get(name) or [None] * length for name in names or [one.name for one in TABLES[table]]}

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.annotations import annotations_frame
+from orchestrator_lab.casting import to_values
 from orchestrator_lab.choosing import Choice
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.journal.recording import to_cast
 from orchestrator_lab.reading.conversation import Conversation
-from orchestrator_lab.reading.entries import agent_names, chosen_agents, values_of
+from orchestrator_lab.reading.entries import agent_names, chosen_agents
 from orchestrator_lab.reading.screens import recording_of
 from orchestrator_lab.reading.staging import staged_file, staged_folder
 from orchestrator_lab.schema import TABLES
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from orchestrator_lab.frames import RunTables
+    from orchestrator_lab.tables import RunTables
 
 __all__ = ["FORMATS", "export_as", "harmless"]
 
@@ -197,7 +198,7 @@ def harmless(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
-    columns = {name: values_of(frame[name]) for name in frame.columns}
+    columns = {name: to_values(frame[name]) for name in frame.columns}
     names = list(columns)
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in zip(*columns.values(), strict=True):

@@ -19,7 +19,7 @@ from orchestrator_lab.reading.texts import instant
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator_lab.frames import RunTables
+    from orchestrator_lab.tables import RunTables
 
 __all__ = ["check_suffix", "write_inspect_log"]
 

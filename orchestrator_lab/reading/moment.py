@@ -14,8 +14,8 @@ from orchestrator_lab.reading.screens import recording_of, screens_at
 from orchestrator_lab.reading.texts import instant
 
 if TYPE_CHECKING:
-    from orchestrator_lab.frames import RunTables
     from orchestrator_lab.stills import Screen
+    from orchestrator_lab.tables import RunTables
 
 __all__ = ["screen_at"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from orchestrator_lab.frames import RunTables
+    from orchestrator_lab.tables import RunTables
 
 __all__ = ["COLUMNS", "FIELDS", "search"]
 

@@ -15,9 +15,9 @@ from orchestrator_lab.reading.screens import recording_of, screens_at
 from orchestrator_lab.reading.texts import clean, one_line, shown_seconds
 
 if TYPE_CHECKING:
-    from orchestrator_lab.frames import RunTables
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.stills import Screen
+    from orchestrator_lab.tables import RunTables
 
 __all__ = ["Moment", "Step", "Story", "annotated", "check_message"]
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator_lab.client import find
 from orchestrator_lab.cluster import Cluster
 from orchestrator_lab.errors import ClusterNotFound, ExchangeTimeout, SupervisorLost
-from orchestrator_lab.frames import JOURNAL, RunTables
 from orchestrator_lab.runtime import read_record
 from orchestrator_lab.server.pages import EventPages
 from orchestrator_lab.server.terminals import Terminals
+from orchestrator_lab.tables import JOURNAL, RunTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from import_records import Session, tool, two_turns, written
 
 from orchestrator_lab.errors import ConfigError, RunNotFound
-from orchestrator_lab.frames import RunTables, agents_df, events_df, messages_df, runs_df, tool_calls_df, turns_df
+from orchestrator_lab.frames import agents_df, events_df, messages_df, runs_df, tool_calls_df, turns_df
 from orchestrator_lab.importing import find_conversations
 from orchestrator_lab.importing.lines import read_lines
 from orchestrator_lab.schema import EVENTS, TABLES, empty_frame
+from orchestrator_lab.tables import RunTables
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -146,8 +146,8 @@ def test_a_run_keeps_its_own_account(tmp_path: Path) -> None:
 
 
 def test_one_that_goes_away_is_named(tmp_path: Path) -> None:
-    from orchestrator_lab.frames import RunTables
     from orchestrator_lab.importing import find_conversations
+    from orchestrator_lab.tables import RunTables
 
     path = two_turns().write(tmp_path)
     (conversation,) = find_conversations(path)

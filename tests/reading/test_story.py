@@ -8,10 +8,10 @@ from telling import NASTY
 from test_conversation import Page
 
 from orchestrator_lab.errors import ConfigError
-from orchestrator_lab.frames import RunTables
 from orchestrator_lab.journal.recording import CastWriter, to_cast
 from orchestrator_lab.reading.screens import recording_of, screens_at
 from orchestrator_lab.reading.story import Story
+from orchestrator_lab.tables import RunTables
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,514 @@
+"""The tables of one run: its journal folded, as far as it has come, or its Parquet files where it is sealed."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.costs import price_table
+from orchestrator_lab.errors import JournalError, OrchestratorLabError, RunNotFound
+from orchestrator_lab.folds import EventFold, Fold, GrowingTable, RunFold, load_bulk, make_folds
+from orchestrator_lab.folds.base import MALFORMED, warn_malformed
+from orchestrator_lab.journal.blocks import line_end, read_some
+from orchestrator_lab.journal.reader import JournalReader, without_gc
+from orchestrator_lab.schema import SCHEMA_VERSION, build_frame, columns_of
+from orchestrator_lab.sealing import open_seal, read_sealed
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+
+    from orchestrator_lab.choosing import Choice
+    from orchestrator_lab.importing import Conversation
+    from orchestrator_lab.importing.conversation import ConversationReader
+    from orchestrator_lab.journal.event import Event
+
+__all__ = ["JOURNAL", "MANIFEST", "RunTables", "attributed", "find_runs", "is_run"]
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"
+MANIFEST = "manifest.json"
+
+#: Bytes of journal from which on each table is read by itself, and by Arrow: less is decoded once for all of them.
+_LONG = 4 << 20
+
+
+class RunTables:
+    """The tables of one run, folded from its journal as far as it has come.
+
+    Parameters
+    ----------
+    path : path-like or None
+        The run's folder; None for events that come another way, see :meth:`from_events`.
+    run_id : str, optional
+        The run of such events.
+    manifest : dict, optional
+        The manifest of such a run.
+
+    Raises
+    ------
+    RunNotFound
+        When the folder is no run.
+    JournalError
+        When its manifest is damaged.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        run_id: str | None = None,
+        manifest: dict[str, Any] | None = None,
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.manifest = manifest or {}
+        if self.path is not None:
+            if not is_run(self.path):
+                raise RunNotFound(
+                    f"{self.path} is no run: expected a folder with {MANIFEST} or {JOURNAL}, such "
+                    "as runs/run_…; `orchestrator-lab runs` lists those there are",
+                    path=str(self.path),
+                )
+            self.manifest = _read_manifest(self.path)
+            run_id = str(self.manifest.get("run_id") or self.path.resolve().name)
+        self.run_id = run_id or ""
+        self.source = self.run_id if path is None else str(path)
+        #: How the record of a conversation that the lab did not start was read; None for a run of the lab.
+        self.imported: dict[str, Any] | None = None
+        self._journal = None if self.path is None else self.path / JOURNAL
+        self._conversation: ConversationReader | None = None
+        self._run, self._run_offset = RunFold(), 0
+        self._tables = {name: GrowingTable(fold, self.run_id) for name, fold in (*make_folds().items(), _events())}
+        if self._journal is None:
+            for table in self._tables.values():
+                table.keep_plain()
+
+    @classmethod
+    def from_conversation(cls, conversation: Conversation) -> RunTables:
+        """Return the tables of a conversation that the lab did not start.
+
+        Parameters
+        ----------
+        conversation : Conversation
+            A program's own record, which is read when a table is asked for, and not again.
+
+        Returns
+        -------
+        RunTables
+            Without a folder.
+        """
+        tables = cls(None, run_id=conversation.run_id, manifest=conversation.manifest)
+        tables.source, tables.imported = str(conversation.path), conversation.imported
+        tables._conversation = conversation.reader()
+        return tables
+
+    @classmethod
+    def from_events(cls, run_id: str, events: Iterable[Event], manifest: dict[str, Any] | None = None) -> RunTables:
+        """Return the tables of events that are at hand already.
+
+        Parameters
+        ----------
+        run_id : str
+            Their run.
+        events : iterable of Event
+            From the first on.
+        manifest : dict, optional
+            The run's manifest.
+
+        Returns
+        -------
+        RunTables
+            Without a folder.
+        """
+        tables = cls(None, run_id=run_id, manifest=manifest)
+        tables.feed(events)
+        return tables
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the journal is so long that its tables are better kept than made again."""
+        try:
+            return self._journal is not None and self._journal.stat().st_size >= _LONG
+        except OSError:
+            return False
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Take events that do not come from the journal's file.
+
+        Parameters
+        ----------
+        events : iterable of Event
+            Those that follow the ones taken before.
+        """
+        known = list(events)
+        for table in self._tables.values():
+            table.take(known)
+        self._count(known)
+
+    def refresh(self) -> int:
+        """Read what the journal has gained since the last call.
+
+        Returns
+        -------
+        int
+            Number of events that were new.
+        """
+        before = self._run.event_count
+        self._advance("runs")
+        return self._run.event_count - before
+
+    def fold(self, table: str) -> Fold:
+        """Return the fold behind a table, up to date.
+
+        Parameters
+        ----------
+        table : str
+            ``agents``, ``messages``, ``turns``, ``tool_calls``, ``dialogs``, ``states``, ``alerts``,
+            ``processes`` or ``events``.
+
+        Returns
+        -------
+        Fold
+            With all rows; not to be changed.
+        """
+        growing = self._tables[table]
+        if not growing.is_plain:  # some of its rows are in arrays: from the first line on once more
+            growing = self._tables[table] = GrowingTable(growing.fold.fresh(), self.run_id)
+        growing.keep_plain()
+        self._advance(table)
+        return growing.fold
+
+    def status(self) -> str | None:
+        """Return how the run stands.
+
+        Returns
+        -------
+        str or None
+            The status of its end; ``running`` while a cluster of this machine holds it; None when
+            it has no end and nobody here is running it.
+        """
+        ended = self._run.facts.get("status")
+        if ended is not None:
+            return str(ended)
+        return "running" if self.path is not None and _is_live(self.run_id) else None
+
+    def columns(self, table: str) -> dict[str, list[Any]]:
+        """Return a table as plain lists, one a column, up to date.
+
+        Parameters
+        ----------
+        table : str
+            Any table of the schema.
+
+        Returns
+        -------
+        dict of str to list
+            All of one length, with ``run_id``; columns that nothing is known of are absent.
+        """
+        columns_of(table)
+        if table == "runs":
+            self.refresh()
+            return {name: [value] for name, value in self._run_row().items()}
+        self._advance(table)
+        return self._tables[table].columns()
+
+    def frame(self, table: str) -> pd.DataFrame:
+        """Return a table, built again only when the journal has grown.
+
+        Parameters
+        ----------
+        table : str
+            Any table of the schema.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A copy of its own (copy-on-write, so it costs nothing).
+        """
+        if (sealed := self._sealed(table, None, None)) is not None:
+            return sealed
+        if table == "runs":  # its status depends on more than the journal
+            return attributed(build_frame(table, self.columns(table)), [self])
+        self._advance(table)
+        return attributed(self._tables[table].frame().copy(deep=False), [self])
+
+    def part(self, table: str, columns: list[str] | None, chosen: Choice | None = None) -> pd.DataFrame | None:
+        """Return a part of a table from the run's Parquet files, without reading the rest of it.
+
+        Parameters
+        ----------
+        table : str
+            Any table of the schema.
+        columns : list of str or None
+            Columns wanted, in this order; None for all.
+        chosen : Choice, optional
+            Which rows are wanted, all of them when omitted; more may come.
+
+        Returns
+        -------
+        pandas.DataFrame or None
+            None when the run is not sealed, or is read from its journal already.
+        """
+        return self._sealed(table, columns, None if chosen is None else chosen.filters())
+
+    def _sealed(
+        self, table: str, columns: list[str] | None, filters: list[list[tuple[str, str, Any]]] | None
+    ) -> pd.DataFrame | None:
+        columns_of(table)
+        if self.path is None or self._offset(table):
+            return None
+        seal = open_seal(self.path)
+        frame = None if seal is None else read_sealed(seal, table, columns=columns, filters=filters)
+        return None if frame is None else attributed(frame, [self])
+
+    def _run_row(self) -> dict[str, Any]:
+        manifest = self.manifest
+        versions = manifest.get("versions") or {}
+        git = (manifest.get("git") or {}).get("work_dir") or {}
+        for table in ("agents", "turns", "messages"):
+            self._advance(table)
+        turns = self._tables["turns"]
+        facts = self._run.facts
+        row: dict[str, Any] = {
+            "run_id": self.run_id,
+            "parent_run_id": manifest.get("parent_run_id"),
+            "experiment": manifest.get("experiment"),
+            "mode": manifest.get("mode"),
+            "started_at": manifest.get("started_at"),
+            "params": _json(manifest.get("params")),
+            "tags": _json(manifest.get("tags")),
+            "seed": manifest.get("seed"),
+            "git_commit": git.get("commit"),
+            "git_dirty": git.get("dirty"),
+            "package_version": versions.get("orchestrator_lab"),
+            "python_version": versions.get("python"),
+            "tmux_version": versions.get("tmux"),
+            "platform": manifest.get("platform"),
+        }
+        row.update({name: value for name, value in facts.items() if value is not None})
+        row["status"] = self.status()
+        row["agent_count"] = len(set(self._tables["agents"].fold.cells("name")))
+        row["message_count"] = len(self._tables["messages"])
+        row["event_count"] = self._run.event_count
+        for name in ("input_tokens", "output_tokens"):
+            row[name] = turns.total(name)
+        cost = turns.total("cost_usd")
+        row["cost_usd"] = None if cost is None else round(cost, 12)
+        return row
+
+    # the journal ----------------------------------------------------------------------------------------------
+
+    def _offset(self, table: str) -> int:
+        return self._run_offset if table == "runs" else self._tables[table].offset
+
+    def _advance(self, table: str) -> None:
+        """Read what a table has not seen yet; of a short journal, for all tables that are as far as it."""
+        if self._conversation is not None:
+            with without_gc():
+                for events in self._conversation.batches():
+                    self.feed(events)
+            return
+        if self._journal is None:
+            return
+        try:
+            waiting = self._journal.stat().st_size - self._offset(table)
+            if waiting >= _LONG:
+                with without_gc():
+                    self._read_long(self._journal, table)
+        except FileNotFoundError:
+            pass  # whoever reads on tells
+        except OSError as error:
+            raise JournalError(
+                f"{self._journal}: the journal cannot be read ({error.strerror}); give the journal.jsonl of a run "
+                "folder",
+                path=str(self._journal),
+            ) from error
+        self._read_on(self._journal, table)
+
+    def _read_on(self, journal: Path, table: str) -> None:
+        offset = self._offset(table)
+        reader = JournalReader(journal, offset=offset)
+        # The events table is a copy of the journal in memory: read only once it is asked for.
+        together = [
+            growing
+            for name, growing in self._tables.items()
+            if growing.offset == offset and (name == table or name != "events" or offset)
+        ]
+        count = self._run_offset == offset
+        with without_gc():
+            for events in reader.batches():
+                for growing in together:
+                    growing.take(events)
+                if count:
+                    self._count(events)
+        for growing in together:
+            growing.offset = reader.offset
+        if count:
+            self._run_offset = reader.offset
+
+    def _read_long(self, journal: Path, table: str) -> None:
+        end = line_end(journal)
+        if table == "runs":
+            for lines, events in read_some(journal, self._run.handlers, begin=self._run_offset, end=end):
+                self._count(events, lines)
+            self._run_offset = end
+            return
+        growing = self._tables[table]
+        if not load_bulk(growing, journal, end):
+            if not growing.fold.handlers:
+                return  # all events are wanted
+            for _, events in read_some(journal, growing.fold.handlers, begin=growing.offset, end=end):
+                growing.take(events)
+        growing.offset = end
+
+    def _count(self, events: Sequence[Event], lines: int | None = None) -> None:
+        """Take what events say of the run as a whole."""
+        for event in events:
+            handler = self._run.handlers.get(event.event)
+            if handler is not None:
+                try:
+                    handler(event)
+                except MALFORMED as error:
+                    warn_malformed(event, error)
+        self._run.event_count += len(events) if lines is None else lines
+
+
+def _events() -> tuple[str, Fold]:
+    return "events", EventFold()
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a folder is a run.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Any path.
+
+    Returns
+    -------
+    bool
+        True when it holds a manifest or a journal.
+    """
+    return (path / MANIFEST).is_file() or (path / JOURNAL).is_file()
+
+
+def find_runs(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the run folders that a path or glob means, oldest first.
+
+    Parameters
+    ----------
+    path : path-like
+        A run, its journal or manifest, a folder of runs, or a glob of any of these.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Empty for a folder without runs.
+
+    Raises
+    ------
+    RunNotFound
+        When there is nothing at this path.
+    """
+    text = str(Path(path).expanduser())
+    place = Path(text)
+    if not place.exists():
+        if glob.has_magic(text):
+            matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes a full path
+            found = [run for match in matches for run in find_runs(match)]
+            return list(dict.fromkeys(found))
+        raise RunNotFound(
+            f"there is no run at {text}: expected a run folder, a folder of runs or a glob",
+            path=text,
+        )
+    if place.is_file():
+        return [place.parent] if place.name in {JOURNAL, MANIFEST} else []
+    if is_run(place):
+        return [place]
+    return sorted(child for child in place.iterdir() if is_run(child))
+
+
+def attributed(frame: pd.DataFrame, runs: Sequence[RunTables]) -> pd.DataFrame:
+    """Say in a frame's ``.attrs`` what it was made of.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        A table; its ``.attrs`` are replaced.
+    runs : sequence of RunTables
+        Whose rows it has.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same.
+    """
+    frame.attrs = {"schema_version": SCHEMA_VERSION, "source": [run.source for run in runs]}
+    imported = [dict(run.imported) for run in runs if run.imported is not None]
+    if imported:
+        frame.attrs["imported"] = imported
+    used = {run.run_id: table for run in runs if (table := price_table(_prices_of(run.manifest))) is not None}
+    if used:
+        frame.attrs["prices"] = used
+    return frame
+
+
+def _prices_of(manifest: dict[str, Any]) -> dict[str, Any] | None:
+    config = manifest.get("config")
+    cluster = config.get("cluster") if isinstance(config, dict) else None
+    prices = cluster.get("prices") if isinstance(cluster, dict) else None
+    return prices if isinstance(prices, dict) else None
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise JournalError(
+            f"{file}: the manifest cannot be read ({error}); it is one JSON object, so restore it "
+            "or move it away to read the journal alone",
+            path=str(file),
+        ) from error
+    if not isinstance(manifest, dict):
+        raise JournalError(
+            f"{file}: the manifest is a {type(manifest).__name__}, not a JSON object; restore it "
+            "or move it away to read the journal alone",
+            path=str(file),
+        )
+    if (manifest.get("schema_version") or 0) > SCHEMA_VERSION:
+        logger.warning(
+            "%s was written by a newer orchestrator-lab (schema %s, this is %s); what this version "
+            "does not know is left out",
+            file,
+            manifest["schema_version"],
+            SCHEMA_VERSION,
+        )
+    return manifest
+
+
+def _is_live(run_id: str) -> bool:
+    """Return whether a cluster of this user, on this machine, is recording the run."""
+    try:
+        from orchestrator_lab import runtime
+
+        return any(
+            record.run_id == run_id and runtime.is_locked(runtime.cluster_dir(record.name))
+            for record in runtime.list_clusters()
+        )
+    except (OrchestratorLabError, OSError) as error:
+        logger.debug("cannot tell whether %s is running: %s", run_id, error)
+        return False
+
+
+def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    return None if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
