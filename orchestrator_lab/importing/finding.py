@@ -73,6 +73,8 @@ def find_conversations(
     place = Path(text)
     if not place.exists() and glob.has_magic(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - a full path
+        if not matches:
+            logger.warning("nothing matches %s: its tables are empty", text)
     else:
         matches = [place]
         if place.is_file() and _look(place) is None:
