@@ -53,7 +53,104 @@ OpenTelemetry GenAI conventions with the same meaning; it is no column.
 `cost_usd` comes from the [prices](configuration.md#prices) that you set or ask for, and is NA without one. Not filled
 yet: `mode` is always `live`, or NA for conversations that the lab did not start.
 
-Tables: {contents}. [Events](#events-of-the-journal).
+Tables: {contents}. [Keys and joins](#keys-and-joins). [Events](#events-of-the-journal).
+"""
+
+_JOINS = """## Keys and joins
+
+| table | a row is known by | columns that mean a row of another table |
+|---|---|---|
+{rows}
+
+Ids are unique in a run; with several runs join by `run_id` too, as below. `sender` is `user` for people and programs
+outside, who have no row. An agent that is removed and added again has two rows of one name: the newest counts here. A
+text that is typed while a turn runs belongs to the turn, too: `message_ids` of `turns` is the list.
+
+The blocks below run one after the other.
+
+```python
+import pandas as pd
+
+from orchestrator_lab import Cluster, open_run
+from orchestrator_lab.frames import agents_df, messages_df, states_df, tool_calls_df, turns_df
+
+config = {{
+    "cluster": {{"name": "joins", "gateway": {{"script": [{{"reply": "{{agent}} has read: {{text}}"}}]}}}},
+    "agents": [{{"name": "ada", "kind": "chat"}}, {{"name": "bob", "kind": "chat"}}],
+}}
+with Cluster.start(config) as cluster:
+    cluster.converse(["ada", "bob"], "What is a run?", rounds=1).wait(timeout=60)
+run = open_run(cluster.run.path)
+messages, turns, calls = messages_df(run), turns_df(run), tool_calls_df(run)
+```
+
+**Message, turn, tool calls.** A row for each tool call of the turn that answers a message, and one for a message whose
+turn called none; `validate=` says what is expected.
+
+```python
+answered = messages.merge(turns, on=["run_id", "turn_id"], how="left", suffixes=("", "_turn"), validate="many_to_one")
+used = answered.merge(calls, on=["run_id", "turn_id"], how="left", suffixes=("", "_call"), validate="many_to_many")
+print(used[["sender", "recipient", "content", "output_tokens", "name"]])
+```
+
+```text
+  sender recipient                       content  output_tokens  name
+0   user       ada                What is a run?              7  <NA>
+1    ada       bob  ada has read: What is a run?             11  <NA>
+```
+
+**What the pane showed then.** `run.screen` takes the id of a message, a turn, a tool call or a dialog;
+[`run.story`](reading.md#the-story-of-one-message) puts all of it together.
+
+```python
+last = used.iloc[-1]
+print(run.screen(last["agent"], last["turn_id"]))
+print(run.story(last["message_id"]))
+```
+
+**Messages with what their sender and their recipient are.**
+
+```python
+agents = agents_df(run, columns=["run_id", "name", "kind", "role", "model"]).drop_duplicates(
+    ["run_id", "name"], keep="last"
+)
+routed = messages.merge(
+    agents.add_suffix("_sender"), how="left", left_on=["run_id", "sender"], right_on=["run_id_sender", "name_sender"]
+)
+routed = routed.merge(
+    agents.add_suffix("_recipient"),
+    how="left",
+    left_on=["run_id", "recipient"],
+    right_on=["run_id_recipient", "name_recipient"],
+)
+print(routed[["sender", "kind_sender", "recipient", "kind_recipient", "status"]])
+```
+
+```text
+  sender kind_sender recipient kind_recipient    status
+0   user        <NA>       ada           chat  answered
+1    ada        chat       bob           chat  answered
+```
+
+**States at an instant**, for one instant, and for the one at which each message was queued: the last state that began
+before, unless it had ended by then.
+
+```python
+states = states_df(run).sort_values("started_at")
+at = messages["accepted_at"].max()
+print(states[(states["started_at"] <= at) & ~(states["ended_at"] <= at)][["agent", "state", "source"]])
+
+then = pd.merge_asof(
+    messages.dropna(subset="queued_at").sort_values("queued_at"),
+    states[["run_id", "agent", "state", "started_at", "ended_at"]].add_suffix("_state"),
+    left_on="queued_at",
+    right_on="started_at_state",
+    left_by=["run_id", "recipient"],
+    right_by=["run_id_state", "agent_state"],
+)
+then["state_state"] = then["state_state"].mask(then["ended_at_state"] <= then["queued_at"])
+print(then[["recipient", "queued_at", "state_state", "queue_s"]])
+```
 """
 
 _EVENTS_HEAD = """## Events of the journal
@@ -79,6 +176,14 @@ Readers pass events that they do not know through to the events table.
 |---|---|---|"""
 
 
+def _key_row(table: str) -> str:
+    from orchestrator_lab.schema import KEYS, REFERENCES
+
+    known_by = ", ".join(f"`{name}`" for name in KEYS[table])
+    meant = [f"`{one.column}` → `{one.to_table}.{one.to_column}`" for one in REFERENCES if one.table == table]
+    return f"| `{table}` | {known_by} | {', '.join(meant)} |"
+
+
 def tables_page() -> str:
     """Return ``tables.md``."""
     from orchestrator_lab.schema import EVENTS, SCHEMA_VERSION, TABLES
@@ -94,6 +199,7 @@ def tables_page() -> str:
             otel = f"`{column.otel}`" if column.otel else ""
             lines.append(f"| `{column.name}` | {column.dtype} | {column.unit or ''} | {meaning} | {otel} |")
         lines.append("")
+    lines.append(_JOINS.format(rows="\n".join(map(_key_row, TABLES))))
     lines.append(_EVENTS_HEAD)
     for event in EVENTS.values():
         names = ", ".join(f"`{name}`" for name in event.attributes)

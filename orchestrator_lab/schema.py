@@ -24,10 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EVENTS",
+    "KEYS",
+    "REFERENCES",
     "SCHEMA_VERSION",
     "TABLES",
     "Column",
     "EventType",
+    "Reference",
     "build_frame",
     "columns_of",
     "conform",
@@ -89,6 +92,24 @@ class EventType:
     name: str
     meaning: str
     attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A column whose values are found in another table of the same run; ``run_id`` joins as well.
+
+    Parameters
+    ----------
+    table, column : str
+        Where the value stands.
+    to_table, to_column : str
+        Where the row is that it means.
+    """
+
+    table: str
+    column: str
+    to_table: str
+    to_column: str
 
 
 def _text(name: str, meaning: str, *, unit: str | None = None, otel: str | None = None) -> Column:
@@ -380,6 +401,35 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _seconds("cast_offset_s", "The instant in the agent's recording."),
     ),
 }
+
+#: Columns that a row of each table is known by; each table has ``run_id``, which is the first of them.
+KEYS: dict[str, tuple[str, ...]] = {
+    "runs": ("run_id",),
+    "agents": ("run_id", "agent_id"),
+    "messages": ("run_id", "message_id"),
+    "turns": ("run_id", "turn_id"),
+    "tool_calls": ("run_id", "tool_call_id"),
+    "dialogs": ("run_id", "dialog_id"),
+    "states": ("run_id", "agent", "started_at"),
+    "alerts": ("run_id", "alert_id"),
+    "processes": ("run_id", "agent", "at"),
+    "events": ("run_id", "seq"),
+}
+
+#: What the columns of one table mean in another. An agent is meant by its name, which a later one may have again.
+REFERENCES: tuple[Reference, ...] = (
+    Reference("runs", "parent_run_id", "runs", "run_id"),
+    Reference("messages", "sender", "agents", "name"),
+    Reference("messages", "recipient", "agents", "name"),
+    Reference("messages", "in_reply_to", "messages", "message_id"),
+    Reference("messages", "turn_id", "turns", "turn_id"),
+    *(
+        Reference(table, "agent", "agents", "name")
+        for table in ("turns", "tool_calls", "dialogs", "states", "alerts", "processes", "events")
+    ),
+    *(Reference(table, "turn_id", "turns", "turn_id") for table in ("tool_calls", "dialogs", "events")),
+    Reference("events", "message_id", "messages", "message_id"),
+)
 
 _USAGE = (
     "model",

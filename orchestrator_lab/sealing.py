@@ -201,7 +201,9 @@ def read_sealed(
     try:
         return _frame(path, table, columns, filters)
     except (OSError, pa.ArrowException) as error:
-        logger.warning("%s cannot be read (%s); the journal is read instead, seal the run again", path, error)
+        # Arrow adds the schema of the file, and where in its own code it was.
+        reason = "it is missing" if isinstance(error, FileNotFoundError) else str(error).strip().splitlines()[0]
+        logger.warning("%s cannot be read (%s); the journal is read instead, seal the run again", path, reason)
         return None
 
 

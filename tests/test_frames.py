@@ -1,22 +1,18 @@
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import random
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from orchestrator_lab import frames, runtime
 from orchestrator_lab.errors import ConfigError, JournalError, RunNotFound
 from orchestrator_lab.folds import fold, fold_messages, fold_turns
 from orchestrator_lab.journal import Event, JournalWriter
 from orchestrator_lab.run import Run, create_run
-from orchestrator_lab.schema import EVENTS, TABLES
+from orchestrator_lab.schema import TABLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -371,46 +367,3 @@ def test_continued_recording_keeps_its_time() -> None:
     story(6, "note", agent="other")
     offsets = fold("events", story.events).columns()["cast_offset_s"]
     assert offsets == [0.0, 4.0, 5.0, None]
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(0, 80), max_size=6))
-def test_folds_do_not_depend_on_how_events_are_batched(seed: int, cuts: list[int]) -> None:
-    rnd = random.Random(seed)  # noqa: S311 - a test's dice
-    story = Story()
-    now = 0.0
-    for _ in range(80):
-        now += rnd.random()
-        name = rnd.choice([*EVENTS, "later.kind"])
-        event = EVENTS.get(name)
-        facts = {key: rnd.choice([None, 1, "a", "busy", [1], {}]) for key in (event.attributes if event else ())}
-        facts["turn_id"] = rnd.choice([None, "trn_1", "trn_2"])
-        story(now, name, agent=rnd.choice([None, "a", "b"]), message_id=rnd.choice("mn"), **facts)
-    marks = sorted({0, len(story.events), *cuts})
-    tables = frames.RunTables(None, run_id="run_x")
-    for start, stop in itertools.pairwise(marks):
-        tables.feed(story.events[start:stop])
-    whole = frames.RunTables.from_events("run_x", story.events)
-    reloaded = [Event.from_json(event.to_json()) for event in story.events]
-    again = frames.RunTables.from_events("run_x", reloaded)
-    for table in TABLES:
-        pd.testing.assert_frame_equal(tables.frame(table), whole.frame(table))
-        pd.testing.assert_frame_equal(again.frame(table), whole.frame(table))
-    assert len(whole.frame("events")) == len(story.events)
-
-
-@settings(max_examples=25, deadline=None)
-@given(cut=st.integers(0, 4000))
-def test_journal_cut_at_any_byte_gives_a_prefix(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    path = write(tmp_path_factory.mktemp("runs"), delivered().events)
-    journal = path / "journal.jsonl"
-    data = journal.read_bytes()
-    journal.write_bytes(data[:cut])
-    events = frames.events_df(path)
-    assert events["seq"].tolist() == list(range(1, data[:cut].count(b"\n") + 1))
-    live = Run(path)
-    for table in FRAMES:
-        live.tables.frame(table)
-    journal.write_bytes(data)
-    for table in FRAMES:
-        pd.testing.assert_frame_equal(live.tables.frame(table), Run(path).tables.frame(table))

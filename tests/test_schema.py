@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_run import FIVE, write_run
 
+from orchestrator_lab import frames
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.schema import (
     EVENTS,
+    KEYS,
+    REFERENCES,
     SCHEMA_VERSION,
     TABLES,
     Column,
@@ -18,6 +23,9 @@ from orchestrator_lab.schema import (
     empty_frame,
     new_id,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DTYPES = {"string", "category", "Int64", "float64", "boolean", "datetime64[us, UTC]"}
 
@@ -178,3 +186,31 @@ def test_any_json_value_can_be_built(values: list[object], column: Column) -> No
         raise AssertionError(column) from error
     assert str(frame[column.name].dtype) == column.dtype
     assert len(frame) == len(values)
+
+
+def test_rows_are_known_by_their_keys_and_references_lead_to_a_row(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path, seed=seed)
+    tables = {name: getattr(frames, f"{name}_df")(tmp_path) for name in TABLES}
+    assert list(KEYS) == list(TABLES)
+    for name, columns in KEYS.items():
+        known_by = tables[name][list(columns)]
+        assert not known_by.duplicated().any(), name
+        assert known_by.notna().all(axis=None), name
+    used = set()
+    for one in REFERENCES:
+        alone = one.to_table == "runs"
+        here, there = tables[one.table], tables[one.to_table]
+        meant = here.loc[here[one.column].notna(), [one.column] if alone else ["run_id", one.column]]
+        known = there[[one.to_column] if alone else ["run_id", one.to_column]].drop_duplicates()
+        joined = meant.merge(known, how="left", indicator=True, left_on=[*meant], right_on=[*known])
+        lost = set(joined.loc[joined["_merge"] == "left_only", one.column])
+        assert lost <= ({"user"} if one.column == "sender" else set()), one
+        used |= {one} if len(joined) else set()
+    # All but those of which a recorded run of this kind has no row.
+    assert {(one.table, one.column) for one in REFERENCES if one not in used} <= {
+        ("runs", "parent_run_id"),
+        ("messages", "in_reply_to"),
+        *((table, column) for table in ("alerts", "processes", "dialogs") for column in ("agent", "turn_id")),
+    }
+    assert set(tables["agents"]["name"]) == {name for name, _ in FIVE}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -14,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_frames import FRAMES, Story, delivered, write
+from test_frames import FRAMES, delivered, write
 
 from orchestrator_lab import frames, sealing
 from orchestrator_lab.errors import DiskFull, EnvironmentProblem, JournalError
 from orchestrator_lab.journal import JournalWriter
-from orchestrator_lab.run import Run, create_run, open_run
-from orchestrator_lab.schema import EVENTS, TABLES
+from orchestrator_lab.run import Run, open_run
+from orchestrator_lab.schema import TABLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,31 +56,6 @@ def test_the_same_table_from_the_files_alone(table: str, path: Path, monkeypatch
     assert oct((path / "tables" / f"{table}.parquet").stat().st_mode & 0o777) == "0o600"
     # By other tools, too.
     assert len(pd.read_parquet(seal.file(table))) == len(live)
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_whatever_a_journal_holds(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    rnd = random.Random(seed)  # noqa: S311 - a test's dice
-    story, now = Story(), 0.0
-    values = [None, 1, 2.5, True, "a", "busy", "\ud800", "日本", [1], {}, 2**70, ""]
-    for _ in range(60):
-        now += rnd.random()
-        name = rnd.choice([*EVENTS, "later.kind"])
-        event = EVENTS.get(name)
-        facts = {key: rnd.choice(values) for key in (event.attributes if event else ())}
-        facts["turn_id"] = rnd.choice([None, "trn_1", "trn_2"])
-        story(now, name, agent=rnd.choice([None, "a", "b"]), message_id=rnd.choice("mn"), **facts)
-    path = create_run(tmp_path_factory.mktemp("runs"), config={}, name="any")
-    (path / "journal.jsonl").write_text("".join(event.to_json() + "\n" for event in story.events))
-    live = {table: FRAMES[table](path) for table in TABLES}
-    Run(path).seal()
-    for table in TABLES:
-        pd.testing.assert_frame_equal(FRAMES[table](path), live[table])
-        if table != "runs":
-            tables = frames.RunTables(path)
-            tables.refresh()  # it is read from its journal then
-            pd.testing.assert_frame_equal(FRAMES[table](path, agents="a"), FRAMES[table](tables, agents="a"))
 
 
 def test_many_runs_sealed_and_not(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -37,7 +38,7 @@ _SILENT = {"content_sha256", "instructions_sha256", "votes", "conversation_id", 
 
 
 def _join(*parts: Any) -> str:  # noqa: ANN401 - texts and nothings
-    return ", ".join(str(part) for part in parts if part not in {None, ""})
+    return ", ".join(str(part) for part in parts if part is not None and part != "")
 
 
 def _failure(facts: Mapping[str, Any]) -> str:
@@ -116,10 +117,14 @@ def what(name: str, facts: Mapping[str, Any]) -> str:
     'idle → busy'
     >>> what("something.new", {"size": 3, "votes": {}})
     'size=3'
+    >>> what("conversation.started", {"agents": 7})
+    'agents=7'
     """
     known = _WHAT.get(name)
     if known is not None:
-        return common.fold(known(facts), _TEXT)
+        # Attributes that are not of the types that they should be are shown as they are.
+        with contextlib.suppress(AttributeError, TypeError, ValueError):
+            return common.fold(known(facts), _TEXT)
     shown = (f"{key}={value}" for key, value in facts.items() if key not in _SILENT and value not in ({}, [], None))
     return common.fold(" ".join(shown), _TEXT)
 

@@ -228,7 +228,7 @@ def _runs(context: typer.Context, as_json: bool = JsonOption) -> None:
 
 def runs_list(folder: str | None = _DIR, *, as_json: bool = JsonOption) -> None:
     """List the runs of a folder, the newest last."""
-    from orchestrator_lab.errors import OrchestratorLabError
+    from orchestrator_lab.errors import OrchestratorLabError, RunNotFound
     from orchestrator_lab.run import Run
     from orchestrator_lab.tables import find_runs
 
@@ -237,6 +237,11 @@ def runs_list(folder: str | None = _DIR, *, as_json: bool = JsonOption) -> None:
         paths: list[Path] = []
     else:
         paths = find_runs(place)
+        if not paths and place.is_file():
+            raise RunNotFound(
+                f"{place} is neither a run nor a folder of runs: expected a folder with manifest.json or journal.jsonl",
+                path=str(place),
+            )
     rows = []
     for path in paths:
         try:

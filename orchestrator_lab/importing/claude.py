@@ -106,6 +106,8 @@ class _Agent:
     stop: str | None = None
     model: str | None = None
     version: str | None = None
+    #: How its last turn ended.
+    outcome: str | None = None
 
 
 class ClaudeImporter:
@@ -182,6 +184,22 @@ class ClaudeImporter:
         self._take(line, record, subagent)
         if isinstance(uuid, str):
             self._is_there(uuid)
+
+    @property
+    def teller(self) -> Teller:
+        """What takes its events."""
+        return self._tell
+
+    @property
+    def shared(self) -> tuple[object, ...]:
+        """What it only reads: a copy of it need not have its own."""
+        return self._copies, self._about, self._prices
+
+    @property
+    def outcome(self) -> str | None:
+        """How the last turn of the conversation itself ended; None while there is none, or it goes on."""
+        main = self._agents.get(MAIN) or next(iter(self._agents.values()), None)
+        return None if main is None or main.turn is not None else main.outcome
 
     def finish(self) -> None:
         """Take the end of the record: what is over is told as such, what may go on is left open."""
@@ -495,7 +513,7 @@ class ClaudeImporter:
             return
         self._usage(agent, turn, final=True)
         self._tell.end(turn, at, reason, error=error, duration_s=duration_s)
-        agent.turn, agent.stop = None, None
+        agent.turn, agent.stop, agent.outcome = None, None, reason
 
     def _usage(self, agent: _Agent, turn: Told, *, final: bool) -> None:
         if not agent.usage:

@@ -112,6 +112,7 @@ class CodexImporter:
         self._failed: set[str] = set()
         self._calls: dict[str, str | None] = {}
         self._error: str | None = None
+        self._outcome: str | None = None
         self._prompts = 0
 
     def take(self, line: Line, subagent: str | None = None) -> None:  # noqa: ARG002 - as of all importers
@@ -154,6 +155,21 @@ class CodexImporter:
             self._tell.passed[kind] += 1
         else:
             self._tell.stranger(line, kind, record)
+
+    @property
+    def teller(self) -> Teller:
+        """What takes its events."""
+        return self._tell
+
+    @property
+    def shared(self) -> tuple[object, ...]:
+        """What it only reads: a copy of it need not have its own."""
+        return self._copies, self._prices
+
+    @property
+    def outcome(self) -> str | None:
+        """How the last turn ended; None while there is none, or it goes on."""
+        return None if self._turn is not None else self._outcome
 
     def finish(self) -> None:
         """Take the end of the record: a turn whose end it does not tell is left open."""
@@ -338,7 +354,7 @@ class CodexImporter:
 
     def _end(self, at: float, reason: str, duration_s: float | None = None) -> None:
         if self._turn is not None:
-            turn, self._turn = self._turn, None
+            turn, self._turn, self._outcome = self._turn, None, reason
             self._account(turn, final=True)
             error = self._error if reason in {"error", "limit"} else None
             self._tell.end(turn, at, reason, error=error, duration_s=duration_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -11,30 +10,31 @@ from orchestrator_lab import __version__
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.importing.claude import ClaudeImporter
 from orchestrator_lab.importing.codex import CodexImporter
-from orchestrator_lab.importing.lines import read_lines
-from orchestrator_lab.importing.telling import Teller
-from orchestrator_lab.records import epoch
+from orchestrator_lab.importing.following import Following, subagent
+from orchestrator_lab.importing.kept import Keep, Signature, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from orchestrator_lab.config import ModelPrice
-    from orchestrator_lab.importing.lines import Line
+    from orchestrator_lab.importing.telling import Teller
     from orchestrator_lab.journal.event import Event
 
 __all__ = ["Conversation", "ConversationReader"]
 
-#: What an importer raises on a record whose parts are not of the types that they should be.
-MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
-#: Events given at a time.
-_BATCH = 4096
 #: Bytes of a file that are searched for ids at a time, and by how much the pieces overlap.
 _PIECE, _OVERLAP = 8 << 20, 256
 _IDS = {
     "claude": re.compile(rb'"uuid"\s*:\s*"([^"\\]{1,64})"'),
     "codex": re.compile(rb'"turn_id"\s*:\s*"([^"\\]{1,64})"'),
 }
+
+
+#: The conversations of this process.
+_KEPT: Keep[Following] = Keep()
+#: Events given at a time.
+_BATCH = 4096
 
 
 class Conversation:
@@ -103,7 +103,7 @@ class Conversation:
         return ConversationReader(self)
 
     def tell(self) -> Iterator[list[Event]]:
-        """Yield its events, some thousands at a time.
+        """Yield its events, some thousands at a time; what was read before is not read again.
 
         Yields
         ------
@@ -115,57 +115,58 @@ class Conversation:
         JournalError
             When a file cannot be read.
         """
-        tell = Teller(self.run_id, self.first_at_s)
-        importer = self._importer(tell)
-        begun = self.first_at_s
-        tell.event("run.started", begun)
-        facts = {key: self.imported[key] for key in ("path", "program", "importer", "importer_version")}
-        tell.event("import.started", begun, **facts)
-        count = 0
         try:
-            for _, _, line, subagent in self._records():
-                try:
-                    importer.take(line, subagent)
-                except MALFORMED:
-                    tell.stranger(line, "malformed", line.record)
-                count += 1
-                if count % _BATCH == 0:
-                    yield tell.take()
+            with _KEPT.following(self.key, self.signature, lambda: Following(self)) as following:
+                events = following.events()
+                ending, figures = following.ending()
         except OSError as error:
             raise JournalError(
                 f"{error.filename or self.path}: the conversation cannot be read ({error.strerror or error}); check "
                 "that the file is there and that you may read it",
                 path=str(self.path),
             ) from error
-        importer.finish()
-        figures: dict[str, Any] = {
-            "program_version": importer.program_version,
-            "records": count,
-            "unknown": sum(tell.unknown.values()),
-            "copied": tell.copied,
-        }
         self.imported |= figures
-        tell.event(
-            "import.ended",
-            tell.now_s or begun,
-            **figures,
-            unknown_kinds=dict(tell.unknown) or None,
-            passed_over=dict(tell.passed) or None,
-        )
-        yield tell.take()
+        for begin in range(0, len(events), _BATCH):
+            yield events[begin : begin + _BATCH]
+        yield ending
 
-    def _importer(self, tell: Teller) -> ClaudeImporter | CodexImporter:
+    @property
+    def files(self) -> list[Path]:
+        """Its own files."""
+        return [self.path, *self.parts]
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What it is told by: other prices or another neighbour make another account of it."""
+        prices = None if self.prices is None else repr(sorted(self.prices.items()))
+        return (*map(str, self.files), "before", *map(str, self.before), self.side, self.first_at_s, prices)
+
+    def signature(self) -> Signature:
+        """Return what tells whether its files are as they were.
+
+        Raises
+        ------
+        OSError
+            When one of them cannot be looked at.
+        """
+        beside = [part.with_suffix(".meta.json") for part in self.parts]
+        return Signature(
+            tuple(Stamp.of(file.stat()) for file in self.files),
+            tuple(Stamp.of_any(file) for file in (*beside, *self.before)),
+        )
+
+    def importer(self, tell: Teller) -> ClaudeImporter | CodexImporter:
+        """Return what makes events of its records.
+
+        Parameters
+        ----------
+        tell : Teller
+            Takes them.
+        """
         copies = self._copies()
         if self.kind == "codex":
             return CodexImporter(tell, self.run_id, copies, self.prices)
         return ClaudeImporter(tell, self.run_id, copies, self._about(), self.prices)
-
-    def _records(self) -> Iterator[tuple[float, int, Line, str | None]]:
-        """Yield the records of all files, by their instants."""
-        alone = _subagent(self.path) if self.side else None
-        streams = [_stamped(self.path, 0, alone)]
-        streams += [_stamped(part, order, _subagent(part)) for order, part in enumerate(self.parts, 1)]
-        return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=lambda one: one[:2])
 
     def _copies(self) -> frozenset[str]:
         """Return the ids of records that other sessions tell."""
@@ -190,7 +191,7 @@ class Conversation:
             except (OSError, ValueError):
                 continue
             if isinstance(facts, dict):
-                about[_subagent(part)] = facts
+                about[subagent(part)] = facts
         return about
 
 
@@ -217,15 +218,3 @@ class ConversationReader:
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
             yield from conversation.tell()
-
-
-def _stamped(path: Path, order: int, subagent: str | None) -> Iterator[tuple[float, int, Line, str | None]]:
-    last = 0.0
-    for line in read_lines(path):
-        if line.record is not None:
-            last = epoch(line.record.get("timestamp")) or last
-        yield last, order, line, subagent
-
-
-def _subagent(path: Path) -> str:
-    return path.stem.removeprefix("agent-")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import RunNotFound
 from orchestrator_lab.importing.conversation import Conversation
+from orchestrator_lab.importing.kept import Stamp
 from orchestrator_lab.importing.lines import read_lines
 from orchestrator_lab.records import epoch
 
@@ -30,6 +31,9 @@ _DEPTH = 5
 _LOOK, _LOOK_BYTES = 40, 8 << 20
 #: What a run of the lab has; its copies of transcripts are told by its own journal.
 _RUN_FILES = ("journal.jsonl", "manifest.json")
+#: Files whose first records are remembered, the longest unused first.
+_LOOKED: dict[Path, tuple[Stamp, _Found | None]] = {}
+_LOOKED_MOST = 10_000
 _CLAUDE_TYPES = frozenset({"user", "assistant", "summary"})
 
 
@@ -73,6 +77,8 @@ def find_conversations(
     place = Path(text)
     if not place.exists() and glob.has_magic(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207 - a full path
+        if not matches:
+            logger.warning("nothing matches %s: its tables are empty", text)
     else:
         matches = [place]
         if place.is_file() and _look(place) is None:
@@ -109,6 +115,18 @@ def _look(path: Path) -> _Found | None:
     """Return what a file is, by its first records; None when it is no conversation."""
     if path.suffix != ".jsonl" or path.name in _RUN_FILES:
         return None
+    stamp = Stamp.of_any(path)
+    known = _LOOKED.pop(path, None)
+    if known is None or known[0] != stamp:
+        known = stamp, _look_into(path)
+    _LOOKED[path] = known
+    while len(_LOOKED) > _LOOKED_MOST:
+        _LOOKED.pop(next(iter(_LOOKED)), None)
+    # Its parts are told anew each time.
+    return None if known[1] is None else replace(known[1], parts=[])
+
+
+def _look_into(path: Path) -> _Found | None:
     found: _Found | None = None
     try:
         for line in islice(read_lines(path, limit=_LOOK_BYTES), _LOOK):

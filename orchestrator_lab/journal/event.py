@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -115,15 +116,15 @@ class Event:
 
         Raises
         ------
-        KeyError, TypeError
-            When it is no envelope.
+        TypeError
+            When it is no envelope: a key is missing or holds a value of another type.
         """
         get = envelope.get
-        return cls(
-            envelope["seq"],
-            envelope["event"],
-            envelope["at"],
-            envelope["monotonic_s"],
+        values: tuple[Any, ...] = (
+            get("seq"),
+            get("event"),
+            get("at"),
+            get("monotonic_s"),
             get("agent"),
             get("message_id"),
             get("turn_id"),
@@ -131,6 +132,10 @@ class Event:
             get("level", "info"),
             get("attributes") or {},
         )
+        # One look at all types, of which events have few combinations, costs less than a question for each.
+        if tuple(map(type, values)) not in _KNOWN_TYPES:
+            _check_types(values)
+        return cls(*values)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Event:
@@ -148,13 +153,35 @@ class Event:
 
         Raises
         ------
-        ValueError, KeyError, TypeError
+        ValueError, TypeError
             When the line is no event.
         """
-        envelope = json.loads(line)
+        # Not left to json, which takes a line that begins with NUL bytes for UTF-16.
+        envelope = json.loads(line if isinstance(line, str) else line.decode())
         if not isinstance(envelope, dict):
             raise TypeError(f"a journal line is a JSON object, not a {type(envelope).__name__}")
         return cls.from_dict(envelope)
+
+
+_EXPECTED: Final[dict[str, tuple[type, ...]]] = {
+    **dict.fromkeys(Event.__slots__, (str, NoneType)),
+    **dict.fromkeys(("event", "at", "level"), (str,)),
+    "seq": (int,),
+    "monotonic_s": (float, int),
+    "attributes": (dict,),
+}
+#: Combinations of types that were found to be right.
+_KNOWN_TYPES: Final[set[tuple[type, ...]]] = set()
+
+
+def _check_types(values: tuple[Any, ...]) -> None:
+    """Note that the types of these values are right, or raise and name the first that is not."""
+    for (name, expected), value in zip(_EXPECTED.items(), values, strict=True):
+        if value is None and NoneType not in expected:
+            raise TypeError(f"it has no {name!r}")
+        if type(value) not in expected:
+            raise TypeError(f"its {name!r} is of type {type(value).__name__}, not {expected[0].__name__}")
+    _KNOWN_TYPES.add(tuple(map(type, values)))
 
 
 def members(events: Iterable[Event], configured: Iterable[str] = ()) -> list[str]:

@@ -209,7 +209,11 @@ class JournalWriter:
             level,
             {self._text(key): self._plain(value) for key, value in attributes.items() if value is not None},
         )
-        self._write(record.to_json().encode() + b"\n")
+        line = record.to_json()
+        if line.isascii() and "\\ud" in line:
+            # Two lone surrogates side by side are one character to whoever reads the line.
+            record = Event.from_json(line)
+        self._write(line.encode() + b"\n")
         self.seq = record.seq
         self._last_s = record.monotonic_s
         for subscriber in tuple(self._subscribers):

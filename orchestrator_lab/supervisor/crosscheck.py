@@ -5,7 +5,6 @@ They come by different ways, so where they agree both may be believed, and where
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -62,6 +61,8 @@ class Answer:
         The provider's id of the answer.
     account : Account or None
         Its tokens; without a request while it has not come, None when it failed.
+    cut : bool
+        Whether a supervisor died over it: nobody knows how much of it the program got.
     """
 
     request_id: str
@@ -70,6 +71,7 @@ class Answer:
     asked: str | None = None
     reply_id: str | None = None
     account: Account | None = None
+    cut: bool = False
 
 
 def differences(transcript: Account, gateway: Account) -> dict[str, dict[str, Any]]:
@@ -136,13 +138,38 @@ class CrossCheck:
     def __init__(self, disagrees: Callable[[str, str, dict[str, dict[str, Any]]], None]) -> None:
         self._disagrees = disagrees
         #: Turns that began before (epoch seconds) had answers that are not known here.
-        self.since = time.time()
+        self.since = 0.0
         self._answers: dict[str, deque[Answer]] = {}
         #: Turns whose answers have not all come yet: agent, turn, usage.
         self._waiting: dict[str, tuple[str, Usage]] = {}
         #: First request of each agent's that no turn has been compared with.
         self._mark: dict[str, int] = {}
         self._count: dict[str, int] = {}
+
+    def restore(self, since: float) -> None:
+        """Go on from what an earlier supervisor saw, which was taken by :meth:`saw` and :meth:`passed`.
+
+        Parameters
+        ----------
+        since : float
+            Epoch seconds from which on all of it is known.
+        """
+        self.since = since
+        for answers in self._answers.values():
+            for place, one in enumerate(answers):
+                if _is_open(one):
+                    answers[place] = replace(one, account=None, cut=True)
+
+    def passed(self, agent: str) -> None:
+        """Take note that what an agent was answered so far belongs to turns that are done with.
+
+        Parameters
+        ----------
+        agent : str
+            Whose.
+        """
+        if agent in self._count:
+            self._mark[agent] = self._count[agent]
 
     def saw(self, event: str, facts: Mapping[str, Any]) -> None:
         """Take an event of the gateway.
@@ -186,7 +213,7 @@ class CrossCheck:
         if completed and usage.model is not None:
             self._compare(agent, turn_id, usage)
         else:
-            self._mark[agent] = self._count[agent]
+            self.passed(agent)
 
     def _compare(self, agent: str, turn_id: str, usage: Usage) -> None:
         answers = list(self._answers[agent])
@@ -194,15 +221,15 @@ class CrossCheck:
         since = [one for one in answers[max(first, 0) :] if one.purpose in {None, "main"}]
         if usage.message_ids:
             seen = [one for one in answers if one.reply_id in usage.message_ids]
-            if len(seen) < len(usage.message_ids) and any(_is_open(one) for one in answers):
-                self._waiting[agent] = turn_id, usage
-                return
+            whole, coming = len(seen) == len(usage.message_ids), answers
         else:
-            if any(_is_open(one) for one in since):
-                self._waiting[agent] = turn_id, usage
-                return
-            seen = since
-        self._mark[agent] = self._count[agent]
+            seen, whole, coming = since, False, since
+        if not whole and any(_is_open(one) for one in coming):
+            self._waiting[agent] = turn_id, usage
+            return
+        self.passed(agent)
+        if not whole and any(one.cut for one in since):
+            return
         # Codex records whom it asked, Claude Code who answered.
         as_asked = not usage.message_ids and all(one.asked == usage.model for one in seen)
         told = Account(

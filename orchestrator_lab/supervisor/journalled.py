@@ -6,6 +6,7 @@ archive on the way, and of the others only the events about agents, dialogs and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import defaultdict, deque
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from orchestrator_lab.agents.base import TurnEnded
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.journal.reader import JournalReader
 from orchestrator_lab.supervisor.conversations import Conversation
@@ -31,7 +33,11 @@ logger = logging.getLogger(__name__)
 #: What a supervisor journals before it recovers; the events before these are its predecessor's.
 _OWN = frozenset({"run.started", "journal.repaired", "supervisor.started"})
 #: Many and of no use here: they are not even decoded.
-_PASSED_OVER = frozenset({"gateway.request", "gateway.response", "tool.started", "tool.ended", "message.submitted"})
+_PASSED_OVER = frozenset({"tool.started", "tool.ended", "message.submitted"})
+#: Of these the last ones are decoded: more than turns that are still to be compared have.
+_GATEWAY, _GATEWAY_KEPT = frozenset({"gateway.request", "gateway.response"}), 4000
+#: Turns of each agent's that are looked at for tokens that were not journalled.
+_ENDED = 8
 #: Of interest to those who watch, and to nobody afterwards.
 _PASSED_ON = frozenset({"agent.state", "agent.model", "process.sample"})
 #: Ids of each agent's last prompts that are kept.
@@ -51,6 +57,8 @@ class Journalled:
         The turn that goes on, by agent.
     prompts : dict
         Ids of the last prompts that each agent is known to have taken.
+    unaccounted : dict
+        The last turns that ended and of whose tokens nothing was journalled, by agent.
     last_at : str or None
         Instant of the predecessor's last event.
     """
@@ -58,6 +66,7 @@ class Journalled:
     events: list[Event] = field(default_factory=list)
     turns: dict[str, Turn] = field(default_factory=dict)
     prompts: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_PROMPTS)))
+    unaccounted: dict[str, deque[Turn]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_ENDED)))
     last_at: str | None = None
 
 
@@ -80,6 +89,7 @@ def read_journal(supervisor: Supervisor, *watchers: Callable[[Event], None]) -> 
     fold = _Fold(supervisor, watchers)
     for place, line in JournalReader(supervisor.journal.path).lines():
         fold.line(place, line)
+    fold.close()
     return fold.known
 
 
@@ -87,6 +97,11 @@ class _Fold:
     def __init__(self, supervisor: Supervisor, watchers: tuple[Callable[[Event], None], ...]) -> None:
         self._watchers = watchers
         self._ledger, self._conversations = supervisor.ledger, supervisor.conversations
+        self._crosscheck = supervisor.crosscheck
+        #: Lines of the gateway, and agents of which a turn was compared between them, with their instants.
+        self._seen: deque[tuple[str, bytes | str]] = deque(maxlen=_GATEWAY_KEPT)
+        #: The last turns of which tokens are known.
+        self._accounted: deque[str] = deque(maxlen=1000)
         self.known = Journalled()
         self._in_turn: dict[str, list[Message]] = defaultdict(list)
         #: The last turn of each agent that is over: a text may be found afterwards to belong to it.
@@ -98,6 +113,9 @@ class _Fold:
         if head is not None and name not in _OWN:
             self.known.last_at = head[2].decode()
         if name in _PASSED_OVER:
+            return
+        if head is not None and name in _GATEWAY:
+            self._seen.append((head[2].decode(), line))
             return
         try:
             event = Event.from_json(line)
@@ -119,6 +137,18 @@ class _Fold:
             self._conversations.restore_end(str(facts["conversation_id"]), str(facts.get("reason")))
         elif event.event not in _PASSED_ON:
             self.known.events.append(event)
+
+    def close(self) -> None:
+        """Give the comparing of records what the gateway saw last."""
+        for _, seen in self._seen:
+            if isinstance(seen, str):
+                self._crosscheck.passed(seen)
+                continue
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                event = Event.from_json(seen)
+                self._crosscheck.saw(event.event, {**event.attributes, "agent": event.agent})
+        whole = len(self._seen) < _GATEWAY_KEPT
+        self._crosscheck.restore(0.0 if whole else datetime.fromisoformat(self._seen[0][0]).timestamp())
 
     def _message(self, event: Event, place: int) -> None:
         message = self._ledger.restore(event, place)
@@ -155,9 +185,20 @@ class _Fold:
             )
         elif event.event == "turn.first_output" and agent in self.known.turns:
             self.known.turns[agent].first_output = True
+        elif event.event == "turn.usage":
+            self._accounted.append(str(event.turn_id))
+            for turn in [one for one in self.known.unaccounted[agent] if one.turn_id == event.turn_id]:
+                self.known.unaccounted[agent].remove(turn)
+            if facts.get("final"):
+                self._seen.append((event.at, agent))
         elif event.event == "turn.ended":
-            self.known.turns.pop(agent, None)
+            ended = self.known.turns.pop(agent, None)
             reply = facts.get("reply")
+            if ended is not None and ended.turn_id == event.turn_id and event.turn_id not in self._accounted:
+                ended.ended = TurnEnded(
+                    event.source or "hook", reply, str(facts.get("end_reason") or "unknown"), ended.prompt_id
+                )
+                self.known.unaccounted[agent].append(ended)
             self._over[agent] = (str(event.turn_id), reply, place)
             for message in self._in_turn.pop(str(event.turn_id), ()):
                 self._ledger.answer(message, reply, place)

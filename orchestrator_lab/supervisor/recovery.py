@@ -112,6 +112,9 @@ async def recover(supervisor: Supervisor, *, gap_since: float | None) -> list[Ag
         if adopted is not None and adopted.running:
             adopted.turn = turn
             adopted.publish()
+    for name, ended in known.unaccounted.items():
+        for turn in ended if name in supervisor.runners else ():
+            supervisor.runners[name].turns.account_for(turn)
     for runner in supervisor.runners.values():
         runner.files.catch_up()
         runner.returning = incident is not None and incident.open and runner.name in incident.agents

@@ -346,6 +346,18 @@ class TurnBook:
             completed = turn.ended.reason == "completed" and turn.began_at >= supervisor.crosscheck.since
             supervisor.crosscheck.turn_over(self._runner.name, turn.turn_id, usage, completed=completed)
 
+    def account_for(self, turn: Turn) -> None:
+        """Read the tokens of a turn whose end an earlier supervisor journalled, and its tokens not.
+
+        Parameters
+        ----------
+        turn : Turn
+            It, with its end.
+        """
+        if self._runner.transcript is not None and self._runner.adapter.reports and turn.prompt_id is not None:
+            self._runner.amending += 1
+            self._runner.spawn(self._amend_usage(turn))
+
     async def _amend_usage(self, turn: Turn) -> None:
         """Read the turn's tokens from the program's record, which may be written after the turn's end."""
         last: Usage | None = None

@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,8 +21,6 @@ from orchestrator_lab.tables import RunTables
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pandas as pd
 
 
 def unknown(path: Path) -> list[str]:
@@ -66,8 +65,9 @@ def test_the_run_tells_who_read_it_and_the_folder_is_left_alone(tmp_path: Path) 
     runs = runs_df(tmp_path)
     assert runs["run_id"].tolist() == ["s-1"]
     assert runs[["agent_count", "message_count", "input_tokens"]].iloc[0].tolist() == [1, 2, 61]
-    assert runs["ended_at"].isna().all()
-    assert runs["status"].isna().all()  # no record tells that a session is over
+    # No record tells that a session is over: its last one, and how its last turn ended.
+    assert runs["ended_at"].tolist() == [pd.Timestamp("2026-11-23T07:00:11Z")]
+    assert runs[["status", "duration_s"]].iloc[0].tolist() == ["completed", 11.0]
     assert runs["package_version"].iloc[0]
     assert runs.attrs["imported"] == [
         {

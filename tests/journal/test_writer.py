@@ -345,3 +345,11 @@ def test_whatever_is_written_is_read(
     assert prefix == written[: len(prefix)]
     path.write_bytes(data)
     assert prefix + read_events(path, offset=offset)[0] == written
+
+
+def test_two_lone_surrogates_that_make_one_character_are_told_as_they_are_read(path: Path) -> None:
+    with JournalWriter(path, run_id="run_x") as writer:
+        event = writer.append("note", text="\ud83d" + "\ude00")
+        alone = writer.append("note", text="\ud83d")
+    assert event.attributes == {"text": "\N{GRINNING FACE}"}
+    assert read_events(path)[0] == [event, alone]

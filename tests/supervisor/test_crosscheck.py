@@ -106,6 +106,44 @@ def test_agents_without_a_gateway_are_not_compared() -> None:
     assert rig.found == []
 
 
+def test_a_new_supervisor_goes_on_where_its_predecessor_was() -> None:
+    rig = Rig()
+    rig.answers(rig.asks(path="/v1/responses"), 1)
+    rig.check.passed("a")
+    rig.answers(rig.asks(path="/v1/responses"), 2)
+    rig.check.restore(0.0)
+    rig.answers(rig.asks(path="/v1/responses"), 3)
+    rig.over("t2", 5, given=20)
+    assert rig.found == []
+    rig.answers(rig.asks(path="/v1/responses"), 3)
+    rig.check.restore(0.0)
+    rig.over("t3", 4)
+    assert rig.found == [("t3", {"output_tokens": {"transcript": 4, "gateway": 3}})]
+
+
+def test_an_answer_that_a_supervisor_was_killed_over_is_not_held_against_a_record() -> None:
+    rig = Rig()
+    first = rig.asks()
+    rig.check.restore(0.0)
+    rig.answers(rig.asks(), 3)
+    # Whether the first answer came to the program nobody knows; where all that it counts was seen, it did not.
+    rig.over("t1", 7, f"id-{first}", "id-r2", given=20)
+    assert rig.found == []
+    second = rig.asks()
+    rig.check.restore(0.0)
+    rig.answers(rig.asks(), 3)
+    rig.over("t2", 4, "id-r4")
+    assert [turn for turn, _ in rig.found] == ["t2"]
+    rig.answers(rig.asks(), 3)
+    rig.over("t3", 4, "id-r5", f"id-{second}")
+    assert [turn for turn, _ in rig.found] == ["t2", "t3"]
+    rig.asks(path="/v1/responses")
+    rig.check.restore(0.0)
+    rig.answers(rig.asks(path="/v1/responses"), 3)
+    rig.over("t4", 9)
+    assert [turn for turn, _ in rig.found] == ["t2", "t3"]
+
+
 def test_the_chat_program_and_the_gateway_agree(
     runtime: Path,  # noqa: ARG001 - the place of its sockets
     script_config: Callable[..., dict[str, Any]],
