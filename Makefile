@@ -19,6 +19,8 @@ BROWSER := $(wildcard extensions/build_hook.py extensions/*/package.json extensi
 	extensions/*/tsconfig.json \
 	extensions/*/src/* extensions/*/style/* extensions/*/schema/*)
 AGENTS := tests/agents
+# It reads a recorded run: every output must be what it was.
+RECORDED := notebooks/02_analysing_conversations.ipynb
 # Tests wait for real programs most of the time: three at once fit on two cores. A file stays with one worker.
 WORKERS ?= 3
 
@@ -59,9 +61,8 @@ browser-tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 notebooks: $(STAMPS)/dev tmux
-	@if ls notebooks/*.ipynb >/dev/null 2>&1; then \
-		PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval-lax notebooks/ --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS); \
-	fi
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval-lax notebooks/ --ignore=$(RECORDED) --nbval-current-env --nbval-cell-timeout=300 $(PYTEST_ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval $(RECORDED) --nbval-sanitize-with notebooks/sanitize.cfg --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS)
 
 execute-notebooks: $(STAMPS)/dev tmux ## Run the notebooks again and keep their outputs
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python notebooks/execute.py

@@ -10,7 +10,9 @@ execution to the next (ids, ports) is replaced as ``sanitize.cfg`` says, the fil
 from __future__ import annotations
 
 import argparse
+import base64
 import configparser
+import io
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 CELL_TIMEOUT_S = 300
@@ -90,8 +93,30 @@ def execute(source: Path, *, parameters: dict[str, Any] | None = None) -> Any:  
     return notebook
 
 
+def smaller(png: str) -> str:
+    """Return a picture with 256 colours, which is a third of the bytes and the same to the eye.
+
+    Parameters
+    ----------
+    png : str
+        A PNG in base64.
+
+    Returns
+    -------
+    str
+        Likewise; unchanged when it has a palette already.
+    """
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
+    if picture.mode == "P":
+        return png
+    few = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    few.save(file, format="png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
 def clean(notebook: Any) -> Any:  # noqa: ANN401 - a NotebookNode
-    """Take out what differs from one execution to the next.
+    """Take out what differs from one execution to the next, and make pictures small.
 
     Parameters
     ----------
@@ -109,7 +134,7 @@ def clean(notebook: Any) -> Any:  # noqa: ANN401 - a NotebookNode
         if isinstance(value, list):
             return [cleaned(one) for one in value]
         if isinstance(value, dict):
-            return {key: one if key == "image/png" else cleaned(one) for key, one in value.items()}
+            return {key: smaller(one) if key == "image/png" else cleaned(one) for key, one in value.items()}
         if isinstance(value, str):
             for pattern, replacement in rules:
                 value = pattern.sub(replacement, value)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,6 +333,42 @@ class Run:
         from orchestrator_lab.reading.moment import screen_at
 
         return screen_at(self.tables, agent, at)
+
+    def play(self, agent: str | Iterable[str] | None = None, at: object = None, *, theme: str = "auto") -> Any:  # noqa: ANN401 - what stands above this module has no type here
+        """Return a player for a notebook: the recorded panes on one clock, with the conversation beside them.
+
+        Parameters
+        ----------
+        agent : str or iterable of str, optional
+            Whose panes; all that were recorded by default.
+        at : float, datetime, str or None
+            Where it begins: seconds on the run's clock, an instant (a text in ISO 8601 is one), or the id of a message
+            (as it came in), turn (its end), tool call (its end) or dialog (as it opened); the end when omitted.
+        theme : {"auto", "light", "dark"}
+            Its colours; those of the page by default.
+
+        Returns
+        -------
+        RunPlayer
+            Shown when it is the last line of a cell. Neither a cluster nor tmux is needed.
+
+        Raises
+        ------
+        AgentNotFound
+            When nobody of this name is in the run.
+        ConfigError
+            When no pane was recorded, or there is no such instant or id.
+        EnvironmentProblem
+            When this installation lacks the browser's part.
+
+        Examples
+        --------
+        >>> run.play()  # doctest: +SKIP
+        >>> run.play(["boss", "worker"], at=run.search("deadline")["id"].iloc[0])  # doctest: +SKIP
+        """
+        # What stands above is looked up by name, when it is wanted.
+        module = import_module("orchestrator_lab.widgets.player")
+        return module.RunPlayer(self.tables, agent, at, theme=theme)
 
     def annotate(
         self,

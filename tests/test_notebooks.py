@@ -9,25 +9,39 @@ import importlib.util
 import json
 import os
 import re
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
+import zstandard
 
-from orchestrator_lab import models
+from orchestrator_lab import models, open_run
 from orchestrator_lab.config import ChatAgent, ClaudeAgent, load_config
 from orchestrator_lab.errors import ModelNotAvailable
 
 HERE = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
 QUICKSTART = HERE / "01_quickstart.ipynb"
+EXPERIMENT = HERE / "03_comparing_conditions.ipynb"
+ANALYSIS = HERE / "02_analysing_conversations.ipynb"
+RECORDED = HERE / "recorded" / "five-agents"
+#: What the cell tagged "parameters" sets, in each notebook.
+PARAMETERS = {
+    "01_quickstart": ["agents"],
+    "02_analysing_conversations": ["run_dir"],
+    "02_live_view": ["pause_s"],
+    "03_comparing_conditions": ["agents", "repeats"],
+}
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def _execute() -> Any:
-    spec = importlib.util.spec_from_file_location("notebooks_execute", HERE / "execute.py")
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"notebooks_{name}", HERE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -35,7 +49,8 @@ def _execute() -> Any:
     return module
 
 
-execute = _execute()
+execute = _script("execute")
+recorder = _script("record_five_agents")
 
 
 def read(path: Path) -> Any:
@@ -84,6 +99,8 @@ def test_outputs_hold_nothing_of_one_execution(path: Path) -> None:
         "a widget": r"application/vnd\.jupyter\.widget",
         "a word on stderr": r'"name": "stderr"',
     }
+    if path == ANALYSIS:  # its instants are those of the recording
+        del patterns["an instant"]
     for what, pattern in patterns.items():
         assert not (found := re.search(pattern, said)), f"{what}: {found and found[0]}"
 
@@ -93,7 +110,14 @@ def test_its_parameters_are_in_one_tagged_cell(path: Path) -> None:
     tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     names = re.findall(r"^(\w+) = ", tagged[0].source, re.MULTILINE)
-    assert names == ["agents"] if path == QUICKSTART else names
+    assert names == PARAMETERS[path.stem]
+
+
+@every_notebook
+def test_every_cell_that_draws_has_its_picture(path: Path) -> None:
+    for cell in code_cells(read(path)):
+        if re.search(r"\b(?:plot_\w+|compare_runs)\(", cell.source) and "def " not in cell.source:
+            assert [list(output.data) for output in cell.outputs if "image/png" in output.get("data", {})], cell.id
 
 
 def test_cleaning_is_idempotent_and_keeps_the_texts() -> None:
@@ -114,6 +138,88 @@ def test_what_cleaning_replaces() -> None:
     assert cleaned("chat · 127.0.0.1:43035") == "chat · 127.0.0.1:..."
     assert cleaned("<object at 0x7f01a2b3c4d5>") == "<object at 0x...>"
     assert cleaned("msg_short 127.0.0.1 0x7") == "msg_short 127.0.0.1 0x7"
+
+
+# the recorded run ---------------------------------------------------------------------------------
+
+
+def test_the_recorded_run_has_all_that_its_notebook_speaks_of() -> None:
+    run = open_run(RECORDED)
+    assert run.status == "completed"
+    assert list(run.agents["name"]) == ["boss", "manager", "coder", "researcher", "tester"]
+    assert set(run.agents["program"]) == {"claude-code"}
+    assert Counter(run.messages["status"]) == {"answered": len(run.messages) - 1, "refused": 1}
+    assert set(run.messages["kind"]) == {"direct", "reply", "broadcast"}
+    assert set(run.tool_calls["status"]) == {"ok", "error", "denied"}
+    assert sorted(zip(run.dialogs["answered_by"], run.dialogs["decision"], strict=True)) == [
+        ("human", "allow"), ("human", "allow"), ("policy", "allow"), ("policy", "allow"), ("policy", "deny"),
+    ]  # fmt: skip
+    assert run.turns["cost_usd"].notna().all()
+    assert (run.turns["lines_removed"] > 0).any()
+    assert "Do you want to proceed?" in run.screen(
+        "tester", run.dialogs.query("answered_by == 'human'")["dialog_id"].iloc[0]
+    )
+    assert run.annotations.empty
+
+
+def test_the_recorded_run_is_small_and_tells_nothing_of_whoever_recorded_it() -> None:
+    files = [path for path in RECORDED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < recorder.LARGEST
+    assert {path.relative_to(RECORDED).parts[0] for path in files} == set(recorder.PARTS)
+    assert recorder.told(RECORDED, recorder.private_words()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("journal.jsonl", '{"cwd": "/home/ada/work"}'),
+        ("manifest.json", '{"started_by": "ada@example.org"}'),
+        ("config.yaml", "key: sk-ant-api03-invented"),
+        ("logs/supervisor.log", "listening on glados"),
+        ("panes/boss.cast.zst", '[0.1, "o", "ada@glados:~$ "]'),
+    ],
+)
+def test_a_run_that_tells_of_its_recorder_is_found_out(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+
+    def write(data: bytes) -> None:
+        half = len(data) // 2  # a recording has many frames
+        frames = b"".join(zstandard.ZstdCompressor().compress(part) for part in (data[:half], data[half:]))
+        path.write_bytes(frames if path.suffix == ".zst" else data)
+
+    write(f"harmless\n{text}\n".encode())
+    assert {one.split(":")[0] for one in recorder.told(tmp_path, ["glados"])} == {name}
+    write(b"harmless, and no gladostone")
+    assert recorder.told(tmp_path, ["glados"]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.claude
+@pytest.mark.timeout(400)
+def test_anyone_can_record_it_again(claude_command: str, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same is said by the same agents, whatever the order in which the specialists come back."""
+    folder = Path(tempfile.mkdtemp(prefix="f")) / "n"
+    for name in ("PATH", "ORCHESTRATOR_RUNTIME_DIR"):
+        monkeypatch.setenv(name, os.environ[name])
+    monkeypatch.setenv("ORCHESTRATOR_RUNTIME_DIR", str(runtime))
+    monkeypatch.chdir(Path.cwd())
+    monkeypatch.setattr("sys.argv", ["record_five_agents.py"])
+    for name, value in {"READING_S": 0.2, "DELAY_S": 0.0, "TOKENS_PER_S": 10_000.0}.items():
+        monkeypatch.setattr(recorder, name, value)
+    again, before = open_run(recorder.record(folder, Path(claude_command))), open_run(RECORDED)
+
+    def said(run: Any) -> list[tuple[Any, ...]]:
+        return sorted(
+            run.messages[["sender", "recipient", "kind", "status", "content"]].itertuples(index=False, name=None)
+        )
+
+    def done(run: Any) -> list[tuple[Any, ...]]:
+        return sorted(run.tool_calls[["agent", "name", "status"]].itertuples(index=False, name=None))
+
+    assert said(again) == said(before)
+    assert done(again) == done(before)
+    assert list(again.dialogs["decision"].sort_values()) == list(before.dialogs["decision"].sort_values())
 
 
 # the one parameter --------------------------------------------------------------------------------
@@ -140,6 +246,45 @@ def test_one_parameter_chooses_the_agents(
     assert config.names == ["teacher", "child", "physicist"]
     assert {type(agent) for agent in config.agents} == {kind}
     assert {config.gateway_of(agent).mode for agent in config.agents} == {mode}
+
+
+@pytest.mark.parametrize(("agents", "mode"), [("script", "script"), ("local", "local")])
+@pytest.mark.parametrize("topology", ["chain", "star"])
+def test_a_pair_of_the_experiment_differs_in_its_topology_only(
+    agents: str, mode: str, topology: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "pull", lambda: None)
+    cells = {cell.id: cell.source for cell in read(EXPERIMENT).cells}
+    space: dict[str, Any] = {"agents": agents}
+    exec(cells["design"] + "\n" + cells["config"], space)  # noqa: S102 - our own notebook
+    config = load_config(space["config"](topology, seed=4))
+    assert {config.gateway_of(agent).mode for agent in config.agents} == {mode}
+    assert config.topology.allows("biologist", "editor")
+    assert config.topology.allows("geologist", "chemist") == (topology == "chain")
+    if agents == "script":
+        said = space["script"]
+        assert said("chain", 4)[:3] == said("star", 4)[:3]
+        assert said("chain", 4)[:3] != said("chain", 5)[:3]
+
+
+@pytest.mark.parametrize(
+    ("chain", "star", "p"),
+    [
+        ([4.0, 5.0, 6.0], [3.0, 4.5, 4.0], 0.25),
+        ([4.0, 5.0, 6.0], [3.0, 5.5, 4.0], 0.5),  # by hand: 1 - 0.5 + 2 is reached or passed by 4 of the 8 signs
+        ([1.0] * 6, [2.0, 2.5, 1.5, 3.0, 2.0, 1.25], 2 / 64),
+    ],
+)
+def test_its_permutation_test_is_exact(chain: list[float], star: list[float], p: float) -> None:
+    runs = pd.DataFrame({"repeat": [*range(len(chain))] * 2, "topology": ["chain"] * len(chain) + ["star"] * len(star)})
+    space: dict[str, Any] = {"runs": runs.assign(answer_s=chain + star)}
+    cell = next(cell for cell in read(EXPERIMENT).cells if cell.id == "paired-def")
+    exec(cell.source, space)  # noqa: S102 - our own notebook
+    found = space["paired"]("answer_s")
+    assert found["p"] == p
+    assert found["smallest p possible"] == 2 / 2 ** len(chain)
+    assert found["star - chain"] == pytest.approx(sum(star) / len(star) - sum(chain) / len(chain))
 
 
 @pytest.mark.slow

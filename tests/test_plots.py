@@ -7,6 +7,7 @@ import pytest
 
 mpl.use("agg")
 
+import io
 import itertools
 from typing import TYPE_CHECKING
 
@@ -154,3 +155,31 @@ def test_colours_are_stable_and_distinct() -> None:
     assert len(set(colors.values())) == 31
     assert agent_colors(names)["a3"] == colors["a3"]
     assert all(len(color) == 7 and int(color[1:], 16) >= 0 for color in colors.values())
+
+
+def test_the_first_figure_of_a_notebook_leaves_it_interactive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inline backend says so when it is loaded, by the first figure; without it no later cell shows a figure."""
+    make = plt.subplots
+
+    def first(*args: object, **kwargs: object) -> object:
+        plt.ion()
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(plt, "subplots", first)
+    assert not plt.isinteractive()
+    try:
+        plot_timeline(states_of(2))
+        assert plt.isinteractive()
+    finally:
+        plt.ioff()
+
+
+def test_a_pdf_in_the_labs_style_has_no_fonts_that_journals_refuse() -> None:
+    def pdf() -> bytes:
+        file = io.BytesIO()
+        plot_timeline(states_of(2)).figure.savefig(file, format="pdf")
+        return file.getvalue()
+
+    assert b"/Type3" in pdf()
+    with plt.style.context(STYLE):
+        assert b"/Type3" not in pdf()

@@ -208,6 +208,21 @@ def test_given_axes_are_used_and_nothing_global_changes(name: str, five: Run) ->
     assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.parametrize("name", ["timeline", "messages", "cost"])
+def test_axes_that_share_their_time_show_all_of_it(name: str, five: Run) -> None:
+    """A long picture is not cut by a short one that is drawn later."""
+    _, (above, below) = plt.subplots(2, 1, sharex=True)
+    above.plot([-5.0, 3600.0], [0, 1])
+    plot, _, arguments = PLOTS[name]
+    more = {"direction": "right", "spacing": "time"} if name == "messages" else {}
+    plot(five, ax=below, **arguments | more)
+    low, high = above.get_xlim()
+    assert low <= -5.0
+    assert high >= 3600.0
+    alone = draw(name, five) if name != "messages" else plot(five, **more)
+    assert alone.get_xlim()[1] < 3600.0
+
+
 @EACH
 def test_a_table_that_lacks_a_column_is_named(name: str) -> None:
     plot, table, arguments = PLOTS[name]
@@ -581,7 +596,7 @@ def test_pairs_are_joined_and_their_difference_is_told() -> None:
     (lines,) = of_type(axes, LineCollection)[:1]
     assert [segment.tolist() for segment in lines.get_segments()] == [[[0, 3], [1, 5]], [[0, 4], [1, 7]]]
     mean, low, high = interval(np.array([2.0, 3.0]))
-    assert axes.get_title(loc="left") == f"star − ring: +{mean} [{low:.3g}, {high:.3g}], 2 pairs"
+    assert axes.get_title(loc="left") == f"star − ring: +{mean} [{low:.3g}, {high:.3g}], 2 pairs".replace("-", "−")
     assert axes.get_ylabel() == "duration (s)"
 
 

@@ -151,20 +151,21 @@ def _picked(values: pa.ChunkedArray | pa.Array, rows: Ints) -> Any:  # noqa: ANN
     return values.take(pa.array(rows, mask=rows < 0))
 
 
-def _floats(values: Ints, rows: Ints) -> Ints:
+def _at(values: Ints, rows: Ints, missing: Any) -> Ints:  # noqa: ANN401 - of the values' type
+    """Return the values of some rows; ``missing`` for -1."""
     import numpy as np
 
-    if not len(values):
-        return np.full(len(rows), np.nan)
-    return np.where(rows >= 0, values[rows], np.nan)
+    return np.where(rows >= 0, values[rows], missing) if len(values) else np.full(len(rows), missing)
+
+
+def _floats(values: Ints, rows: Ints) -> Ints:
+    return _at(values, rows, float("nan"))
 
 
 def _instants(values: Ints, rows: Ints) -> Ints:
     import numpy as np
 
-    if not len(values):
-        return np.full(len(rows), np.datetime64("NaT", "us"))
-    return np.where(rows >= 0, values[rows], np.datetime64("NaT", "us"))
+    return _at(values, rows, np.datetime64("NaT", "us"))
 
 
 def _clock(table: pa.Table) -> tuple[Ints, Ints, Ints]:
@@ -228,14 +229,15 @@ def _messages(path: Path, end: int) -> Bulk | None:
     line, at, clock = _clock(rungs)
     code = rungs.column("code").to_numpy()
     rows: dict[str, Ints] = {"queued": queued_row}
-    before = np.where(queued_row >= 0, queued_line[queued_row], -1)
+    before = _at(queued_line, queued_row, -1)
     for number, rung in enumerate(RUNGS[1:]):
         mine = np.flatnonzero(code == number)
         within, twice = _once(rung_codes[mine], n)
-        row = rows[rung] = np.where(within >= 0, mine[within] if len(mine) else -1, -1)
+        row = rows[rung] = _at(mine, within, -1)
         reached = row >= 0
-        odd |= twice | (reached & (line[row] < before if len(line) else False))
-        before = np.where(reached, line[row] if len(line) else 0, before)
+        its = _at(line, row, -1)
+        odd |= twice | (reached & (its < before))
+        before = np.where(reached, its, before)
     # The order of the table is that of the first event of each.
     plain = np.flatnonzero(~odd)
     first = queued_line[queued_row[plain]]
@@ -272,7 +274,7 @@ def _messages(path: Path, end: int) -> Bulk | None:
             columns["acceptance_source"] = _picked(rungs.column("source"), row)
         rank[row >= 0] = number
         if len(told):
-            turn = np.where((row >= 0) & told[row], row, turn)
+            turn = np.where(_at(told, row, missing=False), row, turn)
     columns["turn_id"] = _picked(turns, turn)
     columns["_rank"] = rank
     columns["status"] = pc.take(pa.array(RUNGS), pa.array(rank))
@@ -331,7 +333,7 @@ def _turns(path: Path, end: int) -> Bulk | None:
         rows[name], twice = _once(codes[name], n)
         odd |= twice
     begun = rows["turn.started"]
-    first = np.where(begun >= 0, clocks["turn.started"][0][begun] if len(clocks["turn.started"][0]) else 0, -1)
+    first = _at(clocks["turn.started"][0], begun, -1)
     # An id that only a message has is no turn.
     spoken = np.zeros(n, bool)
     for name in tables:
@@ -382,7 +384,7 @@ def _turns(path: Path, end: int) -> Bulk | None:
     changes = tables["turn.changes"]
     told = changes.column("attributes.error").is_null().to_numpy() if len(changes) else np.zeros(0, bool)
     row = rows["turn.changes"][plain]
-    row = np.where((row >= 0) & (told[row] if len(told) else False), row, -1)
+    row = np.where(_at(told, row, missing=False), row, -1)
     for name in (*_CHANGES, "patch"):
         columns[name] = _picked(changes.column(f"attributes.{name}"), row)
     shared = pc.fill_null(

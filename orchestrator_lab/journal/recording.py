@@ -108,7 +108,7 @@ class Recording:
         return text.encode("utf-8", "surrogateescape")
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Where a piece lies in the file and which time it covers."""
 
     offset: int
@@ -195,7 +195,7 @@ class CastWriter:
         last = None
         size = os.fstat(self._file).st_size
         self._end = 0
-        for last in _pieces(self._file, size):
+        for last in pieces_of(self._file, size):
             self._end = last.offset + last.length
         wall, monotonic = time.time(), time.monotonic()
         if last is None:
@@ -354,7 +354,7 @@ class CastWriter:
             logger.exception("%s: a torn piece could not be cut off", self.path)
 
 
-def _pieces(descriptor: int, size: int) -> Iterator[_Piece]:
+def pieces_of(descriptor: int, size: int) -> Iterator[Piece]:
     """Yield the whole pieces of a recording; stop at the first that is torn or foreign."""
     offset = 0
     while offset + _PIECE.size <= size:
@@ -367,11 +367,11 @@ def _pieces(descriptor: int, size: int) -> Iterator[_Piece]:
         total = _PIECE.size + length
         if offset + total > size:
             return
-        yield _Piece(offset, total, start, end, started_at, monotonic)
+        yield Piece(offset, total, start, end, started_at, monotonic)
         offset += total
 
 
-def _piece_lines(descriptor: int, piece: _Piece) -> list[str]:
+def _piece_lines(descriptor: int, piece: Piece) -> list[str]:
     import zstandard
 
     frame = os.pread(descriptor, piece.length - _PIECE.size, piece.offset + _PIECE.size)
@@ -379,7 +379,20 @@ def _piece_lines(descriptor: int, piece: _Piece) -> list[str]:
     return content.decode("utf-8").split("\n")[:-1]
 
 
-def _foreign_lines(path: Path) -> tuple[list[str], int]:
+def piece_events(descriptor: int, piece: Piece, path: Path) -> tuple[dict[str, Any], list[CastEvent]]:
+    """Return the events of a piece, and the recording's header if it is the first."""
+    lines = _piece_lines(descriptor, piece)
+    header = header_of(lines.pop(0), path) if piece.offset == 0 and lines else {}
+    now = piece.start_ms / 1000
+    events = []
+    for line in lines:
+        interval, code, data = _parse(line, path)
+        now = round(now + interval, 3)
+        events.append(CastEvent(now, code, data))
+    return header, events
+
+
+def foreign_lines(path: Path) -> tuple[list[str], int]:
     """Return the lines of a plain asciicast, or of one compressed by other means."""
     import zstandard
 
@@ -416,7 +429,7 @@ def _parse(line: str, path: Path) -> tuple[float, str, str]:
         ) from error
 
 
-def _parse_header(line: str, path: Path) -> dict[str, Any]:
+def header_of(line: str, path: Path) -> dict[str, Any]:
     try:
         header = json.loads(line)
     except ValueError:
@@ -471,28 +484,21 @@ def read_cast(path: Path, *, start_s: float = 0.0, end_s: float | None = None) -
     try:
         size = os.fstat(descriptor).st_size
         whole = 0
-        for piece in _pieces(descriptor, size):
+        for piece in pieces_of(descriptor, size):
             whole = piece.offset + piece.length
-            first = piece.offset == 0
-            if not first and (piece.end_ms / 1000 < start_s or piece.start_ms / 1000 > limit):
+            if piece.offset and (piece.end_ms / 1000 < start_s or piece.start_ms / 1000 > limit):
                 continue
-            lines = _piece_lines(descriptor, piece)
-            if first and lines:
-                header = _parse_header(lines.pop(0), path)
-            now = piece.start_ms / 1000
-            for line in lines:
-                interval, code, data = _parse(line, path)
-                now = round(now + interval, 3)
-                if start_s <= now <= limit:
-                    events.append(CastEvent(now, code, data))
+            found, told = piece_events(descriptor, piece, path)
+            header = found or header
+            events += [event for event in told if start_s <= event.time_s <= limit]
         if whole:
             return Recording(header, events, size - whole)
         if os.pread(descriptor, 4, 0) == struct.pack("<I", _SKIPPABLE):
             raise JournalError(f"{path}: the writer was killed before the first piece was whole", path=str(path))
     finally:
         os.close(descriptor)
-    lines, torn = _foreign_lines(path)
-    header = _parse_header(lines[0] if lines else "", path)
+    lines, torn = foreign_lines(path)
+    header = header_of(lines[0] if lines else "", path)
     now = 0.0
     for line in lines[1:]:
         if not line or line.startswith("#"):
@@ -519,7 +525,7 @@ def iter_cast(path: Path) -> Iterator[str]:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for piece in _pieces(descriptor, os.fstat(descriptor).st_size):
+        for piece in pieces_of(descriptor, os.fstat(descriptor).st_size):
             yield from _piece_lines(descriptor, piece)
     finally:
         os.close(descriptor)

@@ -236,4 +236,5 @@ def _difference(known: pd.DataFrame, conditions: list[str]) -> str:
         return "no pair is complete"
     mean, low, high = interval(apart)
     span = f" [{low:.3g}, {high:.3g}]" if len(apart) > 1 else ""
-    return f"{second} − {first}: {mean:+.3g}{span}, {len(apart)} " + ("pairs" if len(apart) > 1 else "pair")
+    told = f"{mean:+.3g}{span}".replace("-", "−")
+    return f"{second} − {first}: {told}, {len(apart)} " + ("pairs" if len(apart) > 1 else "pair")

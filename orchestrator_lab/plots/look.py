@@ -28,6 +28,7 @@ __all__ = [
     "say_empty",
     "shade",
     "state_look",
+    "time_limits",
 ]
 
 #: Path of the shipped matplotlib style.
@@ -151,7 +152,21 @@ def axes_for(ax: Axes | None, width: float, height: float) -> Axes:
         return ax
     with plt.style.context(STYLE):
         _, made = plt.subplots(figsize=(width, height))
+        interactive = plt.isinteractive()
+    # The first figure of a notebook makes matplotlib interactive, which the context would undo with the style: cells
+    # after this one would show no figure any more.
+    if interactive:
+        plt.ion()
     return made
+
+
+def time_limits(ax: Axes, low: float, high: float) -> None:
+    """Set how much time an axes shows; what is drawn on axes that share it stays in sight."""
+    sharing = [other for other in ax.get_shared_x_axes().get_siblings(ax) if other is not ax]
+    if any(other.has_data() for other in sharing):
+        before = ax.get_xlim()
+        low, high = min(low, before[0]), max(high, before[1])
+    ax.set_xlim(low, high)
 
 
 def say_empty(ax: Axes, words: str) -> Axes:

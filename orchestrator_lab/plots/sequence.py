@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.plots.glyphs import families, fold
-from orchestrator_lab.plots.look import FEW, OUTSIDE_COLOR, axes_for, color_labels, legend_above, say_empty
+from orchestrator_lab.plots.look import FEW, OUTSIDE_COLOR, axes_for, color_labels, legend_above, say_empty, time_limits
 from orchestrator_lab.plots.reading import begin_of, choose, parties, read, seconds
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _dress(ax: Axes, lanes: list[str], colors: dict[str, str], place: _Place, *,
     else:
         ax.set_yticks(range(len(lanes)), lanes, fontsize=size)
         ax.set_ylim(len(lanes) - 0.4, -0.6)
-        ax.set_xlim(low - margin, high + margin)
+        time_limits(ax, low - margin, high + margin)
         color_labels(ax.get_yticklabels(), lanes, colors)
         along = ax.xaxis
     along.set_label_text("time (s)")

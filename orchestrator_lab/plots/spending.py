@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.plots.look import FEW, agent_colors, axes_for, legend_beside, say_empty
+from orchestrator_lab.plots.look import FEW, agent_colors, axes_for, legend_beside, say_empty, time_limits
 from orchestrator_lab.plots.reading import agent_names, begin_of, choose, read, seconds
 from orchestrator_lab.plots.traffic import shorten
 
@@ -139,7 +139,7 @@ def _cumulative(
     end = max(float(seconds(usable["at"], begin).max()), 0.0)
     lines = {name: usable[usable["agent"] == name] for name in names if name in present}
     _draw_lines(ax, lines, agent_colors(names), begin, end, tell)
-    ax.set_xlim(0.0, end * 1.01 or 1.0)
+    time_limits(ax, 0.0, end * 1.01 or 1.0)
     ax.set_ylim(bottom=0.0)
     ax.set_xlabel("time (s)")
     ax.set_ylabel(title)

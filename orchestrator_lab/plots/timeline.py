@@ -15,6 +15,7 @@ from orchestrator_lab.plots.look import (
     legend_above,
     say_empty,
     state_look,
+    time_limits,
 )
 from orchestrator_lab.plots.reading import check, read
 
@@ -249,7 +250,7 @@ def _dress(ax: Axes, lanes: list[str], colors: dict[str, str], length_s: float, 
     color_labels(ax.get_yticklabels(), lanes, colors)
     ax.set_ylim(max(len(lanes), 1) - 0.4, -0.6)
     margin = length_s * 0.012 or 0.5
-    ax.set_xlim(-margin, length_s + margin)
+    time_limits(ax, -margin, length_s + margin)
     ax.set_xlabel("time (s)")
     ax.tick_params(axis="y", length=0)
     ax.grid(visible=True, axis="x", color="#DDDDDD", linewidth=0.6, zorder=0)

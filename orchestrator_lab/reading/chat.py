@@ -1,4 +1,4 @@
-"""A conversation as HTML: styles in place, no script, no link, every text escaped.
+"""A conversation as HTML: styles in place, no script, no link but to its own entries, every text escaped.
 
 Styles stand in the elements and use translucent colours, since Jupyter and GitHub take ``<style>`` away from a page
 that nobody trusts yet, and the same output is shown in light and in dark.
@@ -7,6 +7,7 @@ that nobody trusts yet, and the same output is shown in light and in dark.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from orchestrator_lab.reading.entries import ladder
 from orchestrator_lab.reading.texts import block, escaped, shown_seconds
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.reading.conversation import Conversation
     from orchestrator_lab.reading.entries import Entry
 
-__all__ = ["chat_html", "named", "page", "tool_calls_html"]
+__all__ = ["anchor_of", "chat_html", "entries_html", "named", "page", "tool_calls_html"]
 
 _OUTSIDE = "#777777"
 _QUIET = "opacity:.75;font-size:.9em"
@@ -80,8 +81,32 @@ def chat_html(talk: Conversation, entries: Sequence[Entry], *, hidden: int, most
         )
     if not entries:
         parts.append(f'<div style="{_QUIET}"><i>nothing was said</i></div>')
-    parts += [_entry(talk, entry, most) for entry in entries]
-    return "".join([*parts, "</div>"])
+    return "".join([*parts, entries_html(talk, entries, most=most), "</div>"])
+
+
+def entries_html(talk: Conversation, entries: Sequence[Entry], *, most: int | None) -> str:
+    """Return entries, one ``<div>`` each.
+
+    Parameters
+    ----------
+    talk : Conversation
+        Whose entries they are.
+    entries : sequence of Entry
+        Those to show.
+    most : int, optional
+        Characters of each text to show.
+
+    Returns
+    -------
+    str
+        HTML. Each entry has an anchor, and a link to it where it says when: in a player it leads to the moment.
+    """
+    return "".join(_entry(talk, entry, most) for entry in entries)
+
+
+def anchor_of(entry: Entry) -> str:
+    """Return the name of an entry's anchor: none that a page around it has for itself."""
+    return f"olab-{entry.id}"
 
 
 def named(name: str, colors: dict[str, str]) -> str:
@@ -102,7 +127,7 @@ def _entry(talk: Conversation, entry: Entry, most: int | None) -> str:
     if entry.kind == "message":
         hover = f"{ladder(row)}; {row['message_id']}"
         head = f"{named(entry.who, colors)} → {to}"
-        facts = [talk.when(entry), row["status"] or "unknown"]
+        facts = [row["status"] or "unknown"]
     elif entry.kind == "turn":
         begin = row["cast_offset_s"]
         hover = ", ".join(
@@ -114,14 +139,16 @@ def _entry(talk: Conversation, entry: Entry, most: int | None) -> str:
             ]
         )
         head = named(entry.who, colors) + (f" answers {to}" if to else " works by itself")
-        facts = [talk.when(entry), *_turn_facts(row)]
+        facts = _turn_facts(row)
         style += ";background:rgba(127,127,127,.09)"
     else:
         hover = f"{row['dialog_id']}, opened {row['opened_at']}"
         head = f"{named(entry.who, colors)} asks its user"
-        facts = [talk.when(entry), str(row["kind"] or "unknown")]
+        facts = [str(row["kind"] or "unknown")]
         style += ";border-left-style:dashed"
-    said = " · ".join(escaped(fact) for fact in facts if fact)
+    anchor = anchor_of(entry)
+    link = f'<a href="#{quote(anchor, errors="replace")}" style="color:inherit">{escaped(talk.when(entry))}</a>'
+    said = " · ".join([link, *(escaped(fact) for fact in facts if fact)])
     body = ""
     if entry.repeats:
         body = f'<div style="{_QUIET}"><i>the text of the reply above</i></div>'
@@ -133,7 +160,7 @@ def _entry(talk: Conversation, entry: Entry, most: int | None) -> str:
     if row.get("error_message"):
         body += f'<div style="{_QUIET}">{escaped(row["error_message"])}</div>'
     head = f'<div title="{escaped(hover)}">{head} <span style="{_QUIET}">{said}</span></div>'
-    return f'<div style="{style}">{head}{body}</div>'
+    return f'<div id="{escaped(anchor)}" style="{style}">{head}{body}</div>'
 
 
 def _turn_facts(row: dict[str, Any]) -> list[str]:

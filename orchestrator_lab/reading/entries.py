@@ -66,6 +66,11 @@ class Entry:
     repeats: bool = False
 
     @property
+    def id(self) -> str:
+        """The id of the message, turn or dialog."""
+        return str(self.row[f"{self.kind}_id"])
+
+    @property
     def text(self) -> str:
         """What was said."""
         name = {"message": "content", "turn": "reply", "dialog": "subject"}[self.kind]

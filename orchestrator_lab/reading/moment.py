@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.folds.turns import Recordings
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.reading.entries import chosen_agents, events_with
+from orchestrator_lab.reading.happened import SETTLE_S
 from orchestrator_lab.reading.screens import recording_of, screens_at
 from orchestrator_lab.reading.texts import instant
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator_lab.stills import Screen
     from orchestrator_lab.tables import RunTables
 
-__all__ = ["screen_at"]
+__all__ = ["on_clock", "screen_at"]
 
 #: Of several events with an id, the one whose screen is meant.
 _MEANT = ("turn.ended", "message.answered", "message.accepted", "tool.ended", "dialog.opened")
-#: A program draws a little after what it reports.
-_SETTLE_S = 0.2
 
 
 def screen_at(tables: RunTables, agent: str, at: object = None) -> Screen:
@@ -58,17 +59,55 @@ def screen_at(tables: RunTables, agent: str, at: object = None) -> Screen:
     return screens_at(path, agent, [offset])[0]
 
 
-def _offset(tables: RunTables, agent: str, at: Any) -> float:  # noqa: ANN401 - see screen_at
-    """Return where an instant is in the recording."""
-    settle_s = 0.0
-    if isinstance(at, bool):
+def on_clock(tables: RunTables, at: object, of_id: Callable[[str], float | None]) -> float:
+    """Return an instant as seconds on the run's clock, however it is said.
+
+    Parameters
+    ----------
+    tables : RunTables
+        Of the run.
+    at : float, datetime or str
+        See :func:`screen_at`.
+    of_id : callable
+        Returns the seconds of an id; None when there is no such id.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    ConfigError
+        When it is none of these.
+    """
+    if isinstance(at, bool) or (isinstance(at, float) and math.isnan(at)):
         raise ConfigError(f"at={at!r}: expected seconds, an instant, or an id of the run")
     if isinstance(at, int | float):
-        probe = Event(0, "", "", float(at), agent)
-    else:
-        moment = instant(at)
-        probe = _at_instant(tables, agent, moment) if moment is not None else _of_id(tables, agent, str(at))
-        settle_s = 0.0 if moment is not None else _SETTLE_S
+        return float(at)
+    moment = instant(at)
+    if moment is not None:
+        return _at_instant(tables, moment)
+    found = of_id(str(at))
+    if found is None:
+        raise ConfigError(
+            f"at={at!r}: run {tables.run_id} has no message, turn, tool call or dialog with this id; give one, "
+            "seconds since its start, or an instant such as 2026-01-31T12:00:00Z"
+        )
+    return found
+
+
+def _offset(tables: RunTables, agent: str, at: object) -> float:
+    """Return where an instant is in the recording."""
+    settled: list[float] = []
+
+    def of_id(identity: str) -> float | None:
+        found = _of_id(tables, identity)
+        if found is not None:
+            settled.append(SETTLE_S)
+        return found
+
+    probe = Event(0, "", "", on_clock(tables, at, of_id), agent)
     recordings = Recordings()
     for event in events_with(tables, [b'"recording.started"']):
         if event.event == "recording.started" and event.agent == agent and event.monotonic_s <= probe.monotonic_s:
@@ -76,10 +115,10 @@ def _offset(tables: RunTables, agent: str, at: Any) -> float:  # noqa: ANN401 - 
     offset = recordings.offset(probe)
     if offset is None:
         raise ConfigError(f"at={at!r}: {agent}'s pane was not recorded yet; its recording begins later")
-    return offset + settle_s
+    return offset + sum(settled)
 
 
-def _at_instant(tables: RunTables, agent: str, moment: datetime) -> Event:
+def _at_instant(tables: RunTables, moment: datetime) -> float:
     """Return the instant on the run's clock: counted from the last event before it."""
     before: Event | None = None
     for event in events_with(tables, [b""]):
@@ -89,19 +128,15 @@ def _at_instant(tables: RunTables, agent: str, moment: datetime) -> Event:
     if before is None:
         raise ConfigError(f"run {tables.run_id} holds no event: no instant of it is known")
     after = moment - datetime.fromisoformat(before.at)
-    return Event(0, "", "", before.monotonic_s + after.total_seconds(), agent)
+    return before.monotonic_s + after.total_seconds()
 
 
-def _of_id(tables: RunTables, agent: str, identity: str) -> Event:
-    """Return the event that is meant by an id."""
+def _of_id(tables: RunTables, identity: str) -> float | None:
+    """Return when what is meant by an id happened."""
     found = [event for event in events_with(tables, [identity.encode()]) if identity in _ids(event)]
     if not found:
-        raise ConfigError(
-            f"at={identity!r}: run {tables.run_id} has no message, turn, tool call or dialog with this id; give one, "
-            "seconds since its start, or an instant such as 2026-01-31T12:00:00Z"
-        )
-    best = next((event for name in _MEANT for event in found if event.event == name), found[-1])
-    return Event(0, "", "", best.monotonic_s, agent)
+        return None
+    return next((event for name in _MEANT for event in found if event.event == name), found[-1]).monotonic_s
 
 
 def _ids(event: Event) -> set[object]:

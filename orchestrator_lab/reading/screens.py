@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["recording_of", "screens_at"]
+    from orchestrator_lab.journal.recording import CastEvent
+
+__all__ = ["ansi_of", "feed", "recording_of", "resized", "screens_at"]
+
+#: Columns and rows of the largest terminal that is drawn.
+LARGEST = 1000
 
 _STYLES = (
     ("bold", "1"),
@@ -79,18 +84,36 @@ def screens_at(path: Path, agent: str, offsets_s: Sequence[float]) -> list[Scree
     event = next(events, None)
     for number in sorted(range(len(offsets_s)), key=lambda one: offsets_s[one]):
         while event is not None and event.time_s <= offsets_s[number]:
-            if event.code == "o":
-                terminal.feed_str(event.data.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-            elif event.code == "r":
-                cols, _, rows = event.data.partition("x")
-                if cols.isdigit() and rows.isdigit():
-                    terminal.resize(int(cols), int(rows))
+            feed(terminal, event)
             event = next(events, None)
-        shown[number] = Screen(agent, _ansi(terminal))
+        shown[number] = Screen(agent, ansi_of(terminal))
     return [shown[number] for number in range(len(offsets_s))]
 
 
-def _ansi(terminal: Any) -> str:  # noqa: ANN401 - a terminal of avt
+def feed(terminal: Any, event: CastEvent) -> None:  # noqa: ANN401 - a terminal of avt
+    """Have an event of a recording happen in a terminal."""
+    if event.code == "o":
+        terminal.feed_str(event.data.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    elif event.code == "r" and (size := resized(event.data)) is not None:
+        terminal.resize(*size)
+
+
+def resized(data: str) -> tuple[int, int] | None:
+    """Return columns and rows of an event of a change of size; None when it says none that could be drawn.
+
+    Examples
+    --------
+    >>> resized("90x30"), resized("90x0")
+    ((90, 30), None)
+    """
+    cols, _, rows = data.partition("x")
+    if not (cols.isdecimal() and rows.isdecimal() and len(data) < 12):
+        return None
+    size = (min(int(cols), LARGEST), min(int(rows), LARGEST))
+    return size if min(size) >= 1 else None
+
+
+def ansi_of(terminal: Any) -> str:  # noqa: ANN401 - a terminal of avt
     """Return the cells of a terminal as lines with escape sequences for their colours."""
     lines = []
     for line in terminal.view():

@@ -192,7 +192,8 @@ class Story:
         moments: list[Moment] = []
         for (what, offset), screen in zip(wanted, shown, strict=True):
             if moments and moments[-1].screen.ansi == screen.ansi:
-                moments[-1] = replace(moments[-1], what=f"{moments[-1].what}, {what}")
+                if what not in moments[-1].what.split(", "):
+                    moments[-1] = replace(moments[-1], what=f"{moments[-1].what}, {what}")
             else:
                 moments.append(Moment(what, round(offset, 3), screen))
         return moments

@@ -15,6 +15,8 @@ __all__ = ["story_html"]
 
 _QUIET = "opacity:.75;font-size:.9em"
 _CELL = "text-align:left;padding:1px 12px 1px 0;vertical-align:top;overflow-wrap:anywhere"
+#: Short cells keep their words whole; what a narrow page takes from a table, it takes from the details.
+_SHORT = "text-align:left;padding:1px 12px 1px 0;vertical-align:top;white-space:nowrap"
 _BOX = "margin:8px 0;padding:3px 0 3px 10px;border-left:4px solid {color}"
 _MOST = 20_000
 
@@ -83,19 +85,15 @@ def story_html(story: Story) -> str:
 
 def _ladder(story: Story) -> str:
     heads = "".join(
-        f'<th scope="col" style="{_CELL}">{name}</th>' for name in ("after", "event", "evidence", "details")
+        f'<th scope="col" style="{_CELL if name == "details" else _SHORT}">{name}</th>'
+        for name in ("after", "event", "evidence", "details")
     )
     rows = []
     for step in story.steps:
-        cells = (
-            shown_seconds(step.after_s, "+").replace(" ", "\u00a0"),
-            step.event.event,
-            step.event.source or "",
-            step.details,
-        )
+        short = (shown_seconds(step.after_s, "+"), step.event.event, step.event.source or "")
+        cells = [f'<td style="{_SHORT}">{escaped(cell)}</td>' for cell in short]
+        cells.append(f'<td style="{_CELL}">{escaped(step.details)}</td>')
         title = escaped(f"{step.event.at}, event {step.event.seq}")
-        rows.append(
-            f'<tr title="{title}">' + "".join(f'<td style="{_CELL}">{escaped(cell)}</td>' for cell in cells) + "</tr>"
-        )
+        rows.append(f'<tr title="{title}">{"".join(cells)}</tr>')
     body = "".join(rows)
     return f'<table style="font-size:.9em;margin:6px 0"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'

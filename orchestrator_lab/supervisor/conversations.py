@@ -145,7 +145,8 @@ class Conversations:
             raise ConfigError("a conversation names each agent once; its order is the order of speaking")
         if rounds < 1:
             raise ConfigError(f"a conversation has one round or more, got rounds={rounds}")
-        for speaker, listener in zip(agents, [*agents[1:], agents[0]], strict=True):
+        # The last one writes to the first only when there is another round.
+        for speaker, listener in itertools.pairwise(agents if rounds == 1 else [*agents, agents[0]]):
             if not supervisor.config.topology.allows(speaker, listener):
                 raise MessageRefused(
                     f"the topology does not let {speaker} write to {listener}: add the edge "

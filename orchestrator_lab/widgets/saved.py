@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import weakref
 from typing import Any
 from uuid import uuid4
 
 __all__ = ["Saved", "static_only"]
 
 _VARIABLE = "ORCHESTRATOR_LAB_WIDGETS"
+#: Those that leave a still behind when the kernel ends.
+_kept: weakref.WeakSet[Saved] = weakref.WeakSet()
 
 
 def static_only() -> bool:
@@ -52,3 +57,18 @@ class Saved:
 
         for shown_as in self._shown_as:
             update_display(self._still(), display_id=shown_as, raw=True)
+
+    def kept(self) -> None:
+        """Have a still left in each place where this is shown as the kernel ends: it cannot be found again then."""
+        _kept.add(self)
+
+    def leave(self) -> None:
+        """Leave a still behind, as the kernel ends."""
+        self.freeze()
+
+
+@atexit.register
+def _leave_all() -> None:
+    for widget in list(_kept):
+        with contextlib.suppress(Exception):
+            widget.leave()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import html
 import logging
 import threading
-import weakref
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import ipywidgets
@@ -108,7 +106,6 @@ class ClusterView(Saved, anywidget.AnyWidget):
     #: What a notebook that is saved now keeps of it: JupyterLab's extension writes it into the file.
     still = traitlets.Unicode().tag(sync=True)
 
-    _alive: ClassVar[weakref.WeakSet[ClusterView]] = weakref.WeakSet()
     # Also of one whose making failed: ipywidgets closes it all the same.
     _pump: Pump | None = None
     _whole: ipywidgets.VBox | None = None
@@ -151,7 +148,7 @@ class ClusterView(Saved, anywidget.AnyWidget):
         )
         self.snapshot = self._look()
         self.on_msg(self._from_browser)
-        self._alive.add(self)
+        self.kept()
         opened.opened(self)
 
     @property
@@ -275,6 +272,10 @@ class ClusterView(Saved, anywidget.AnyWidget):
             super().freeze()
             self.close()
 
+    def leave(self) -> None:
+        """Leave a still behind as the kernel ends; without a last look, which could take long."""
+        self.freeze(look=False)
+
     def _ended(self) -> None:
         # The panes are gone, the last look has to do.
         self.freeze(look=False)
@@ -285,7 +286,6 @@ class ClusterView(Saved, anywidget.AnyWidget):
             refresher.close()
         if self._pump is not None:
             self._pump.close()
-        self._alive.discard(self)
         opened.closed(self)
         if self._whole is not None:
             # The controls below follow the cluster by themselves.
@@ -306,11 +306,3 @@ def painted(ansi: str) -> bytes:
     lines = "".join(f"\x1b[{number};1H{line}" for number, line in enumerate(ansi.split("\n"), 1))
     data = f"\x1bc\x1b[?25l\x1b(B\x1b)0{lines}\x1b[m".encode("utf-8", "replace")
     return data if len(data) <= _STILL_LIMIT else data[:_STILL_LIMIT].rsplit(b"\x1b[", 1)[0]
-
-
-@atexit.register
-def _freeze_all() -> None:
-    """Leave stills behind when the kernel ends: its widgets cannot be found again."""
-    for view in list(ClusterView._alive):  # noqa: SLF001 - one class in two parts
-        with contextlib.suppress(Exception):
-            view.freeze(look=False)

@@ -24,6 +24,8 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.anchors: list[str] = []
         self.open: list[str] = []
         self.text = ""
         self.feed(text)
@@ -32,6 +34,8 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name == "href"]
+        self.anchors += [value or "" for name, value in attrs if name == "id"]
         if tag != "meta":
             self.open.append(tag)
 
@@ -64,11 +68,11 @@ def test_nothing_that_agents_write_is_more_than_text(told: Run) -> None:
         page = Page(shown)
         assert page.open == []
         assert set(page.tags) <= {
-            "html", "head", "meta", "title", "style", "body", "div", "span", "b", "i", "bdi", "details", "summary",
+            "html", "head", "meta", "title", "style", "body", "div", "span", "b", "i", "bdi", "details", "summary", "a",
         }  # fmt: skip
         assert page.attributes <= {
             "lang", "charset", "http-equiv", "content", "name", "style", "role", "aria-label", "aria-hidden", "title",
-            "dir",
+            "dir", "id", "href",
         }  # fmt: skip
         assert "<script>alert(1)</script>" in page.text
         assert "\x1b" not in shown
@@ -81,7 +85,17 @@ def test_a_page_loads_nothing_and_knows_light_and_dark(told: Run) -> None:
     assert page.startswith("<!doctype html>")
     assert "default-src 'none'" in page
     assert "color-scheme:light dark" in page
-    assert not re.search(r"\b(?:src|href)=", page)
+    assert not re.search(r"\bsrc=", page)
+
+
+def test_each_entry_is_linked_to_itself_and_to_nothing_else(told: Run) -> None:
+    talk = told.conversation()
+    page = Page(talk.to_html())
+    assert page.anchors == [f"olab-{entry.id}" for entry in talk] == [link.removeprefix("#") for link in page.links]
+    talk.entries[0].row["message_id"] = "\"><script>'\udcff %"
+    page = Page(talk.to_html())
+    assert "script" not in page.tags
+    assert page.links[0] == "#olab-%22%3E%3Cscript%3E%27%3F%20%25"
 
 
 def test_colours_rungs_tools_and_tokens_are_shown(told: Run) -> None:

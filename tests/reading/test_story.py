@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,11 +12,10 @@ from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.journal.recording import CastWriter, to_cast
 from orchestrator_lab.reading.screens import recording_of, screens_at
 from orchestrator_lab.reading.story import Story
+from orchestrator_lab.run import open_run
 from orchestrator_lab.tables import RunTables
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator_lab.run import Run
 
 
@@ -54,6 +54,17 @@ def test_screens_at_the_instants_that_matter(told: Run) -> None:
     assert later["dialog opened"].endswith("Run ls?\n1. yes\n2. no")
     red = told.story("msg_1", settle_s=0.01).screens[1].screen
     assert "color: #f14c4c" in red.html()
+
+
+def test_a_screen_says_once_what_happened() -> None:
+    """A real program's question is seen twice: by its hook, and with its options on the screen."""
+    run = open_run(Path(__file__).resolve().parents[2] / "notebooks" / "recorded" / "five-agents")
+    (asked,) = run.messages.loc[run.messages["content"].str.contains("run your tests against"), "message_id"]
+    story = run.story(asked)
+    assert [step.event.event for step in story.steps].count("dialog.opened") == 2
+    (question,) = [moment for moment in story.screens if "dialog opened" in moment.what]
+    assert question.what.split(", ").count("dialog opened") == 1
+    assert "Do you want to proceed?" in question.screen
 
 
 def test_as_text_and_as_html(told: Run) -> None:

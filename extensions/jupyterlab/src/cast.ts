@@ -1,15 +1,9 @@
 import { Decompress } from 'fzstd';
 import type { TranslationBundle } from '@jupyterlab/translation';
+import type { IHappening } from '../../shared/src/playing';
 
 /** Puts a sentence into the user's language; `%1` is its first argument. */
 type Trans = Pick<TranslationBundle, '__'>;
-
-/** What happened in a pane, and when, in seconds from the beginning. */
-export interface ICastEvent {
-  at: number;
-  kind: 'output' | 'resize' | 'mark';
-  data: string;
-}
 
 /** A recording in asciicast format, version 2 or 3. */
 export interface ICast {
@@ -17,7 +11,8 @@ export interface ICast {
   cols: number;
   rows: number;
   startedAt: Date | null;
-  events: ICastEvent[];
+  /** In their order, in seconds from the beginning. */
+  events: IHappening[];
   duration: number;
   /** What is wrong with the file, when not all of it could be read. */
   problem: string | null;
@@ -45,7 +40,7 @@ export function parseCast(text: string, trans: Trans): ICast {
     throw new Error(trans.__('this is no recording in asciicast format, version 2 or 3'));
   }
   const relative = header.version === 3;
-  const events: ICastEvent[] = [];
+  const events: IHappening[] = [];
   let now = 0;
   let problem: string | null = null;
   for (let number = 1; number < lines.length; number++) {
@@ -64,9 +59,16 @@ export function parseCast(text: string, trans: Trans): ICast {
       break;
     }
     now = relative ? now + event[0] : Math.max(now, event[0]);
-    const kind = ({ o: 'output', r: 'resize', m: 'mark' } as const)[event[1] as 'o'];
-    if (kind) {
-      events.push({ at: now, kind, data: event[2] });
+    const data = event[2];
+    if (event[1] === 'o') {
+      events.push({ at: now, kind: 'output', data });
+    } else if (event[1] === 'r') {
+      const to = resized(data);
+      if (to) {
+        events.push({ at: now, kind: 'resize', size: to });
+      }
+    } else if (event[1] === 'm') {
+      events.push({ at: now, kind: 'mark', data });
     }
   }
   return {

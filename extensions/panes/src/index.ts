@@ -1,9 +1,10 @@
 import "@xterm/xterm/css/xterm.css";
 import "./style.css";
+import { createPlayer, type PlayerOptions } from "./player";
 import type { Options, Still, Transport } from "./protocol";
 import { createView, type View } from "./view";
 
-export { createView };
+export { createPlayer, createView };
 export type { Options, Transport, View };
 
 /** The part of anywidget's model that is used here. */
@@ -29,8 +30,13 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
       return () => model.off("msg:custom", call);
     },
   };
+  const options = model.get("options") as Options & Partial<PlayerOptions>;
+  if (options.film) {
+    const player = createPlayer(el, transport, { ...options, film: options.film });
+    return () => player.dispose();
+  }
   const view = createView(el, transport, {
-    ...(model.get("options") as Options),
+    ...options,
     acks: true,
     still: model.get("snapshot") as Still | null,
   });

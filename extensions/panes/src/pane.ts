@@ -18,6 +18,8 @@ export interface PaneHost {
   takeOver(agent: string): void;
   letGo(): void;
   maximise(agent: string): void;
+  /** Milliseconds of the clock by which states last. */
+  now(): number;
 }
 
 /** One agent: its facts, and its terminal once it has been in sight. */
@@ -32,7 +34,7 @@ export class Pane {
   private readonly maximise: HTMLButtonElement;
   private terminal: Terminal | null = null;
   private facts: AgentFacts;
-  private since = performance.now();
+  private since: number;
   private queue: Uint8Array[] = [];
   private waiting = 0;
   private writing = false;
@@ -42,6 +44,7 @@ export class Pane {
   private seen = false;
   private frameRequest = 0;
   private typed = "";
+  private readonly whenDrawn: (() => void)[] = [];
   private columns = 80;
   private lines = 24;
   taken = false;
@@ -53,6 +56,7 @@ export class Pane {
     controls: boolean,
   ) {
     this.facts = facts;
+    this.since = host.now();
     const name = facts.name;
     this.element = make("section", "olab-pane", null, { "data-agent": name, tabindex: "0" });
     const head = make("header", "olab-head");
@@ -96,8 +100,8 @@ export class Pane {
   tell(facts: AgentFacts): void {
     const before = this.facts.state;
     this.facts = { ...this.facts, ...facts };
-    if (facts.state_s != null) this.since = performance.now() - 1000 * facts.state_s;
-    else if (before !== this.facts.state) this.since = performance.now();
+    if (facts.state_s != null) this.since = this.host.now() - 1000 * facts.state_s;
+    else if (before !== this.facts.state) this.since = this.host.now();
     const state = this.facts.state ?? "unknown";
     this.element.dataset.state = state;
     setText(this.role, this.facts.role ?? "");
@@ -118,7 +122,7 @@ export class Pane {
 
   /** Shows how long it has been in its state. */
   clock(): void {
-    const seconds = (performance.now() - this.since) / 1000;
+    const seconds = Math.max(0, this.host.now() - this.since) / 1000;
     const known = this.facts.state != null;
     setText(this.state, known ? `${this.facts.state} ${ago(seconds)}` : "unknown");
   }
@@ -193,6 +197,7 @@ export class Pane {
     this.queue = [];
     this.waiting = 0;
     this.behind = true;
+    this.tellDrawn();
   }
 
   get missing(): boolean {
@@ -203,6 +208,16 @@ export class Pane {
     if (this.asked || !this.seen) return;
     this.asked = true;
     this.host.repaint(this.name);
+  }
+
+  /** Waits until what it was told is drawn; out of sight nothing is, and nobody waits for it. */
+  drawn(): Promise<void> {
+    if ((!this.writing && this.queue.length === 0) || (!this.seen && !this.terminal)) return Promise.resolve();
+    return new Promise((done) => this.whenDrawn.push(done));
+  }
+
+  private tellDrawn(): void {
+    if (!this.writing && this.queue.length === 0) for (const done of this.whenDrawn.splice(0)) done();
   }
 
   /** Tells that the pane is in sight, or no longer; before it first is, it has no terminal. */
@@ -239,6 +254,7 @@ export class Pane {
       this.writing = false;
       this.follow();
       this.schedule();
+      this.tellDrawn();
     });
   }
 
@@ -325,6 +341,7 @@ export class Pane {
 
   dispose(): void {
     cancelAnimationFrame(this.frameRequest);
+    this.miss();
     this.terminal?.dispose();
     this.element.remove();
   }

@@ -72,6 +72,14 @@ export interface Options {
   acks?: boolean;
   /** What is shown until the host says something. */
   still?: Still | null;
+  /** Stands above the panes. */
+  above?: HTMLElement;
+  /** Stands beside the panes, in the place of the messages. */
+  beside?: HTMLElement;
+  /** Milliseconds of the clock by which states last; the page's own by default. */
+  clock?: () => number;
+  /** Does what a key says that is meant for no agent; returns whether it says anything. */
+  onKey?: (event: KeyboardEvent) => boolean;
   /** Called when the arrangement of the page has to follow (a maximised pane). */
   onMaximise?: (agent: string | null) => void;
 }

@@ -15,6 +15,12 @@ export interface View {
   dispose(): void;
   /** The terminal of an agent, once it has been in sight. */
   terminal(agent: string): Terminal | null;
+  /** Waits until what a pane was told is drawn. */
+  drawn(agent: string): Promise<void>;
+  /** Brings up to date how long agents have been in their states. */
+  clock(): void;
+  /** Says something above the panes; nothing with an empty text. */
+  note(text: string): void;
   /** The last picture of all panes as HTML, which a saved page keeps; the host says how to get it. */
   stillHtml: () => string;
 }
@@ -75,7 +81,14 @@ class ClusterView implements View, PaneHost {
     private readonly transport: Transport,
     private readonly options: Options,
   ) {
-    this.root.append(this.banner, this.alerts, this.grid, this.messages.element, this.spoken);
+    if (options.above) this.root.append(options.above);
+    this.root.append(this.banner, this.alerts);
+    if (options.beside) {
+      const stage = make("div", "olab-stage");
+      stage.append(this.grid, options.beside);
+      this.root.append(stage);
+    } else this.root.append(this.grid, this.messages.element);
+    this.root.append(this.spoken);
     this.banner.hidden = this.alerts.hidden = true;
     // Keys are for the agent, not for the notebook around it.
     this.root.setAttribute("data-lm-suppress-shortcuts", "true");
@@ -86,6 +99,10 @@ class ClusterView implements View, PaneHost {
     }
     this.root.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.maximised && !this.taken) this.maximise(this.maximised);
+      else if (this.options.onKey?.(event)) {
+        event.preventDefault();
+        event.stopPropagation();
+      }
     });
     this.root.addEventListener("pointerenter", () => this.ping());
     parent.append(this.root);
@@ -113,7 +130,7 @@ class ClusterView implements View, PaneHost {
     window.addEventListener("pointerdown", this.onPoint, true);
     window.addEventListener("keydown", this.onKey, true);
     this.ticking = window.setInterval(() => {
-      if (!document.hidden) for (const name of this.seen) this.panes.get(name)?.clock();
+      if (!document.hidden) this.clock();
     }, 1000);
     this.stop = transport.onMessage((message, buffers) => this.heard(message as FromHost, buffers));
     const still = options.still;
@@ -130,6 +147,23 @@ class ClusterView implements View, PaneHost {
 
   terminal(agent: string): Terminal | null {
     return this.panes.get(agent)?.screen ?? null;
+  }
+
+  drawn(agent: string): Promise<void> {
+    return this.panes.get(agent)?.drawn() ?? Promise.resolve();
+  }
+
+  clock(): void {
+    for (const name of this.seen) this.panes.get(name)?.clock();
+  }
+
+  note(text: string): void {
+    this.trouble = text || null;
+    this.showBanner();
+  }
+
+  now(): number {
+    return this.options.clock?.() ?? performance.now();
   }
 
   dispose(): void {
@@ -347,7 +381,8 @@ class ClusterView implements View, PaneHost {
     if (!this.pointed || event.ctrlKey || event.metaKey || event.altKey) return;
     const active = document.activeElement;
     const around = !active || active.contains(this.root) || active.matches(".olab-pane");
-    if (!around || (event.key.length !== 1 && event.key !== "Backspace" && event.key !== "Delete")) return;
+    const meant = around && !!this.options.onKey?.(event);
+    if (!around || (!meant && event.key.length !== 1 && event.key !== "Backspace" && event.key !== "Delete")) return;
     event.stopImmediatePropagation();
     event.preventDefault();
   }
