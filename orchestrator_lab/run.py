@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +179,7 @@ class Run:
             raise ConfigError(f"run {self.run_id} is being recorded: shut its cluster down, then seal it")
         return write_seal(
             self.path,
-            {name: tables.frame(name) for name in TABLES},
+            {name: partial(tables.pieces, name) for name in TABLES},
             journal_bytes=size,
             package_version=_package_version(),
         )

@@ -27,11 +27,13 @@ from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, columns_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from orchestrator_lab.schema import Column
+
+    Pieces = Callable[[], Iterable[pd.DataFrame]]
 
 __all__ = ["FOLDER", "Seal", "open_seal", "read_sealed", "unseal", "write_seal"]
 
@@ -83,15 +85,16 @@ class Seal:
         return Path(self.folder) / FOLDER / f"{table}.parquet"
 
 
-def write_seal(folder: Path, frames: Mapping[str, pd.DataFrame], *, journal_bytes: int, package_version: str) -> Seal:
+def write_seal(folder: Path, tables: Mapping[str, Pieces], *, journal_bytes: int, package_version: str) -> Seal:
     """Write tables as Parquet files, read them back, and put them in their place in one step.
 
     Parameters
     ----------
     folder : pathlib.Path
         The run's.
-    frames : mapping of str to pandas.DataFrame
-        All tables of the schema.
+    tables : mapping of str to callable
+        All tables of the schema: each call returns the frames that make it, one behind the other, so that a table need
+        never be held whole. It is called once to write them, and once to check what was read back.
     journal_bytes : int
         Length of the journal that they were made of.
     package_version : str
@@ -111,7 +114,7 @@ def write_seal(folder: Path, frames: Mapping[str, pd.DataFrame], *, journal_byte
     """
     try:
         with _only_one(folder):
-            return _seal(folder, frames, journal_bytes, package_version)
+            return _seal(folder, tables, journal_bytes, package_version)
     except OSError as error:
         kind = DiskFull if is_full(error) else EnvironmentProblem
         raise kind(
@@ -257,16 +260,15 @@ def _only_one(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _seal(folder: Path, frames: Mapping[str, pd.DataFrame], journal_bytes: int, package_version: str) -> Seal:
+def _seal(folder: Path, tables: Mapping[str, Pieces], journal_bytes: int, package_version: str) -> Seal:
     place = Path(tempfile.mkdtemp(prefix=_NEW, dir=folder))
     try:
-        digests = {}
+        digests, rows = {}, {}
         for table in TABLES:
             path = place / f"{table}.parquet"
-            _write(path, frames[table], table)
-            _check(path, frames[table], table)
+            rows[table] = _write(path, tables[table](), table)
+            _check(path, tables[table](), table)
             digests[table] = _digest(path)
-        rows = {table: len(frames[table]) for table in TABLES}
         seal = Seal(str(folder), journal_bytes, rows, digests, package_version)
         facts = asdict(seal)
         del facts["folder"]
@@ -282,16 +284,29 @@ def _seal(folder: Path, frames: Mapping[str, pd.DataFrame], journal_bytes: int, 
 # files ----------------------------------------------------------------------------------------------
 
 
-def _write(path: Path, frame: pd.DataFrame, table: str) -> None:
+def _write(path: Path, pieces: Iterable[pd.DataFrame], table: str) -> int:
+    """Write a table; return its number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    content = pa.Table.from_pandas(frame[[column.name for column in columns_of(table)]], preserve_index=False)
+    names = [column.name for column in columns_of(table)]
     dictionaries = [column.name for column in columns_of(table) if _repeats(column)]
+    rows = 0
     with open(path, "xb", opener=_private) as file:
-        pq.write_table(content, file, compression="zstd", use_dictionary=dictionaries, row_group_size=_GROUP)
+        with contextlib.ExitStack() as stack:
+            writer: pq.ParquetWriter | None = None
+            for piece in pieces:
+                content = pa.Table.from_pandas(piece[names], preserve_index=False)
+                if writer is None:
+                    writer = pq.ParquetWriter(file, content.schema, compression="zstd", use_dictionary=dictionaries)
+                    stack.enter_context(writer)
+                # A piece without rows makes the table, but no group of them.
+                if content.num_rows:
+                    writer.write_table(content, row_group_size=_GROUP)
+                rows += content.num_rows
         file.flush()
         os.fsync(file.fileno())
+    return rows
 
 
 def _repeats(column: Column) -> bool:
@@ -304,15 +319,19 @@ def _repeats(column: Column) -> bool:
 def _frame(
     path: Path, table: str, columns: Sequence[str] | None, filters: list[list[tuple[str, str, Any]]] | None
 ) -> pd.DataFrame:
-    import pandas as pd
     import pyarrow.parquet as pq
 
     by_name = {column.name: column for column in columns_of(table)}
     wanted = list(by_name) if columns is None else list(columns)
-    content = pq.read_table(
-        path, columns=wanted, filters=filters, read_dictionary=[n for n in wanted if by_name[n].dtype == "category"]
-    )
-    data = {name: _array(content.column(name), by_name[name]) for name in wanted}
+    closed = [name for name in wanted if by_name[name].dtype == "category"]
+    return _as_frame(pq.read_table(path, columns=wanted, filters=filters, read_dictionary=closed), table)
+
+
+def _as_frame(content: Any, table: str) -> pd.DataFrame:  # noqa: ANN401 - an Arrow table
+    import pandas as pd
+
+    by_name = {column.name: column for column in columns_of(table)}
+    data = {name: _array(content.column(name), by_name[name]) for name in content.column_names}
     return pd.DataFrame(data, index=pd.RangeIndex(content.num_rows), copy=False)
 
 
@@ -336,14 +355,27 @@ def _array(chunks: Any, column: Column) -> Any:  # noqa: ANN401 - a chunked arra
     return chunks.to_pandas().astype(column.dtype).array
 
 
-def _check(path: Path, written: pd.DataFrame, table: str) -> None:
+def _check(path: Path, pieces: Iterable[pd.DataFrame], table: str) -> None:
     """Read a table back, and raise when it is not what was written."""
-    read = _frame(path, table, None, None)
-    if not written.reset_index(drop=True).equals(read) or list(written.dtypes) != list(read.dtypes):
-        raise JournalError(
-            f"{path}: what was read back of table {table!r} is not what was written; check the disk, and seal again",
-            path=str(path),
-        )
+    import pyarrow.parquet as pq
+
+    closed = [column.name for column in columns_of(table) if column.dtype == "category"]
+    with pq.ParquetFile(path, read_dictionary=closed) as file:
+        group = 0
+        for piece in pieces:
+            groups = list(range(group, group := group + -(-len(piece) // _GROUP)))
+            content = file.read_row_groups(groups) if groups else file.schema_arrow.empty_table()
+            read = _as_frame(content, table)
+            written = piece.reset_index(drop=True)
+            if not written.equals(read) or list(written.dtypes) != list(read.dtypes):
+                group = -1
+                break
+        if group != file.metadata.num_row_groups:
+            raise JournalError(
+                f"{path}: what was read back of table {table!r} is not what was written; check the disk, and seal "
+                "again",
+                path=str(path),
+            )
 
 
 def _write_facts(path: Path, facts: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.costs import price_table
 from orchestrator_lab.errors import JournalError, OrchestratorLabError, RunNotFound
-from orchestrator_lab.folds import EventFold, Fold, GrowingTable, RunFold, load_bulk, make_folds
+from orchestrator_lab.folds import EventFold, Fold, GrowingTable, RunFold, event_bulks, load_bulk, make_folds
 from orchestrator_lab.folds.base import MALFORMED, warn_malformed
 from orchestrator_lab.journal.blocks import line_end, read_some
 from orchestrator_lab.journal.reader import JournalReader, without_gc
@@ -19,7 +19,7 @@ from orchestrator_lab.sealing import open_seal, read_sealed
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
 
@@ -37,6 +37,8 @@ MANIFEST = "manifest.json"
 
 #: Bytes of journal from which on each table is read by itself, and by Arrow: less is decoded once for all of them.
 _LONG = 4 << 20
+#: Events that are held at a time when those of a long journal are sealed.
+_PIECE = 1 << 18
 
 
 class RunTables:
@@ -237,6 +239,27 @@ class RunTables:
             return attributed(build_frame(table, self.columns(table)), [self])
         self._advance(table)
         return attributed(self._tables[table].frame().copy(deep=False), [self])
+
+    def pieces(self, table: str) -> Iterator[pd.DataFrame]:
+        """Yield a table in frames one behind the other: a long journal's events are more than memory should hold.
+
+        Parameters
+        ----------
+        table : str
+            Any table of the schema.
+
+        Yields
+        ------
+        pandas.DataFrame
+            One at least; the same each time, while the journal does not grow.
+        """
+        if table != "events" or self._journal is None or not self.is_long:
+            yield self.frame(table)
+            return
+        for bulk in event_bulks(self._journal, line_end(self._journal), lines=_PIECE):
+            growing = GrowingTable(EventFold(), self.run_id)
+            growing.load(bulk)
+            yield growing.frame()
 
     def part(self, table: str, columns: list[str] | None, chosen: Choice | None = None) -> pd.DataFrame | None:
         """Return a part of a table from the run's Parquet files, without reading the rest of it.

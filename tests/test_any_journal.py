@@ -17,6 +17,7 @@ from orchestrator_lab.folds import growing
 from orchestrator_lab.journal import Event, JournalReader, blocks, reader
 from orchestrator_lab.run import Run
 from orchestrator_lab.schema import build_frame
+from orchestrator_lab.sealing import open_seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -144,7 +145,7 @@ def test_the_size_of_what_is_read_at_a_time_changes_nothing(folder: Path, steps:
         check_same(tables_of(path), wanted)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     steps=journals(),
     looks=st.sets(st.integers(0, 70), max_size=4),
@@ -173,6 +174,10 @@ def test_a_long_journal_is_the_same_as_a_short_one(
         lists = {name: build_frame(name, live.tables.columns(name)) for name in TABLES if name != "runs"}
         check_same(lists, {name: wanted[name] for name in lists})
         assert len(live.tables.fold("messages")) == len(wanted["messages"])
+        patch.setattr(tables, "_PIECE", 7)
+        Run(path).seal()
+        check_same(tables_of(path), wanted)
+        assert open_seal(path) is not None
         check_same(tables_of(live), wanted)
 
 

@@ -114,7 +114,7 @@ def test_a_place_that_cannot_be_written_is_named(path: Path, monkeypatch: pytest
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
     with pytest.raises(DiskFull, match="its tables cannot be written"):
         Run(path).seal()
     assert sorted(path.rglob("*")) == before

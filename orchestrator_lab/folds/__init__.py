@@ -12,7 +12,7 @@ from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.folds.agents import AgentFold, StateFold
 from orchestrator_lab.folds.alerts import AlertFold
 from orchestrator_lab.folds.base import Fold
-from orchestrator_lab.folds.bulk import load_bulk
+from orchestrator_lab.folds.bulk import event_bulks, load_bulk
 from orchestrator_lab.folds.growing import GrowingTable
 from orchestrator_lab.folds.messages import MessageFold
 from orchestrator_lab.folds.processes import ProcessFold
@@ -37,6 +37,7 @@ __all__ = [
     "StateFold",
     "ToolCallFold",
     "TurnFold",
+    "event_bulks",
     "fold",
     "fold_messages",
     "fold_turns",

@@ -16,7 +16,7 @@ from orchestrator_lab.journal.blocks import Wanted, read_blocks, read_envelopes,
 from orchestrator_lab.journal.event import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Ints = np.ndarray[Any, Any]
 
-__all__ = ["Bulk", "load_bulk"]
+__all__ = ["Bulk", "event_bulks", "load_bulk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,31 +454,63 @@ def _offsets(origins: Sequence[tuple[int, Event]], agents: Any, lines: Ints, clo
 _ENVELOPE = ("seq", "event", "agent", "message_id", "turn_id", "source", "level", "attributes")
 
 
-def _events(path: Path, end: int) -> Bulk | None:
-    import numpy as np
+def event_bulks(path: Path, end: int, *, lines: int | None = None) -> Iterator[Bulk]:
+    """Yield a journal's events in columns, piece by piece.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The ``journal.jsonl``.
+    end : int
+        Byte offset behind the last line to read.
+    lines : int, optional
+        So many lines make a piece, at least; all of them when omitted.
+
+    Yields
+    ------
+    Bulk
+        Places and lines count from the first line of the journal. The same pieces each time.
+    """
     import pyarrow as pa
 
     tables: list[pa.Table] = []
     odd: list[tuple[int, Event]] = []
-    origins: list[tuple[int, Event]] = []
-    first = 0
+    known: list[tuple[int, Event]] = []
+    done = first = 0
     for block in read_envelopes(path, begin=0, end=end):
         odd += [(first + line, event) for line, event in block.events]
         for table in block.tables:
-            lines = pa.array(table.column("line").to_numpy() + first)
-            tables.append(table.set_column(0, "line", lines))
-            origins += _started(table, first)
+            numbers = pa.array(table.column("line").to_numpy() + first)
+            tables.append(table.set_column(0, "line", numbers))
+            known += _started(table, first)
         first += block.lines
+        if lines is not None and first - done >= lines:
+            yield _event_bulk(tables, odd, known, first)
+            known += [one for one in odd if one[1].event == "recording.started"]
+            done, tables, odd = first, [], []
+    if tables or odd or done == 0:
+        yield _event_bulk(tables, odd, known, first)
+
+
+def _event_bulk(
+    tables: list[pa.Table], odd: list[tuple[int, Event]], known: list[tuple[int, Event]], lines: int
+) -> Bulk:
+    import numpy as np
+    import pyarrow as pa
+
     if not tables:
-        return None
+        return Bulk({}, np.empty(0, np.int64), odd, lines, list(known))
     rows = pa.concat_tables(tables)
     line, at, clock = _clock(rows)
     columns: dict[str, Any] = {name: rows.column(name) for name in _ENVELOPE}
     columns |= {"at": at, "monotonic_s": clock}
-    begun = sorted([*origins, *(one for one in odd if one[1].event == "recording.started")], key=lambda one: one[0])
+    begun = sorted([*known, *(one for one in odd if one[1].event == "recording.started")], key=lambda one: one[0])
     columns["cast_offset_s"] = _offsets(begun, columns["agent"], line + 1, clock)
-    known = origins
-    return Bulk(columns, np.asarray(line), odd, first, known)
+    return Bulk(columns, np.asarray(line), odd, lines, list(known))
+
+
+def _events(path: Path, end: int) -> Bulk | None:
+    return next(event_bulks(path, end))
 
 
 def _started(table: pa.Table, first: int) -> list[tuple[int, Event]]:
