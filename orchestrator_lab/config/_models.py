@@ -584,6 +584,8 @@ class ClusterConfig(_Model):
         What is watched, and who is told.
     record_changes : bool
         Whether what each turn changed in its work folder is recorded, where that is under git.
+    seal : bool
+        Whether the tables of a long run are kept as Parquet files once it has ended.
     agents : list of ClaudeAgent, CodexAgent, ChatAgent or ProgramAgent
         At least one.
     source : Path, optional
@@ -616,6 +618,7 @@ class ClusterConfig(_Model):
     record_changes: bool = Field(
         default=True, description="record what each turn changed in its work folder, where that is under git"
     )
+    seal: bool = Field(default=True, description="keep a long run's tables as Parquet files too, once it has ended")
     agents: list[Agent] = Field(min_length=1)
     source: Path | None = None
     notes: list[str] = Field(default_factory=list)

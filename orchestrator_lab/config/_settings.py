@@ -59,6 +59,7 @@ class ClusterOverrides(BaseModel):
     limits: Limits | None = None
     alerts: AlertsConfig | None = None
     record_changes: bool | None = None
+    seal: bool | None = None
 
 
 class Retention(BaseModel):

@@ -31,6 +31,7 @@ from orchestrator_lab.supervisor.alerts import Alerts
 from orchestrator_lab.supervisor.changes import Changes
 from orchestrator_lab.supervisor.conversations import Conversations
 from orchestrator_lab.supervisor.crosscheck import CrossCheck
+from orchestrator_lab.supervisor.ending import seal_when_long
 from orchestrator_lab.supervisor.guards import Guards
 from orchestrator_lab.supervisor.hands import Hands
 from orchestrator_lab.supervisor.hangs import HangWatch
@@ -279,6 +280,8 @@ class Supervisor:
         await self.keeper.close()
         self.tmux.close()
         self.journal.close()
+        if self.config.seal and not self.resuming:
+            seal_when_long(self.journal)
 
     async def let_go(self) -> None:
         """Close what is open and leave the run as it is."""
