@@ -385,8 +385,7 @@ def piece_events(descriptor: int, piece: Piece, path: Path) -> tuple[dict[str, A
     header = header_of(lines.pop(0), path) if piece.offset == 0 and lines else {}
     now = piece.start_ms / 1000
     events = []
-    for line in lines:
-        interval, code, data = _parse(line, path)
+    for interval, code, data in _parsed(lines, path):
         now = round(now + interval, 3)
         events.append(CastEvent(now, code, data))
     return header, events
@@ -416,6 +415,17 @@ def foreign_lines(path: Path) -> tuple[list[str], int]:
         torn = len(data) - cut
     # Not splitlines(): U+0085 and its like are output.
     return data[:cut].decode("utf-8", "replace").split("\n"), torn
+
+
+def _parsed(lines: list[str], path: Path) -> list[tuple[float, str, str]]:
+    """Parse the lines of a piece: all at once, which takes a third of the time, unless one of them is damaged."""
+    try:
+        told = json.loads(f"[{','.join(lines)}]")
+        if len(told) == len(lines):
+            return [(float(interval), str(code), str(data)) for interval, code, data in told]
+    except (ValueError, TypeError):
+        pass
+    return [_parse(line, path) for line in lines]
 
 
 def _parse(line: str, path: Path) -> tuple[float, str, str]:

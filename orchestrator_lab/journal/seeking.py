@@ -52,6 +52,7 @@ class CastReader:
         self._descriptor = -1
         self._pieces: list[Piece] = []
         self._held: list[list[CastEvent]] = []
+        self._last: tuple[int, list[CastEvent]] = (-1, [])
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -130,7 +131,9 @@ class CastReader:
         """
         if self._held:
             return self._held[number]
-        return piece_events(self._descriptor, self._pieces[number], self.path)[1]
+        if number != self._last[0]:  # who plays a recording asks for parts of a piece, one after the other
+            self._last = (number, piece_events(self._descriptor, self._pieces[number], self.path)[1])
+        return self._last[1]
 
 
 def _grouped(events: list[CastEvent]) -> list[list[CastEvent]]:

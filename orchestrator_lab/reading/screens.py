@@ -8,7 +8,7 @@ from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.stills import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from orchestrator_lab.journal.recording import CastEvent
@@ -83,19 +83,30 @@ def screens_at(path: Path, agent: str, offsets_s: Sequence[float]) -> list[Scree
     events = iter(recording.events)
     event = next(events, None)
     for number in sorted(range(len(offsets_s)), key=lambda one: offsets_s[one]):
+        due = []
         while event is not None and event.time_s <= offsets_s[number]:
-            feed(terminal, event)
+            due.append(event)
             event = next(events, None)
+        feed(terminal, due)
         shown[number] = Screen(agent, ansi_of(terminal))
     return [shown[number] for number in range(len(offsets_s))]
 
 
-def feed(terminal: Any, event: CastEvent) -> None:  # noqa: ANN401 - a terminal of avt
-    """Have an event of a recording happen in a terminal."""
-    if event.code == "o":
-        terminal.feed_str(event.data.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-    elif event.code == "r" and (size := resized(event.data)) is not None:
-        terminal.resize(*size)
+def feed(terminal: Any, events: Iterable[CastEvent]) -> None:  # noqa: ANN401 - a terminal of avt
+    """Have events of a recording happen in a terminal."""
+    output: list[str] = []
+    for event in events:
+        if event.code == "o":
+            output.append(event.data)
+        elif event.code == "r" and (size := resized(event.data)) is not None:
+            _write(terminal, output)
+            output = []
+            terminal.resize(*size)
+    _write(terminal, output)
+
+
+def _write(terminal: Any, output: list[str]) -> None:  # noqa: ANN401 - a terminal of avt
+    terminal.feed_str("".join(output).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def resized(data: str) -> tuple[int, int] | None:

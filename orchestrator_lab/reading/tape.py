@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from orchestrator_lab.journal.seeking import CastReader
@@ -183,10 +184,7 @@ class Tape:
             terminal = _terminal(kept.cols, kept.rows)
             terminal.feed_str(kept.dump)
             for number in range(kept.piece, min(piece + 1, len(self._reader))):
-                for event in self._reader.events(number):
-                    if event.time_s > at_s:
-                        break
-                    feed(terminal, event)
+                feed(terminal, takewhile(lambda event: event.time_s <= at_s, self._reader.events(number)))
             return terminal
 
     def _walk(self, piece: int, progress: Callable[[float], None] | None) -> None:
@@ -196,9 +194,9 @@ class Tape:
             self._keep()
         chars, begun = 0, self._walked
         while self._walked < piece:
-            for event in self._reader.events(self._walked):
-                feed(self._walker, event)
-                chars += len(event.data)
+            events = self._reader.events(self._walked)
+            feed(self._walker, events)
+            chars += sum(len(event.data) for event in events)
             self._walked += 1
             if chars >= _STEP:
                 chars = 0
