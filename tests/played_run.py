@@ -118,7 +118,7 @@ def write_played(folder: Path, *, flood_bytes: int = 0) -> Path:
         stage = _Stage(path, clock, journal)
         journal.append("run.started", name="played")
         stage.add(0.5, "ada", "asks")
-        stage.draw("ada", "ada is ready")
+        stage.draw("ada", "\x1b[38;2;12;200;99mada\x1b[1;48;5;201m is\x1b[0m ready")
         stage.add(1.5, "bob", "answers")
         stage.draw("bob", "bob is ready")
         stage.send(5, 1, "user", "ada", "Find out what seven times six is.")

@@ -6,6 +6,7 @@ behind at each megabyte. From then on any instant costs at most what lies betwee
 
 from __future__ import annotations
 
+import re
 import threading
 from bisect import bisect_right
 from itertools import takewhile
@@ -25,6 +26,7 @@ __all__ = ["Picture", "Stretch", "Tape"]
 
 #: Characters of output between two pictures that are kept.
 _STEP = 1 << 20
+_COLOURS = re.compile(r"\x1b\[[\d;:]*m")
 #: Events in one stretch.
 _EVENTS = 4_000
 
@@ -127,7 +129,9 @@ class Tape:
         """
         terminal = self._terminal(at_s, progress)
         cols, rows = terminal.size
-        return Picture(cols, rows, b"\x1bc" + terminal.dump().encode("utf-8", "replace"))
+        # avt writes colours as 38:2:R:G:B, which other terminals read as 38:2:COLOUR SPACE:R:G.
+        dump = _COLOURS.sub(lambda found: found[0].replace(":", ";"), terminal.dump())
+        return Picture(cols, rows, b"\x1bc" + dump.encode("utf-8", "replace"))
 
     def screen(self, at_s: float, agent: str) -> Screen:
         """Return what the pane showed, as a still.

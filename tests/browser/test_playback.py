@@ -45,6 +45,11 @@ def test_two_panes_are_played_on_one_clock(played: Run, open_notebook: Any) -> N
     slider = view.get_by_role("slider")
     clock.get_by_text("0:12.2 / 1:00.0").wait_for()
     shows(notebook, played, 12.2)
+    # Character, width, colours of text and background, bold: as the program wrote them, out of a picture.
+    first = notebook.cells("ada")[0]
+    assert first[0][:5] == ("a", 1, "#0cc863", None, False)
+    assert first[4][:5] == ("i", 1, "#0cc863", 201, True)
+    assert first[7][:5] == ("r", 1, None, None, False)
     # Both panes, and what is known of their agents, are of the same instant, in whatever order it is looked for.
     for at in ("25.31", "3", "38.5", "20.04", "33"):
         slider.fill(at)
