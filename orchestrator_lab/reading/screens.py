@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.journal.recording import read_cast
+from orchestrator_lab.journal.seeking import CastReader
 from orchestrator_lab.stills import Screen
 
 if TYPE_CHECKING:
@@ -76,19 +77,18 @@ def screens_at(path: Path, agent: str, offsets_s: Sequence[float]) -> list[Scree
     """
     import avt
 
-    recording = read_cast(path, end_s=max(offsets_s, default=0.0))
-    size = recording.header.get("term") or {}
-    terminal = avt.Vt(int(size.get("cols") or 80), int(size.get("rows") or 24), 0)  # type: ignore[attr-defined]
     shown: dict[int, Screen] = {}
-    events = iter(recording.events)
-    event = next(events, None)
-    for number in sorted(range(len(offsets_s)), key=lambda one: offsets_s[one]):
-        due = []
-        while event is not None and event.time_s <= offsets_s[number]:
-            due.append(event)
-            event = next(events, None)
-        feed(terminal, due)
-        shown[number] = Screen(agent, ansi_of(terminal))
+    with CastReader(path) as reader:
+        terminal = avt.Vt(*reader.size, 0)  # type: ignore[attr-defined]
+        events = chain.from_iterable(reader.events(number) for number in range(len(reader)))
+        event = next(events, None)
+        for number in sorted(range(len(offsets_s)), key=lambda one: offsets_s[one]):
+            due = []
+            while event is not None and event.time_s <= offsets_s[number]:
+                due.append(event)
+                event = next(events, None)
+            feed(terminal, due)
+            shown[number] = Screen(agent, ansi_of(terminal))
     return [shown[number] for number in range(len(offsets_s))]
 
 

@@ -8,7 +8,7 @@ import avt
 import pytest
 from played_run import write_played
 
-from orchestrator_lab.errors import AgentNotFound, ConfigError
+from orchestrator_lab.errors import AgentNotFound, ConfigError, JournalError
 from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.reading import tape as tape_module
 from orchestrator_lab.reading.film import Film
@@ -173,6 +173,20 @@ def test_the_conversation_comes_in_windows_that_follow_the_clock(
             assert long.talk(moments[300])["from"] <= moments[300]
     finally:
         (run.path / "panes" / "agent-00.cast.zst").unlink()
+
+
+def test_one_recording_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
+    run = Run(write_played(tmp_path))
+    (run.path / "panes" / "ada.cast.zst").write_bytes(b"no recording")
+    with Film(run.tables) as film:
+        assert film.agents == ["bob"]
+        assert "ada.cast.zst: expected an asciicast v3 header" in film.lacks[0]
+    assert "expected an asciicast" in run.play().options["film"]["lacks"][0]
+    with pytest.raises(JournalError, match="expected an asciicast v3 header"):
+        Film(run.tables, "ada")
+    (run.path / "panes" / "bob.cast.zst").write_bytes(b"no recording")
+    with pytest.raises(JournalError, match="bob"):
+        Film(run.tables)
 
 
 def test_what_cannot_be_played(played: Run, tmp_path: Path) -> None:
