@@ -18,7 +18,9 @@ STAMPS := $(VENV)/.stamps
 BROWSER := $(wildcard extensions/build_hook.py extensions/*/package.json extensions/*/*lock* extensions/*/*.mjs \
 	extensions/*/tsconfig.json \
 	extensions/*/src/* extensions/*/style/* extensions/*/schema/*)
+# What tests take from npm: the real agents, and the player that opens what is exported.
 AGENTS := tests/agents
+PLAYERS := tests/browser
 # It reads a recorded run: every output must be what it was.
 RECORDED := notebooks/02_analysing_conversations.ipynb
 # Tests wait for real programs most of the time: three at once fit on two cores. A file stays with one worker.
@@ -57,7 +59,7 @@ tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not browser" $(PYTEST_ARGS)
 
 # One page after the other: a Chromium, a JupyterLab, a kernel and agents fill two cores.
-browser-tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp tmux
+browser-tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp $(PLAYERS)/node_modules/.stamp tmux
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 notebooks: $(STAMPS)/dev tmux
@@ -82,7 +84,7 @@ clean: ## Remove what tools leave behind
 	@find orchestrator_lab tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Remove the environment and the test agents too
-	@rm -rf $(VENV) $(AGENTS)/node_modules
+	@rm -rf $(VENV) $(AGENTS)/node_modules $(PLAYERS)/node_modules
 
 # --- the environment -------------------------------------------------------------------------------------------------
 
@@ -115,11 +117,11 @@ $(STAMPS)/dev: pyproject.toml $(BROWSER) | $(BIN)/python
 	@$(PIP) --editable '.[dev]'
 	@mkdir -p $(STAMPS) && touch $@ $(STAMPS)/base $(STAMPS)/local
 
-# --- the real agents that tests drive --------------------------------------------------------------------------------
+# --- the real agents that tests drive, and the player that opens recordings ------------------------------------------
 
 # Node and npm of the system when they are new enough, else those of a wheel: that needs nothing but pip.
-$(AGENTS)/node_modules/.stamp: $(AGENTS)/package.json $(AGENTS)/package-lock.json | $(STAMPS)/dev
-	@echo "installing the test agents"
+$(AGENTS)/node_modules/.stamp $(PLAYERS)/node_modules/.stamp: %/node_modules/.stamp: %/package.json %/package-lock.json | $(STAMPS)/dev
+	@echo "installing what $* needs"
 	@if command -v npm >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' 2>/dev/null; then \
 		npm=(npm); \
 	else \
@@ -129,7 +131,7 @@ $(AGENTS)/node_modules/.stamp: $(AGENTS)/package.json $(AGENTS)/package-lock.jso
 		npm=(node "$$wheel/lib/node_modules/npm/bin/npm-cli.js"); \
 		mkdir -p $(BIN) && ln -sf "$$wheel/bin/node" $(BIN)/node; \
 	fi; \
-	cd $(AGENTS) && "$${npm[@]}" ci --no-audit --no-fund --loglevel=error
+	cd $* && "$${npm[@]}" ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # --- tmux ------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - a script beside what it makes
-"""Make the pictures of the live workbench: a notebook with panes, the dashboard, the side panel; light and dark.
+"""Make the pictures of the workbench: live panes and played ones, the dashboard, the side panel; light and dark.
 
     python docs/screenshots.py [CLAUDE]
 
@@ -36,6 +36,7 @@ CELLS = (
     "from orchestrator_lab import Cluster\n\ncluster = Cluster.attach('rainbow')\ncluster",
     "await cluster['scout'].send('Measure the angle of the bow.')",
 )
+PLAY = "from orchestrator_lab import open_run\n\nrun = open_run('runs')\nrun.play(at=run.turns['turn_id'][3])"
 
 
 def rules() -> list[dict[str, Any]]:
@@ -103,30 +104,41 @@ def dashboard(browser: Browser, url: str, token: str) -> None:
         context.close()
 
 
+def opened(browser: Browser, url: str, token: str, notebook: str, shade: str, height: int) -> Page:
+    """Open a notebook in JupyterLab, run its first cell, and wait for what it shows."""
+    page = browser.new_context(viewport={"width": 1520, "height": height}).new_page()
+    page.goto(f"{url}/lab/tree/{notebook}?reset&token={token}")
+    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.context")
+    page.evaluate(
+        """async shade => {
+            const app = window.jupyterapp;
+            await app.restored;
+            await app.shell.currentWidget.context.ready;
+            await app.shell.currentWidget.sessionContext.ready;
+            await app.commands.execute('apputils:change-theme', {theme: `JupyterLab ${shade}`});
+            app.shell.collapseLeft();
+            await app.commands.execute('notebook:run-cell-and-select-next');
+        }""",
+        shade.capitalize(),
+    )
+    page.locator(".olab-pane .xterm-rows").nth(2).wait_for()
+    page.locator(".olab-view").first.scroll_into_view_if_needed()
+    page.wait_for_timeout(2500)
+    page.evaluate("() => document.querySelectorAll('.Toastify__close-button').forEach(one => one.click())")
+    page.wait_for_timeout(800)
+    return page
+
+
+def closed(page: Page) -> None:
+    """End what a page has started."""
+    page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
+    page.context.close()
+
+
 def jupyterlab(browser: Browser, url: str, token: str) -> None:
-    """Take the notebook with its panes, and the side panel beside a terminal."""
+    """Take the notebook with its panes, the side panel beside a terminal, and a run that is played."""
     for shade in ("light", "dark"):
-        context = browser.new_context(viewport={"width": 1520, "height": 820})
-        page = context.new_page()
-        page.goto(f"{url}/lab/tree/rainbow.ipynb?reset&token={token}")
-        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.context")
-        page.evaluate(
-            """async shade => {
-                const app = window.jupyterapp;
-                await app.restored;
-                await app.shell.currentWidget.context.ready;
-                await app.shell.currentWidget.sessionContext.ready;
-                await app.commands.execute('apputils:change-theme', {theme: `JupyterLab ${shade}`});
-                app.shell.collapseLeft();
-                await app.commands.execute('notebook:run-cell-and-select-next');
-            }""",
-            shade.capitalize(),
-        )
-        page.locator(".olab-pane .xterm-rows").nth(2).wait_for()
-        page.locator(".olab-view").first.scroll_into_view_if_needed()
-        page.wait_for_timeout(2500)
-        page.evaluate("() => document.querySelectorAll('.Toastify__close-button').forEach(one => one.click())")
-        page.wait_for_timeout(800)
+        page = opened(browser, url, token, "rainbow.ipynb", shade, 820)
         keep(page, f"notebook-{shade}")
         page.evaluate(
             """async () => {
@@ -139,8 +151,11 @@ def jupyterlab(browser: Browser, url: str, token: str) -> None:
         page.set_viewport_size({"width": 1160, "height": 680})
         page.wait_for_timeout(2500)
         keep(page, f"panel-{shade}")
-        page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
-        context.close()
+        closed(page)
+        page = opened(browser, url, token, "playback.ipynb", shade, 960)
+        page.add_style_tag(content=".Toastify { display: none }")  # of the cluster, which goes on
+        keep(page, f"playback-{shade}", of=".olab-view")
+        closed(page)
 
 
 def ask(cluster: Cluster) -> None:
@@ -169,9 +184,10 @@ def main(argv: list[str] | None = None) -> int:
         # The user's own clusters are no part of the pictures; every process of ours is told so by its environment.
         os.environ["ORCHESTRATOR_RUNTIME_DIR"] = str(Path(place) / "runtime")
         (work / "measure.py").write_text("print('42 degrees')\n", encoding="utf-8")
-        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        nbformat.write(notebook, work / "rainbow.ipynb")
+        for name, cells in (("rainbow", CELLS), ("playback", (PLAY,))):
+            notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+            notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+            nbformat.write(notebook, work / f"{name}.ipynb")
         take(work, program)
     return 0
 

@@ -118,7 +118,7 @@ def write_played(folder: Path, *, flood_bytes: int = 0) -> Path:
         stage = _Stage(path, clock, journal)
         journal.append("run.started", name="played")
         stage.add(0.5, "ada", "asks")
-        stage.draw("ada", "ada is ready")
+        stage.draw("ada", "\x1b[38;2;12;200;99mada\x1b[1;48;5;201m is\x1b[0m ready")
         stage.add(1.5, "bob", "answers")
         stage.draw("bob", "bob is ready")
         stage.send(5, 1, "user", "ada", "Find out what seven times six is.")
@@ -147,9 +147,9 @@ def write_played(folder: Path, *, flood_bytes: int = 0) -> Path:
 
 
 def _flood(stage: _Stage, size: int) -> None:
-    line = "".join(f"\x1b[3{number % 8}m{number:04d} " for number in range(11)) + "\r\n"
+    line = "".join(f"\x1b[3{number % 8}m{number:04d} " for number in range(11)) + "%9d\r\n"
     for number in range(size // len(line)):
         seconds = 20 + 10 * number * len(line) / size
         if int(seconds * 4) > int(stage.clock.now_s * 4):
             stage.at(seconds)
-        stage.casts["bob"].write(line.encode())
+        stage.casts["bob"].write((line % number).encode())

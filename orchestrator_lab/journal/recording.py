@@ -371,22 +371,28 @@ def pieces_of(descriptor: int, size: int) -> Iterator[Piece]:
         offset += total
 
 
-def _piece_lines(descriptor: int, piece: Piece) -> list[str]:
+def _piece_lines(descriptor: int, piece: Piece, path: Path) -> list[str]:
     import zstandard
 
     frame = os.pread(descriptor, piece.length - _PIECE.size, piece.offset + _PIECE.size)
-    content = zstandard.ZstdDecompressor().decompress(frame)
-    return content.decode("utf-8").split("\n")[:-1]
+    try:
+        content = zstandard.ZstdDecompressor().decompress(frame).decode("utf-8")
+    except (zstandard.ZstdError, UnicodeDecodeError) as error:
+        raise JournalError(
+            f"{path} is damaged at byte {piece.offset} ({error}): some output is lost there; run.play() and "
+            "run.screen() pass over it",
+            path=str(path),
+        ) from error
+    return content.split("\n")[:-1]
 
 
 def piece_events(descriptor: int, piece: Piece, path: Path) -> tuple[dict[str, Any], list[CastEvent]]:
     """Return the events of a piece, and the recording's header if it is the first."""
-    lines = _piece_lines(descriptor, piece)
+    lines = _piece_lines(descriptor, piece, path)
     header = header_of(lines.pop(0), path) if piece.offset == 0 and lines else {}
     now = piece.start_ms / 1000
     events = []
-    for line in lines:
-        interval, code, data = _parse(line, path)
+    for interval, code, data in _parsed(lines, path):
         now = round(now + interval, 3)
         events.append(CastEvent(now, code, data))
     return header, events
@@ -416,6 +422,17 @@ def foreign_lines(path: Path) -> tuple[list[str], int]:
         torn = len(data) - cut
     # Not splitlines(): U+0085 and its like are output.
     return data[:cut].decode("utf-8", "replace").split("\n"), torn
+
+
+def _parsed(lines: list[str], path: Path) -> list[tuple[float, str, str]]:
+    """Parse the lines of a piece: all at once, which takes a third of the time, unless one of them is damaged."""
+    try:
+        told = json.loads(f"[{','.join(lines)}]")
+        if len(told) == len(lines):
+            return [(float(interval), str(code), str(data)) for interval, code, data in told]
+    except (ValueError, TypeError):
+        pass
+    return [_parse(line, path) for line in lines]
 
 
 def _parse(line: str, path: Path) -> tuple[float, str, str]:
@@ -526,7 +543,7 @@ def iter_cast(path: Path) -> Iterator[str]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for piece in pieces_of(descriptor, os.fstat(descriptor).st_size):
-            yield from _piece_lines(descriptor, piece)
+            yield from _piece_lines(descriptor, piece, path)
     finally:
         os.close(descriptor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["CastReader"]
+
+logger = logging.getLogger(__name__)
 
 #: Characters in one piece of a recording that has none of its own.
 _PIECE_CHARS = 1 << 16
@@ -52,6 +55,8 @@ class CastReader:
         self._descriptor = -1
         self._pieces: list[Piece] = []
         self._held: list[list[CastEvent]] = []
+        self._damaged: set[int] = set()
+        self._last: tuple[int, list[CastEvent]] = (-1, [])
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -126,11 +131,22 @@ class CastReader:
         Returns
         -------
         list of CastEvent
-            In their order; those of an instant may lie in two pieces.
+            In their order; those of an instant may lie in two pieces. None of a damaged piece, which is warned of once.
         """
         if self._held:
             return self._held[number]
-        return piece_events(self._descriptor, self._pieces[number], self.path)[1]
+        if number != self._last[0]:  # who plays a recording asks for parts of a piece, one after the other
+            self._last = (number, self._read(number))
+        return self._last[1]
+
+    def _read(self, number: int) -> list[CastEvent]:
+        try:
+            return piece_events(self._descriptor, self._pieces[number], self.path)[1]
+        except JournalError as error:
+            if number not in self._damaged:
+                self._damaged.add(number)
+                logger.warning("%s", error.message)
+            return []
 
 
 def _grouped(events: list[CastEvent]) -> list[list[CastEvent]]:

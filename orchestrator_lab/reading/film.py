@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.errors import ConfigError, JournalError
 from orchestrator_lab.reading.chat import anchor_of, entries_html
 from orchestrator_lab.reading.conversation import Conversation, said
 from orchestrator_lab.reading.entries import agent_names, chosen_agents
@@ -72,7 +72,7 @@ class Film:
     ConfigError
         When no pane was recorded.
     JournalError
-        When a recording is none.
+        When a recording that was asked for, or each of them, is none.
     """
 
     def __init__(self, tables: RunTables, agent: str | Iterable[str] | None = None) -> None:
@@ -89,9 +89,17 @@ class Film:
             raise ConfigError(f"run {tables.run_id} holds no recording of {whose}: there is nothing to play")
         self._tables = tables
         self._tapes: dict[str, Tape] = {}
+        #: What is not shown, and why: a sentence for each recording that cannot be read.
+        self.lacks: list[str] = []
         try:
-            for name, path in paths.items():
-                self._tapes[name] = Tape(path)
+            for number, (name, path) in enumerate(paths.items(), 1):
+                try:
+                    self._tapes[name] = Tape(path)
+                except JournalError as error:
+                    # The others can be played all the same, if there is any.
+                    if chosen is not None or (number == len(paths) and not self._tapes):
+                        raise
+                    self.lacks.append(error.message)
             self._happened = happened(tables)
         except BaseException:
             self.close()

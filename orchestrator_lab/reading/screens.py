@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.journal.recording import read_cast
+from orchestrator_lab.journal.seeking import CastReader
 from orchestrator_lab.stills import Screen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from orchestrator_lab.journal.recording import CastEvent
@@ -76,26 +77,36 @@ def screens_at(path: Path, agent: str, offsets_s: Sequence[float]) -> list[Scree
     """
     import avt
 
-    recording = read_cast(path, end_s=max(offsets_s, default=0.0))
-    size = recording.header.get("term") or {}
-    terminal = avt.Vt(int(size.get("cols") or 80), int(size.get("rows") or 24), 0)  # type: ignore[attr-defined]
     shown: dict[int, Screen] = {}
-    events = iter(recording.events)
-    event = next(events, None)
-    for number in sorted(range(len(offsets_s)), key=lambda one: offsets_s[one]):
-        while event is not None and event.time_s <= offsets_s[number]:
-            feed(terminal, event)
-            event = next(events, None)
-        shown[number] = Screen(agent, ansi_of(terminal))
+    with CastReader(path) as reader:
+        terminal = avt.Vt(*reader.size, 0)  # type: ignore[attr-defined]
+        events = chain.from_iterable(reader.events(number) for number in range(len(reader)))
+        event = next(events, None)
+        for number in sorted(range(len(offsets_s)), key=lambda one: offsets_s[one]):
+            due = []
+            while event is not None and event.time_s <= offsets_s[number]:
+                due.append(event)
+                event = next(events, None)
+            feed(terminal, due)
+            shown[number] = Screen(agent, ansi_of(terminal))
     return [shown[number] for number in range(len(offsets_s))]
 
 
-def feed(terminal: Any, event: CastEvent) -> None:  # noqa: ANN401 - a terminal of avt
-    """Have an event of a recording happen in a terminal."""
-    if event.code == "o":
-        terminal.feed_str(event.data.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-    elif event.code == "r" and (size := resized(event.data)) is not None:
-        terminal.resize(*size)
+def feed(terminal: Any, events: Iterable[CastEvent]) -> None:  # noqa: ANN401 - a terminal of avt
+    """Have events of a recording happen in a terminal."""
+    output: list[str] = []
+    for event in events:
+        if event.code == "o":
+            output.append(event.data)
+        elif event.code == "r" and (size := resized(event.data)) is not None:
+            _write(terminal, output)
+            output = []
+            terminal.resize(*size)
+    _write(terminal, output)
+
+
+def _write(terminal: Any, output: list[str]) -> None:  # noqa: ANN401 - a terminal of avt
+    terminal.feed_str("".join(output).encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def resized(data: str) -> tuple[int, int] | None:

@@ -6,8 +6,10 @@ behind at each megabyte. From then on any instant costs at most what lies betwee
 
 from __future__ import annotations
 
+import re
 import threading
 from bisect import bisect_right
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from orchestrator_lab.journal.seeking import CastReader
@@ -24,6 +26,7 @@ __all__ = ["Picture", "Stretch", "Tape"]
 
 #: Characters of output between two pictures that are kept.
 _STEP = 1 << 20
+_COLOURS = re.compile(r"\x1b\[[\d;:]*m")
 #: Events in one stretch.
 _EVENTS = 4_000
 
@@ -126,7 +129,9 @@ class Tape:
         """
         terminal = self._terminal(at_s, progress)
         cols, rows = terminal.size
-        return Picture(cols, rows, b"\x1bc" + terminal.dump().encode("utf-8", "replace"))
+        # avt writes colours as 38:2:R:G:B, which other terminals read as 38:2:COLOUR SPACE:R:G.
+        dump = _COLOURS.sub(lambda found: found[0].replace(":", ";"), terminal.dump())
+        return Picture(cols, rows, b"\x1bc" + dump.encode("utf-8", "replace"))
 
     def screen(self, at_s: float, agent: str) -> Screen:
         """Return what the pane showed, as a still.
@@ -183,10 +188,7 @@ class Tape:
             terminal = _terminal(kept.cols, kept.rows)
             terminal.feed_str(kept.dump)
             for number in range(kept.piece, min(piece + 1, len(self._reader))):
-                for event in self._reader.events(number):
-                    if event.time_s > at_s:
-                        break
-                    feed(terminal, event)
+                feed(terminal, takewhile(lambda event: event.time_s <= at_s, self._reader.events(number)))
             return terminal
 
     def _walk(self, piece: int, progress: Callable[[float], None] | None) -> None:
@@ -196,9 +198,9 @@ class Tape:
             self._keep()
         chars, begun = 0, self._walked
         while self._walked < piece:
-            for event in self._reader.events(self._walked):
-                feed(self._walker, event)
-                chars += len(event.data)
+            events = self._reader.events(self._walked)
+            feed(self._walker, events)
+            chars += sum(len(event.data) for event in events)
             self._walked += 1
             if chars >= _STEP:
                 chars = 0

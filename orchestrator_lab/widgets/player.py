@@ -110,6 +110,7 @@ def _options(film: Film, at_s: float) -> dict[str, Any]:
             "agents": film.known(at_s),
             "colors": film.colors,
             "marks": film.marks(),
+            "lacks": film.lacks,
         }
     }
 

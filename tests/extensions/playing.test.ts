@@ -72,6 +72,24 @@ test('playing on asks for what comes next before it is needed, and begins with o
   assert.equal(track.upcoming, Infinity);
 });
 
+test('what is too much to be drawn on the way is passed over with a picture', async () => {
+  const tape = new Tape();
+  tape.last = 60;
+  const surface = new Surface();
+  const track = new Track(tape, surface);
+  await track.show(0);
+  await settled();
+  tape.asked = [];
+  await track.show(16); // four stretches, in ten seconds of what is here
+  assert.equal(surface.text, upTo(16));
+  assert.deepEqual(tape.asked.slice(0, 4), ['on 6', 'on 9', 'on 12', 'picture 16']);
+  await settled();
+  tape.asked = [];
+  await track.show(50);
+  assert.equal(surface.text, upTo(50));
+  assert.equal(tape.asked[0], 'picture 50');
+});
+
 test('of the instants that are wanted while it draws only the last one is drawn', async () => {
   const tape = new Tape();
   const surface = new Surface();

@@ -63,3 +63,20 @@ def test_what_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no recording\n")
     with pytest.raises(JournalError, match="expected an asciicast v3 header"):
         CastReader(tmp_path / "text")
+
+
+def test_a_damaged_piece_is_passed_over_and_told(cast: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = bytearray(cast.read_bytes())
+    place = data.index(b"OLC1", 400) + 60  # within the frame of a later piece
+    data[place] ^= 0xFF
+    cast.write_bytes(data)
+    with CastReader(cast) as reader:
+        pieces = [reader.events(number) for number in range(len(reader))]
+        pieces += [reader.events(number) for number in range(len(reader))]
+    assert sum(not piece for piece in pieces[1 : len(reader)]) == 1
+    (record,) = caplog.records
+    assert "is damaged at byte" in record.message
+    with pytest.raises(JournalError, match=r"is damaged at byte \d+ \(.*\): some output is lost there"):
+        read_cast(cast)
+    with pytest.raises(JournalError, match="is damaged at byte"):
+        to_cast(cast, cast.with_suffix(".plain"))

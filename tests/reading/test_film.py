@@ -8,13 +8,14 @@ import avt
 import pytest
 from played_run import write_played
 
-from orchestrator_lab.errors import AgentNotFound, ConfigError
+from orchestrator_lab.errors import AgentNotFound, ConfigError, JournalError
 from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.reading import tape as tape_module
 from orchestrator_lab.reading.film import Film
-from orchestrator_lab.reading.screens import screens_at
+from orchestrator_lab.reading.screens import ansi_of, screens_at
 from orchestrator_lab.reading.tape import Tape
 from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.stills import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ def drawn(picture: bytes, cols: int, rows: int) -> str:
     """Return what a terminal shows that is told a picture."""
     terminal = avt.Vt(cols, rows, 0)
     terminal.feed_str(picture.decode())
-    return "\n".join(line.rstrip() for line in terminal.text()).rstrip()
+    return Screen("anybody", ansi_of(terminal)).text
 
 
 def test_a_picture_of_any_instant_is_the_screen_of_it(played: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +55,8 @@ def test_a_picture_of_any_instant_is_the_screen_of_it(played: Run, monkeypatch: 
             assert drawn(picture.data, 60, 12) == screen.text
             assert tape.screen(at_s, "bob").ansi == screen.ansi
         assert len(tape._kept) > 5
-    assert done == sorted(done)[: len(done)] or max(done) <= 1.0
+    assert done
+    assert all(0 < part <= 1 for part in done)
 
 
 def test_stretches_joined_are_the_recording_and_none_is_long(played: Run) -> None:
@@ -97,7 +99,7 @@ def test_on_the_runs_clock_what_comes_after_a_picture_makes_the_next_one(film: F
         part = None if to_s is None else film.shown("bob", to_s, anew=False, most=9_000)
         assert part is None or not part.picture
     assert parts > 10
-    text = "\n".join(line.rstrip() for line in terminal.text()).rstrip()
+    text = Screen("bob", ansi_of(terminal)).text
     assert text == film.screens(41.0)["bob"].text
     assert "42 — forty-two ✓ 四十二" in text
 
@@ -171,6 +173,20 @@ def test_the_conversation_comes_in_windows_that_follow_the_clock(
             assert long.talk(moments[300])["from"] <= moments[300]
     finally:
         (run.path / "panes" / "agent-00.cast.zst").unlink()
+
+
+def test_one_recording_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
+    run = Run(write_played(tmp_path))
+    (run.path / "panes" / "ada.cast.zst").write_bytes(b"no recording")
+    with Film(run.tables) as film:
+        assert film.agents == ["bob"]
+        assert "ada.cast.zst: expected an asciicast v3 header" in film.lacks[0]
+    assert "expected an asciicast" in run.play().options["film"]["lacks"][0]
+    with pytest.raises(JournalError, match="expected an asciicast v3 header"):
+        Film(run.tables, "ada")
+    (run.path / "panes" / "bob.cast.zst").write_bytes(b"no recording")
+    with pytest.raises(JournalError, match="bob"):
+        Film(run.tables)
 
 
 def test_what_cannot_be_played(played: Run, tmp_path: Path) -> None:

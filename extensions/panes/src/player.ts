@@ -23,6 +23,8 @@ export interface FilmFacts {
   agents: AgentFacts[];
   colors: Record<string, string>;
   marks: { at: number; kind: string; who: string; text: string }[];
+  /** What is not shown, and why. */
+  lacks?: string[];
 }
 
 export interface PlayerOptions {
@@ -272,15 +274,10 @@ export interface Player {
 /** Plays recorded panes in the view that shows living ones. */
 export function createPlayer(parent: HTMLElement, link: Transport, options: PlayerOptions): Player {
   const { film } = options;
-  const note = { text: "" };
+  const lacks = film.lacks?.join(" ") ?? "";
   let head: Playhead | null = null;
   let view: View | null = null;
-  const say = (text: string): void => {
-    if (note.text !== text) {
-      note.text = text;
-      view?.note(text);
-    }
-  };
+  const say = (text: string): void => view?.note(text || lacks);
   const failed = (error: unknown): void => say(error instanceof Error ? error.message : String(error));
   const jump = (at: number): void => void head?.seek(at);
   const desk = new Desk(link, say);
@@ -309,6 +306,7 @@ export function createPlayer(parent: HTMLElement, link: Transport, options: Play
     still: { agents: host.agents },
   });
   host.view = view;
+  say("");
   changed();
   const shown = view;
   const player = {

@@ -2,8 +2,9 @@
 
 /** Longest pause that is shown when pauses are skipped, in seconds. */
 const PAUSE = 1;
-/** A jump of more than so many seconds begins with a picture, if what lies between is not here. */
+/** A jump begins with a picture, if what lies between is not here: of more than so many seconds, or stretches. */
 const LEAP = 10;
+const STRETCHES = 3;
 /** Seconds that are fetched before they are needed. */
 const AHEAD = 5;
 /** Letters or bytes that are written at once. */
@@ -118,25 +119,28 @@ export class Track<Facts = unknown> {
   private async reach(at: number): Promise<void> {
     const missing = (): boolean => at > this.to && this.next !== null && this.next <= at;
     if (!this.begun || at < this.shown || (missing() && at > this.to + LEAP)) {
-      this.take += 1;
-      this.coming = null;
-      const stretch = await this.tape.stretch(at, true);
-      if (this.ended) {
-        return;
-      }
-      this.begun = true;
-      this.events = [];
-      this.add(stretch);
-      if (stretch.picture) {
-        await this.surface.begin(stretch.picture);
-      }
-      if (stretch.facts != null) {
-        this.surface.tell?.(stretch.facts, at);
-      }
+      await this.begin(at);
+    }
+    for (let fetched = 0; missing() && !this.ended; fetched++) {
+      await (fetched < STRETCHES ? this.fetch() : this.begin(at));
+    }
+  }
+
+  private async begin(at: number): Promise<void> {
+    this.take += 1;
+    this.coming = null;
+    const stretch = await this.tape.stretch(at, true);
+    if (this.ended) {
       return;
     }
-    while (missing() && !this.ended) {
-      await this.fetch();
+    this.begun = true;
+    this.events = [];
+    this.add(stretch);
+    if (stretch.picture) {
+      await this.surface.begin(stretch.picture);
+    }
+    if (stretch.facts != null) {
+      this.surface.tell?.(stretch.facts, at);
     }
   }
 
