@@ -49,6 +49,8 @@ def draw(folder: Path) -> dict[str, Axes]:
         "latency": p.plot_latency(run),
         "latency-agents": p.plot_latency(run, by="agent"),
         "tokens": p.plot_tokens(run),
+        "tokens-agents": p.plot_tokens(run, stack="agent"),
+        "tokens-classes": p.plot_tokens(run, stack="class"),
         "cost": p.plot_cost(run),
         "tools": p.plot_tools(run),
         "states": p.plot_states(run),

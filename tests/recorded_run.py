@@ -151,8 +151,11 @@ class _Story:
             tokens = draw.randrange(9_000, 16_000), draw.randrange(80, 900)
             price = (3.0, 15.0) if kind == "claude" else (1.25, 10.0)
             cost = (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
+            cached = {} if kind != "claude" else {
+                "cache_read_input_tokens": tokens[0] * 3 // 5, "cache_creation_input_tokens": tokens[0] // 10
+            }  # fmt: skip
             self.tell(ended - 0.001, "turn.usage", **turn, input_tokens=tokens[0], output_tokens=tokens[1],
-                      cost_usd=round(cost, 6), final=True, model="m")  # fmt: skip
+                      cost_usd=round(cost, 6), final=True, model="m", **cached)  # fmt: skip
         self.tell(ended, "turn.ended", **turn, reply=draw.choice(_REPLIES), end_reason="completed")
         return ended
 

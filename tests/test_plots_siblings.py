@@ -55,6 +55,8 @@ PLOTS: dict[str, tuple[Callable[..., Any], str, dict[str, Any]]] = {
     "latency": (pictures.plot_latency, "messages", {}),
     "latency, agents": (pictures.plot_latency, "messages", {"by": "agent"}),
     "tokens": (pictures.plot_tokens, "turns", {}),
+    "tokens, agents": (pictures.plot_tokens, "turns", {"stack": "agent"}),
+    "tokens, classes": (pictures.plot_tokens, "turns", {"stack": "class"}),
     "cost": (pictures.plot_cost, "turns", {}),
     "tools": (pictures.plot_tools, "tool_calls", {}),
     "tools, tools": (pictures.plot_tools, "tool_calls", {"by": "tool"}),
@@ -245,6 +247,7 @@ def test_time_is_of_one_run(name: str, five: Run) -> None:
         (pictures.plot_messages, {"spacing": "log"}),
         (pictures.plot_latency, {"by": "hour"}),
         (pictures.plot_tokens, {"kind": "cached"}),
+        (pictures.plot_tokens, {"stack": "model"}),
         (pictures.plot_tools, {"by": "day"}),
     ],
 )
@@ -528,6 +531,63 @@ def test_tokens_and_cost_of_a_run_end_at_its_sums(five: Run) -> None:
         assert line.get_ydata()[-1] == pytest.approx(agents.loc[line.get_label(), "cost_usd"])
     texts = [text.get_text() for text in pictures.plot_cost(five).get_legend().get_texts()]
     assert "writer  not known (3 turns)" in texts
+
+
+def tops(axes: Any) -> dict[str, float]:
+    """Return where each area ends at the right, upper edge minus lower edge."""
+    found = {}
+    for area in [one for one in axes.collections if isinstance(one, PolyCollection)]:
+        (path,) = area.get_paths()
+        right = path.vertices[path.vertices[:, 0] == path.vertices[:, 0].max()][:, 1]
+        found[area.get_label()] = right.max() - right.min()
+    return found
+
+
+def test_areas_of_tokens_end_at_the_sums_of_the_run(five: Run) -> None:
+    turns = five.turns
+    known = turns[turns["output_tokens"].notna()]
+    agents = five.agents.set_index("name")
+    areas = tops(pictures.plot_tokens(five, stack="agent"))
+    assert areas == {
+        name: agents.loc[name, "input_tokens"] + agents.loc[name, "output_tokens"]
+        for name in ("boss", "manager", "coder", "tester")
+    }
+    split = known[known["cache_read_input_tokens"].notna()]
+    read, written = split["cache_read_input_tokens"].sum(), split["cache_creation_input_tokens"].sum()
+    expected = {
+        "cache read": read,
+        "cache written": written,
+        "new input": split["input_tokens"].sum() - read - written,
+        "input, not split": known.loc[known["cache_read_input_tokens"].isna(), "input_tokens"].sum(),
+        "output": known["output_tokens"].sum(),
+    }
+    assert tops(pictures.plot_tokens(five, stack="class")) == expected
+    assert tops(pictures.plot_tokens(five, stack="class", kind="output")) == {"output": expected.pop("output")}
+    axes = pictures.plot_tokens(five, stack="class", kind="input")
+    assert tops(axes) == expected
+    # The upper edge of all is the whole, and it never falls.
+    assert sum(expected.values()) == known["input_tokens"].sum()
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts[-1] == f"not known  {len(turns) - len(known)} turns"
+    assert [text.rsplit("  ", 1)[0] for text in texts[:-1]] == list(reversed(expected))
+
+
+@settings(max_examples=20)
+@given(st.lists(st.none() | st.integers(0, 10_000), min_size=1, max_size=12), st.sampled_from(["agent", "class"]))
+def test_the_unknown_has_no_area(tokens: list[int | None], stack: str) -> None:
+    axes = pictures.plot_tokens(turns(tokens), kind="output", stack=stack)
+    try:
+        known = [one for one in tokens if one is not None]
+        if not known:
+            assert axes.texts[0].get_text() == "output tokens: not known of any turn"
+            return
+        assert sum(tops(axes).values()) == sum(known)
+        marks = of_type(axes, PathCollection)
+        places = [place.tolist() for one in marks for place in one.get_offsets()]
+        sums = np.cumsum([one or 0 for one in tokens]).tolist()
+        assert places == [[float(at), float(sums[at])] for at, one in enumerate(tokens) if one is None]
+    finally:
+        plt.close("all")
 
 
 # tools and states ---------------------------------------------------------------------------------

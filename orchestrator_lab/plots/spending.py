@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.plots.look import FEW, agent_colors, axes_for, legend_beside, say_empty, time_limits
 from orchestrator_lab.plots.reading import agent_names, begin_of, choose, read, seconds
+from orchestrator_lab.plots.stacks import draw_stack
 from orchestrator_lab.plots.traffic import shorten
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def plot_tokens(
     source: Any,  # noqa: ANN401 - a run, a cluster, a path or a DataFrame
     *,
     kind: str = "total",
+    stack: str | None = None,
     ax: Axes | None = None,
     agents: Iterable[str] | None = None,
 ) -> Axes:
@@ -38,6 +40,9 @@ def plot_tokens(
         One run, or its turns table.
     kind : {"total", "input", "output"}
         What is added up; input includes cached tokens.
+    stack : {"agent", "class"}, optional
+        Areas one upon the other instead of lines, whose upper edge is the whole: of each agent, or of new input, input
+        read from a cache, input written to one, and output. Input of turns that tell of no cache is a class of its own.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure otherwise.
     agents : iterable of str, optional
@@ -53,7 +58,7 @@ def plot_tokens(
     Raises
     ------
     ConfigError
-        When the table holds more than one run, lacks a column, or ``kind`` is no choice.
+        When the table holds more than one run, lacks a column, or ``kind`` or ``stack`` is no choice.
 
     Examples
     --------
@@ -72,9 +77,14 @@ def plot_tokens(
     ... )
     >>> [text.get_text() for text in plot_tokens(turns).get_legend().get_texts()]
     ['boss  330', 'worker  not known (1 turn)']
+    >>> [text.get_text() for text in plot_tokens(turns, stack="class").get_legend().get_texts()]
+    ['output  30', 'input, not split  300', 'not known  1 turn']
     """
     columns = _KINDS[choose(kind, _KINDS, "kind")]
-    return _cumulative(source, columns, f"{kind} tokens" if kind != "total" else "tokens", shorten, ax, agents)
+    title = f"{kind} tokens" if kind != "total" else "tokens"
+    if stack is not None:
+        return draw_stack(source, choose(stack, ("agent", "class"), "stack"), columns, title, ax, agents)
+    return _cumulative(source, columns, title, shorten, ax, agents)
 
 
 def plot_cost(

@@ -135,6 +135,45 @@ def test_an_import_tells_what_the_lab_recorded(recorded: Recorded) -> None:
     assert {THEIRS[name]: version for name, version in theirs.items()} == versions.to_dict()
 
 
+def by_hand(*texts: str) -> int:
+    """Tokens of an answer as the script gateway counts them: bytes of each part, divided by four and rounded up."""
+    return sum(-(-len(text.encode()) // 4) for text in texts)
+
+
+def test_tokens_and_cost_are_those_counted_by_hand(recorded: Recorded) -> None:
+    delegate = '{"description":"look","prompt":"look into b.txt","subagent_type":"general-purpose"}'
+    made = {
+        "clara": [by_hand("clara: hello"), by_hand("Agent", delegate, "It is empty.")],
+        "cody": [by_hand("exec_command", '{"cmd":"ls /"}', "I saw it."), by_hand("cody: hello")],
+    }
+    assert made == {"clara": [3, 26], "cody": [10, 3]}
+    # What each request was worth when it passed the gateway, which has not seen the programs' records.
+    events = events_df(recorded.run_dir)
+    asked: dict[str, tuple[str, str]] = {}
+    given: dict[tuple[str, str], list[int]] = {}
+    for event, agent, facts in zip(events["event"], events["agent"], events["attributes"].map(json.loads), strict=True):
+        if event == "gateway.request":
+            asked[facts["request_id"]] = agent, facts["purpose"]
+        elif event == "gateway.response":
+            given.setdefault(asked[facts["request_id"]], []).append(facts["input_tokens"])
+    clara, cody, side = given["clara", "main"], given["cody", "main"], given["clara", "subagent"]
+    inputs = {"clara": [clara[0], clara[1] + clara[2]], "cody": [cody[0] + cody[1], cody[2]]}
+    transcripts = recorded.run_dir / "transcripts"
+    turns = turns_df(transcripts, prices=PRICES)
+    for theirs, agent in THEIRS.items():
+        rows = turns[turns["agent"] == theirs]
+        assert rows["output_tokens"].tolist() == made[agent]
+        assert rows["input_tokens"].tolist() == inputs[agent]
+        rates = (1, 10) if agent == "clara" else (2, 20)
+        costs = [(one * rates[0] + two * rates[1]) / 1e6 for one, two in zip(inputs[agent], made[agent], strict=True)]
+        assert rows["cost_usd"].tolist() == pytest.approx(costs, abs=1e-12)
+    # A subagent's turns count for its session, too.
+    session = runs_df(recorded.claude, prices=PRICES).iloc[0]
+    output = sum(made["clara"]) + by_hand("b.txt is empty")
+    assert (session["input_tokens"], session["output_tokens"]) == (sum(inputs["clara"]) + sum(side), output)
+    assert session["cost_usd"] == pytest.approx((sum(inputs["clara"]) + sum(side) + 10 * output) / 1e6, abs=1e-12)
+
+
 def test_nothing_of_the_pinned_versions_is_unknown(recorded: Recorded) -> None:
     for source in (recorded.run_dir / "transcripts", recorded.claude):
         events = events_df(source)
