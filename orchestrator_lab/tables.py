@@ -386,7 +386,8 @@ class RunTables:
         if not load_bulk(growing, journal, end):
             if not growing.fold.handlers:
                 return  # all events are wanted
-            for _, events in read_some(journal, growing.fold.handlers, begin=growing.offset, end=end):
+            fold = growing.fold
+            for _, events in read_some(journal, fold.handlers, begin=growing.offset, end=end, reads=fold.reads):
                 growing.take(events)
         growing.offset = end
 

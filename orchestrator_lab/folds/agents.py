@@ -48,6 +48,7 @@ class StateFold(Fold):
     """The states table: an agent's published states as intervals without gaps or overlaps."""
 
     table = "states"
+    reads: ClassVar = {"agent.state": {"state": "text"}}
     durations: ClassVar = {"duration_s": ("_started_s", "_ended_s")}
     hidden = ("_started_s", "_ended_s")
 
@@ -132,6 +133,11 @@ class AgentFold(Fold):
     """The agents table. An agent that is added again under its name gets a row of its own."""
 
     table = "agents"
+    reads: ClassVar = {
+        "agent.state": {"state": "text"},
+        "message.queued": {"sender": "text", "recipient": "text"},
+        "turn.usage": {**dict.fromkeys(_TOKENS, "count"), "cost_usd": "amount", "final": "flag"},
+    }
     grows = False
     hidden = ("_starts", "_busy_since", "_priced")
 

@@ -39,6 +39,8 @@ class Fold:
     key: ClassVar[str | None] = None
     #: Whether a long run makes many rows.
     grows: ClassVar[bool] = True
+    #: Of events that come in great numbers: what the fold reads of their attributes, and what it is.
+    reads: ClassVar[dict[str, dict[str, str]]] = {}
     #: Columns kept beside those of the table, such as clock readings for durations.
     hidden: ClassVar[tuple[str, ...]] = ()
     #: Columns that a fold does not know.

@@ -13,7 +13,8 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.journal.reader import parse_lines
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pyarrow as pa
+
+_Read = TypeVar("_Read")
 
 __all__ = ["Block", "Wanted", "line_end", "read_blocks", "read_envelopes", "read_lines", "read_some"]
 
@@ -197,7 +200,14 @@ def read_envelopes(path: Path, *, begin: int, end: int) -> Iterator[Block]:
         os.close(handle)
 
 
-def read_some(path: Path, names: Iterable[str], *, begin: int, end: int) -> Iterator[tuple[int, list[Event]]]:
+def read_some(
+    path: Path,
+    names: Iterable[str],
+    *,
+    begin: int,
+    end: int,
+    reads: Mapping[str, Mapping[str, str]] | None = None,
+) -> Iterator[tuple[int, list[Event]]]:
     """Yield the events of some kinds, without decoding the others.
 
     Parameters
@@ -208,6 +218,9 @@ def read_some(path: Path, names: Iterable[str], *, begin: int, end: int) -> Iter
         Which events.
     begin, end : int
         Byte offsets at which lines begin and end.
+    reads : mapping of str to mapping, optional
+        Of events that come in great numbers: the attributes that are wanted, and what they are: ``text``, ``count``,
+        ``amount`` or ``flag``. Such events have no others.
 
     Yields
     ------
@@ -220,27 +233,77 @@ def read_some(path: Path, names: Iterable[str], *, begin: int, end: int) -> Iter
         When the file cannot be read.
     """
     wanted = frozenset(names)
+    light = {name: reads[name] for name in wanted if reads and name in reads}
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(start: int) -> tuple[int, list[Event]]:
+        place, data = _piece(handle, start, min(start + _SIZE, end), begin, end)
+        return _some(data, wanted, light, f"{path}, byte {place}")
+
     try:
-        for start in range(begin, end, _SIZE):
-            place, data = _piece(handle, start, min(start + _SIZE, end), begin, end)
-            found = _split(data)
-            if found is None:
-                events = parse_lines(data, place=f"{path}, byte {place}")
-                count = len(events)
-            else:
-                lines, known = found
-                text = _text_of(lines.filter(_among(known, wanted))).to_pybytes()
-                events = parse_lines(text, place=f"{path}, lines of {', '.join(sorted(wanted))} from byte {place}")
-                count = _whole(lines)
-            yield count, [event for event in events if event.event in wanted]
+        with ThreadPoolExecutor(os.cpu_count() or 1, "journal-blocks") as pool:
+            yield from _in_order(pool, read, range(begin, end, _SIZE))
     finally:
         os.close(handle)
 
 
-def _in_order(pool: ThreadPoolExecutor, read: Callable[[int], Block], starts: Iterable[int]) -> Iterator[Block]:
+def _some(
+    data: bytes, wanted: frozenset[str], light: Mapping[str, Mapping[str, str]], place: str
+) -> tuple[int, list[Event]]:
+    import numpy as np
+    import pyarrow as pa
+
+    found = _split(data)
+    if found is not None:
+        lines, known = found
+        mask = _among(known, wanted - light.keys())
+        numbers = np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist()
+        events = parse_lines(_text_of(lines.filter(mask)).to_pybytes(), place=place)
+        try:
+            others = _light(lines, known, light) if light and len(events) == len(numbers) else []
+        except pa.ArrowException:
+            others = None
+        if len(events) == len(numbers) and others is not None:
+            if others:
+                together = [*zip(numbers, events, strict=True), *others]
+                together.sort(key=itemgetter(0))
+                events = [event for _, event in together]
+            return _whole(lines), events
+    events = parse_lines(data, place=place)
+    return len(events), [event for event in events if event.event in wanted]
+
+
+def _light(lines: Any, known: Any, light: Mapping[str, Mapping[str, str]]) -> list[tuple[int, Event]] | None:  # noqa: ANN401
+    """Return events with a few of their attributes; None when one of them is not as it should be."""
+    import numpy as np
+    import pyarrow as pa
+
+    kinds = {"text": pa.string(), "count": pa.int64(), "amount": pa.float64(), "flag": pa.bool_()}
+    found: list[tuple[int, Event]] = []
+    for name, reads in light.items():
+        mask = _among(known, frozenset({name}))
+        numbers = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+        if not len(numbers):
+            continue
+        wanted = Wanted((name,), (*_TEXTS, "level"), {one: kinds[kind] for one, kind in reads.items()})
+        table = _decoded(_text_of(lines.filter(mask)), wanted, numbers, at=pa.string())
+        if table is None:
+            return None
+        plain = [table.column(column).to_pylist() for column in ("seq", "at", "monotonic_s", *_TEXTS)]
+        levels = table.column("level").fill_null("info").to_pylist()
+        said = zip(*(table.column(f"attributes.{one}").to_pylist() for one in reads), strict=True)
+        attributes = (dict(zip(reads, values, strict=True)) for values in said)
+        rows = zip(numbers.tolist(), *plain, levels, attributes, strict=True)
+        found += [
+            (number, Event(seq, name, at, clock, agent, message_id, turn_id, source, level, facts))
+            for number, seq, at, clock, agent, message_id, turn_id, source, level, facts in rows
+        ]
+    return found
+
+
+def _in_order(pool: ThreadPoolExecutor, read: Callable[[int], _Read], starts: Iterable[int]) -> Iterator[_Read]:
     """Yield what is read, reading no further ahead than the threads need: a long journal is never held whole."""
-    waiting: deque[Future[Block]] = deque()
+    waiting: deque[Future[_Read]] = deque()
     for start in starts:
         waiting.append(pool.submit(read, start))
         if len(waiting) > _AHEAD:
@@ -405,7 +468,14 @@ def _text_of(chosen: Any) -> Any:  # noqa: ANN401 - a binary array, a buffer
     return data.slice(int(places[0]), int(places[-1] - places[0]))
 
 
-def _decoded(text: Any, wanted: Wanted, numbers: Any, *, coded: bool = True) -> pa.Table | None:  # noqa: ANN401
+def _decoded(
+    text: Any,  # noqa: ANN401 - a buffer
+    wanted: Wanted,
+    numbers: Any,  # noqa: ANN401 - an array
+    *,
+    coded: bool = True,
+    at: Any = None,  # noqa: ANN401 - an Arrow type
+) -> pa.Table | None:
     """Return the events of some lines; None when one of them is not as it should be."""
     import numpy as np
     import pyarrow as pa
@@ -415,7 +485,7 @@ def _decoded(text: Any, wanted: Wanted, numbers: Any, *, coded: bool = True) -> 
     fields = [
         pa.field("seq", pa.int64()),
         pa.field("event", pa.string()),
-        pa.field("at", pa.timestamp("us", "UTC")),
+        pa.field("at", at or pa.timestamp("us", "UTC")),
         pa.field("monotonic_s", pa.float64()),
         *(pa.field(name, pa.string()) for name in wanted.texts),
     ]
