@@ -297,6 +297,7 @@ def test_reload_kernel_restart_and_several_views(cluster: Cluster, open_notebook
     # The kernel goes, the cluster stays: a new kernel attaches, and its view is right from the first moment.
     notebook.restart_kernel()
     notebook.run()
+    notebook.view.scroll_into_view_if_needed()  # who runs all cells is led to the last one
     notebook.until("one", "after the reload")
     write(cluster, "one", "after the restart\r\n")
     notebook.until("one", "after the restart")
