@@ -35,6 +35,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
     *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
     *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
 ]
+#: Seconds after the last change until it is looked once more.
+_AGAIN_S = 1.0
 #: Files of a cluster's folder that say whether and how it runs.
 _TELLING = {"cluster.json", "lock"}
 
@@ -45,7 +47,8 @@ def follow(on_change: Callable[[], None]) -> Callable[[], None]:
     Parameters
     ----------
     on_change : callable
-        Called on a thread of its own. That something has changed in the folders is all that is known.
+        Called on a thread of its own. That something has changed in the folders is all that is known. Called once
+        more when nothing has changed since for a second: a cluster that begins takes its time after its last file.
 
     Returns
     -------
@@ -58,8 +61,13 @@ def follow(on_change: Callable[[], None]) -> Callable[[], None]:
     watch.renew()
 
     def attend() -> None:
+        quiet = True
         try:
-            while news.wait() and not ended.is_set():
+            while True:
+                changed = news.wait(None if quiet else _AGAIN_S)
+                if ended.is_set():
+                    return
+                quiet = not changed
                 news.clear()
                 watch.renew()
                 on_change()
