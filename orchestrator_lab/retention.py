@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator_lab.annotations import ANNOTATIONS
 from orchestrator_lab.errors import EnvironmentProblem, OrchestratorLabError
+from orchestrator_lab.folders import size_of
 from orchestrator_lab.frames import runs_df
 from orchestrator_lab.tables import find_runs
 
@@ -173,16 +173,4 @@ def _facts(path: Path) -> Kept:
             status = str(row["status"][0])
     except OrchestratorLabError as error:
         logger.warning("%s is kept: %s", path, error.message)
-    return Kept(path, began, _size(path), status, (path / ANNOTATIONS).exists())
-
-
-def _size(folder: Path) -> int:
-    """Return the bytes of all files below a folder; links are not followed."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118 - one call a file
-            except OSError:
-                continue
-    return total
+    return Kept(path, began, size_of(path), status, (path / ANNOTATIONS).exists())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from watchdog.events import FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileSystemEventHandler
 
-from orchestrator_lab.server.folders import observe
+from orchestrator_lab.folders import observe
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable

@@ -10,41 +10,22 @@ import asyncio
 import contextlib
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-
-from orchestrator_lab.errors import EnvironmentProblem, OrchestratorLabError
-from orchestrator_lab.runtime import runtime_dir, runtime_place
-from orchestrator_lab.server.folders import observe
+from orchestrator_lab.discovery import RuntimeWatch
+from orchestrator_lab.errors import OrchestratorLabError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator_lab.server.clusters import Clusters
 
-__all__ = ["ClusterWatch", "concerns"]
+__all__ = ["ClusterWatch"]
 
 logger = logging.getLogger(__name__)
 
 #: Seconds without a change after which the list is looked at, and the longest time that changes are waited out.
 _QUIET_S, _BURST_S = 0.1, 1.0
-_EVENTS: list[type[FileSystemEvent]] = [
-    *(DirCreatedEvent, DirDeletedEvent, DirMovedEvent),
-    *(FileCreatedEvent, FileDeletedEvent, FileMovedEvent),
-]
-#: Files of a cluster's folder that say whether and how it runs.
-_TELLING = {"cluster.json", "lock"}
 _PROCESSES = ("keeper", "supervisor", "tmux")
 
 Told = list[dict[str, Any]] | OrchestratorLabError
@@ -97,7 +78,7 @@ class ClusterWatch:
             with contextlib.suppress(RuntimeError):  # the server's loop has ended
                 loop.call_soon_threadsafe(self._news.set)
 
-        folder, ends = _Folder(stir), _Ends(self._news.set)
+        folder, ends = RuntimeWatch(stir), _Ends(self._news.set)
         try:
             while True:
                 self._news.clear()
@@ -153,81 +134,6 @@ def _same(one: Told | None, other: Told) -> bool:
     if isinstance(one, OrchestratorLabError) and isinstance(other, OrchestratorLabError):
         return one.message == other.message
     return one == other
-
-
-def concerns(root: Path, path: Path) -> bool:
-    """Tell whether a change at a path can change the list of clusters.
-
-    Parameters
-    ----------
-    root : Path
-        The runtime folder.
-    path : Path
-        What was made, moved or removed.
-
-    Returns
-    -------
-    bool
-        False for what a running cluster makes and removes all the time.
-
-    Examples
-    --------
-    >>> root = Path("/run/olab")
-    >>> [concerns(root, root / place) for place in ("", "duo", "duo/cluster.json", "duo/buffers/msg_1", "duo/x.json")]
-    [True, True, True, False, False]
-    """
-    below = path.relative_to(root).parts if path.is_relative_to(root) else ()
-    return len(below) < 2 or (len(below) == 2 and below[1] in _TELLING)
-
-
-class _Folder(FileSystemEventHandler):
-    """A watch over the runtime folder that is there now; where none can be had, over the folder above it."""
-
-    def __init__(self, told: Callable[[], None]) -> None:
-        self._told = told
-        self._stop: Callable[[], None] | None = None
-        self._watched: tuple[Path, int, int] | None = None
-        self._usable = True
-
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Hear of a change, in a thread of the observer's."""
-        watched = self._watched
-        if watched is None:
-            return
-        root, *_ = watched
-        paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
-        if root in paths and isinstance(event, DirDeletedEvent):
-            self._watched = None  # its number may be given to the next folder of that name
-        elif self._usable and not any(concerns(root, path) for path in paths):
-            return
-        self._told()
-
-    def renew(self) -> None:
-        """Watch the folder anew, unless it is the one that is watched."""
-        for _ in range(3):  # it may be removed between two of these lines
-            try:
-                # Links are followed: macOS names the real place.
-                place, self._usable = runtime_dir().resolve(), True
-            except EnvironmentProblem:
-                above = runtime_place().parents
-                place, self._usable = next(one for one in above if one.is_dir()).resolve(), False
-            try:
-                found = place.stat()
-                now = (place, found.st_dev, found.st_ino)
-                if now == self._watched:
-                    return
-                self.close()
-                self._stop = observe(self, place, recursive=self._usable, events=_EVENTS if self._usable else None)
-            except FileNotFoundError:
-                continue
-            self._watched = now
-            return
-
-    def close(self) -> None:
-        """Watch nothing."""
-        stop, self._stop, self._watched = self._stop, None, None
-        if stop is not None:
-            stop()
 
 
 class _Ends:

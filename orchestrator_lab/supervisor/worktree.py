@@ -12,11 +12,13 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from orchestrator_lab.folders import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 __all__ = ["Change", "LookFailedError", "WorkTree", "in_repository", "read_numstat"]
 
@@ -192,7 +194,7 @@ class WorkTree:
         self._environment = None
 
     def _prepare(self, deadline: float) -> None:
-        if self._environment is not None and _size(self._objects) > _MAX_OBJECTS:
+        if self._environment is not None and size_of(self._objects) > _MAX_OBJECTS:
             self.forget()
         if self._environment is not None:
             return
@@ -265,13 +267,3 @@ class WorkTree:
             if overdue.is_set():
                 raise subprocess.TimeoutExpired(command, seconds)
             return head, process.returncode, errors
-
-
-def _size(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(place) / name).stat().st_size
-    return total

@@ -10,9 +10,10 @@ import ipywidgets as widgets
 
 from orchestrator_lab.cluster import Cluster
 from orchestrator_lab.config import template_names, template_text
+from orchestrator_lab.discovery import follow
 from orchestrator_lab.errors import OrchestratorLabError
 from orchestrator_lab.live import Feed
-from orchestrator_lab.widgets import discovery, opened
+from orchestrator_lab.widgets import opened
 from orchestrator_lab.widgets.cells import CellWatch
 from orchestrator_lab.widgets.controls import ClusterControls
 from orchestrator_lab.widgets.facts import Facts, coloured, counted
@@ -62,13 +63,7 @@ class ControlPanel(Saved, widgets.VBox):  # type: ignore[misc]
             for one in (self._template, self._kind, self._name, self._folder):
                 watch.receipt(one)
         found = weakref.WeakMethod(self._found)
-        self._ends = [opened.listen(lambda: (met := found()) and met())]
-        end = discovery.follow(lambda: (met := found()) and met())
-        if end is not None:
-            self._ends.append(end)
-        else:
-            refresh = _button("Refresh", "Look for clusters", self._found)
-            self.children = [self._start_box, self._list, self._said, refresh]
+        self._ends = [watch(lambda: (met := found()) and met()) for watch in (opened.listen, follow)]
         self._show([one.name for one in Cluster.list()])
 
     # starting -----------------------------------------------------------------------------------

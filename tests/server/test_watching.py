@@ -20,7 +20,6 @@ from orchestrator_lab import Cluster
 from orchestrator_lab.client import wait_until_gone
 from orchestrator_lab.errors import EnvironmentProblem, OrchestratorLabError
 from orchestrator_lab.runtime import ClusterRecord, acquire_lock, private_dir, read_record, update_record, write_record
-from orchestrator_lab.server import folders
 from orchestrator_lab.server.clusters import Clusters
 from orchestrator_lab.server.watching import ClusterWatch
 
@@ -189,8 +188,8 @@ async def test_where_the_system_has_no_watch_left_the_folder_is_looked_at(
     def none_left() -> None:
         raise OSError(24, "inotify instance limit reached")
 
-    monkeypatch.setattr(folders, "Observer", none_left)
-    monkeypatch.setattr(folders, "_POLL_S", 0.1)
+    monkeypatch.setattr("watchdog.observers.Observer", none_left)
+    monkeypatch.setattr("orchestrator_lab.folders._POLL_S", 0.1)
     ear = Ear()
     leave = watch.listen(ear)
     await ear.named()

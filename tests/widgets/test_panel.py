@@ -9,7 +9,7 @@ import pytest
 import orchestrator_lab
 from orchestrator_lab import Cluster
 from orchestrator_lab.errors import ConfigError
-from orchestrator_lab.widgets import discovery, opened
+from orchestrator_lab.widgets import opened
 from orchestrator_lab.widgets.controls import ClusterControls
 from orchestrator_lab.widgets.starting import written
 from orchestrator_lab.widgets.view import ClusterView
@@ -166,16 +166,3 @@ def test_nothing_is_written_where_it_may_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name"):
         written("duo", None, "../x", str(tmp_path / "sub"))
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
-
-
-def test_discovery_tells_of_folders_and_ends(runtime: Path, until: Any) -> None:
-    told: list[int] = []
-    end = discovery.follow(lambda: told.append(1))
-    assert end is not None
-    (runtime / "new").mkdir(mode=0o700)
-    until(lambda: told)
-    told.clear()
-    (runtime / "new" / "cluster.json").write_text("{}")
-    until(lambda: told)
-    end()
-    end()
