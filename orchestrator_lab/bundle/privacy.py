@@ -33,7 +33,7 @@ from orchestrator_lab.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Hit", "Masker", "Projection", "home_names", "own_identity", "project"]
+__all__ = ["Hit", "Known", "Masker", "Projection", "home_names", "own_identity", "project", "visible"]
 
 #: Words that name many people and much else: masked in home paths, not wherever they stand.
 _COMMON = frozenset(
@@ -79,6 +79,7 @@ _WHOLE = re.compile(
 #: Those that only change how text looks: what stands on both sides of one belongs together.
 _LOOKS = re.compile(r"\x1b\[[0-9;:]*m|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()*+][0-~]")
 _SPACE = re.compile(r"[\x00-\x20\x7f]+")
+_UNSEEN = re.compile(rf"{_ESCAPE.pattern}|{_SPACE.pattern}")
 _STRING = re.compile(r"\x1b[\]PX^_]([^\x07\x1b]*)(?:\x07|\x1b\\)")
 
 
@@ -89,6 +90,13 @@ class _Rule(NamedTuple):
     label: str
     expression: re.Pattern[str]
     needs: tuple[str, ...] = ()
+
+
+class Known(NamedTuple):
+    """What is known to be private, white space left out: one of ``texts`` is wherever ``expression`` finds anything."""
+
+    texts: tuple[str, ...]
+    expression: re.Pattern[str]
 
 
 class Hit(NamedTuple):
@@ -167,7 +175,7 @@ def project(text: str, *, loose: bool = False) -> Projection:
             length += len(kept[-1])
 
     if loose:
-        for found in re.finditer(rf"{_ESCAPE.pattern}|{_SPACE.pattern}", text):
+        for found in _UNSEEN.finditer(text):
             keep(last, found.start())
             last = found.end()
     elif "\x1b" in text:
@@ -179,6 +187,38 @@ def project(text: str, *, loose: bool = False) -> Projection:
                 keep(found.start(), found.end(), "\0")
     keep(last, len(text))
     return Projection("".join(kept), starts, origins)
+
+
+def visible(text: str, *, loose: bool = False) -> str:
+    r"""Return a text without its escape sequences: that of :func:`project`, many times faster.
+
+    Parameters
+    ----------
+    text : str
+        As a program wrote it.
+    loose : bool
+        Without white space and movements too.
+
+    Returns
+    -------
+    str
+        Of sequences within sequences, which no program writes, more may be left.
+
+    Examples
+    --------
+    >>> visible("a\x1b[1mb\x1b[5Gc"), visible("a\x1b[1mb\x1b[5G c", loose=True)
+    ('ab\x00c', 'abc')
+    """
+    if loose:
+        return _UNSEEN.sub("", text)
+    if "\x1b" not in text:
+        return text
+    for start in (text.rfind("\x1b", 0, max(0, text.rfind("\x1b"))), text.rfind("\x1b")):
+        found = _ESCAPE.match(text, start) if start >= 0 else None
+        if found is not None and found.end() == len(text) and _WHOLE.match(text, start) is None:
+            text = text[:start]
+            break
+    return _ESCAPE.sub("\0", _LOOKS.sub("", text))
 
 
 def own_identity() -> tuple[list[str], list[str], list[str]]:
@@ -389,19 +429,27 @@ class Masker:
                 found.append(Hit(start, end, value, pattern, label))
         return sorted(found)
 
-    def known(self) -> re.Pattern[str] | None:
+    def may(self, text: str) -> bool:
+        """Tell whether anything in a text may be private: most texts hold nothing that could be."""
+        lower = text.lower()
+        return any(not needs or any(one in lower for one in needs) for _, _, _, needs in self._rules)
+
+    def known(self) -> Known | None:
         """Return an expression for what is known to be private, to find it where white space is left out.
 
         Returns
         -------
-        re.Pattern or None
+        Known or None
             Short texts are found behind a folder of homes only; None when nothing is known.
         """
         texts = {_SPACE.sub("", value) for value in [*self.found, *self._literals]} - {""}
         ordered = sorted(texts, key=lambda one: (-len(one), one))
-        long = [re.escape(text) for text in ordered if len(text) >= _SHORTEST_LOOSE]
-        short = [rf"(?:(?<=/home/)|(?<=/Users/)){re.escape(text)}" for text in ordered if len(text) < _SHORTEST_LOOSE]
-        return re.compile("|".join([*long, *short])) if texts else None
+        long = [text for text in ordered if len(text) >= _SHORTEST_LOOSE]
+        short = [text for text in ordered if len(text) < _SHORTEST_LOOSE]
+        behind = [rf"(?:(?<=/home/)|(?<=/Users/)){re.escape(text)}" for text in short]
+        homes = [f"/{home}/{text}" for text in short for home in ("home", "Users")]
+        expression = "|".join([*map(re.escape, long), *behind])
+        return Known((*long, *homes), re.compile(expression)) if texts else None
 
     def of_known(self, found: re.Match[str]) -> Hit:
         """Return what :meth:`known` found, by the text that it is a piece-wise copy of."""

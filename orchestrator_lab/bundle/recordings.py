@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from orchestrator_lab.bundle.privacy import Projection, project
+from orchestrator_lab.bundle.privacy import Projection, project, visible
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.recording import iter_pieces, piece_lines, piece_with, read_cast
 
@@ -125,25 +125,30 @@ class _Stream:
             held.changed = self.changed = True
 
     def _look(self, *, final: bool) -> None:
+        """Find what is private as far as the text is settled, and let go of what is behind that."""
         text = self._text
-        shown = project(text)
-        length = len(shown.text)
-        safe = length if final else _break_before(shown.text)
-        # Escape sequences behind the last character that is settled belong to what comes.
-        settled = len(text) if final else (shown.origin(safe - 1) + 1 if safe else 0)
-        for hit in self._masker.hits(shown.text):
-            if hit.end <= safe and shown.origin(hit.start) + self._base >= self._done:
-                self._masker.note(hit, shown, self._edits, offset=self._base)
-        for hit, inside in self._masker.within_strings(text):
-            if self._done <= inside.origin(0) + self._base and inside.origin(0) < settled:
-                self._masker.note(hit, inside, self._edits, offset=self._base)
-        back = shown.origin(max(0, safe - _BACK)) if length else 0
+        if self._masker.may(visible(text)) or self._masker.may(text):
+            shown = project(text)
+            settled, back = _settled(shown, 0, final=final)
+            safe = len(shown.text) if final else _break_before(shown.text)
+            for hit in self._masker.hits(shown.text):
+                if hit.end <= safe and shown.origin(hit.start) + self._base >= self._done:
+                    self._masker.note(hit, shown, self._edits, offset=self._base)
+            for hit, inside in self._masker.within_strings(text):
+                if self._done <= inside.origin(0) + self._base and (final or inside.origin(0) < settled):
+                    self._masker.note(hit, inside, self._edits, offset=self._base)
+        else:
+            # Nothing that anything private holds: only its end is looked at, for what may go on.
+            start = text.rfind("\n", 0, max(0, len(text) - 4 * _BACK)) + 1
+            settled, back = _settled(project(text[start:]), start, final=final)
         if self._known is not None:
-            joined = project(text, loose=True)
-            for found in self._known.finditer(joined.text):
-                self._note_known(found, joined)
-        self._done = max(self._done, self._base + settled)
+            joined = visible(text, loose=True)
+            if any(one in joined for one in self._known.texts):
+                whole = project(text, loose=True)
+                for found in self._known.expression.finditer(whole.text):
+                    self._note_known(found, whole)
         keep = len(text) if final else min(back, settled)
+        self._done = max(self._done, self._base + (len(text) if final else settled))
         self._text, self._base = text[keep:], self._base + keep
         while self._held and (final or self._held[0].end <= self._base):
             self._write(self._held.popleft())
@@ -168,6 +173,16 @@ class _Stream:
         for place in edited[: bisect_right(edited, held.end - 1)]:
             del self._edits[place]
         self._emit(held)
+
+
+def _settled(shown: Projection, start: int, *, final: bool) -> tuple[int, int]:
+    """Return up to where a text is settled, and from where on it is looked at once more with what comes.
+
+    Escape sequences behind the last character that is settled belong to what comes.
+    """
+    safe = len(shown.text) if final else _break_before(shown.text)
+    settled = start + (shown.origin(safe - 1) + 1 if safe else 0)
+    return settled, start + (shown.origin(max(0, safe - _BACK)) if shown.text else 0)
 
 
 def _break_before(text: str) -> int:

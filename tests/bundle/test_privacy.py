@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator_lab.bundle.masking import mask_file, mask_json, mask_value
-from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity, project
+from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity, project, visible
 from orchestrator_lab.bundle.recordings import mask_recording
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.recording import CastWriter, iter_pieces, read_cast
@@ -242,3 +242,31 @@ def test_a_damaged_recording_is_said(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(JournalError, match="a piece of a recording is damaged"):
         mask_file(path, tmp_path / "b.cast.zst", masker())
+
+
+PIECES = [
+    "a",
+    "é",
+    " ",
+    "\n",
+    "\r",
+    "\x1b[1m",
+    "\x1b[0;38;5;1m",
+    "\x1b[2;5H",
+    "\x1b[K",
+    "\x1b]0;t\x07",
+    "\x1b]8;;u\x1b\\",
+]
+PIECES += ["\x1b(B", "\x1b7", "\x1b=", "\x1bPq\x1b\\", "\x1b", "\x1b[", "\x1b[3", "\x1b]0;t", "\x1b]0;t\x1b", "\x1b("]
+
+
+@settings(max_examples=300, deadline=None)
+@given(whole=st.lists(st.sampled_from(PIECES[:15]), max_size=12), end=st.sampled_from(["", *PIECES[15:]]))
+def test_what_is_seen_is_the_same_both_ways(whole: list[str], end: str) -> None:
+    text = "".join(whole) + end
+    for loose in (False, True):
+        shown = project(text, loose=loose)
+        assert visible(text, loose=loose) == shown.text
+        places = [shown.origin(place) for place in range(len(shown.text))]
+        assert places == sorted(places)
+        assert all(text[at] == char or char == "\0" for at, char in zip(places, shown.text, strict=True))
