@@ -15,6 +15,7 @@ import io
 import os
 import stat
 import struct
+import threading
 import unicodedata
 import zipfile
 import zlib
@@ -91,6 +92,7 @@ class Archive:
     def __init__(self, path: str | os.PathLike[str], *, limits: Limits | None = None) -> None:
         self.path = Path(path)
         self._limits = limits or Limits()
+        self._local = _Open()
         with self._opened() as file:
             found = os.fstat(file.fileno())
             #: What tells this file from another one under the same name.
@@ -105,6 +107,19 @@ class Archive:
     def names(self) -> list[str]:
         """Return the names of all files, in the order of the archive."""
         return list(self.members)
+
+    @contextmanager
+    def reading(self) -> Iterator[zipfile.ZipFile]:
+        """Hold the file open for all that this thread reads meanwhile: its directory is not gone through each time."""
+        if self._local.zip is not None:
+            yield self._local.zip
+            return
+        with self._same() as file, self._zip(file) as archive:
+            self._local.zip = archive
+            try:
+                yield archive
+            finally:
+                self._local.zip = None
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -125,7 +140,7 @@ class Archive:
         BundleError
             When the file is damaged.
         """
-        with self._same() as file, self._zip(file) as archive:
+        with self.reading() as archive:
             try:
                 with archive.open(self.members[name]) as member:
                     yield member  # type: ignore[misc] # an IO of bytes
@@ -400,6 +415,12 @@ class Archive:
             before = info.filename
         if end > self.size:
             raise self._refused(f"{before!r} is longer than the archive", member=before)
+
+
+class _Open(threading.local):
+    """The archive as a thread has it open."""
+
+    zip: zipfile.ZipFile | None = None
 
 
 class _Part(io.RawIOBase):

@@ -52,8 +52,9 @@ def import_bundle(path: str | os.PathLike[str], runs_dir: str | os.PathLike[str]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".importing-", dir=folder))
-        for name in bundle.names():
-            bundle.unpack(name, partial / name)
+        with bundle.archive.reading():
+            for name in bundle.names():
+                bundle.unpack(name, partial / name)
         partial.rename(target)
         sync_folder(folder)
     except OSError as error:

@@ -137,8 +137,9 @@ class OpenedBundle:
         pathlib.Path
             The folder.
         """
-        for name in self.names():
-            self.bring(name)
+        with self.archive.reading():
+            for name in self.names():
+                self.bring(name)
         return self.folder
 
     def notebooks(self) -> list[str]:

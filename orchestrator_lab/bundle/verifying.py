@@ -146,11 +146,12 @@ def _files(archive: Archive) -> tuple[list[Damage], dict[str, Any]]:
     damages: list[Damage] = []
     facts: dict[str, Any] = {}
     found: dict[str, str] = {}
-    for name in archive.members:
-        try:
-            found[name] = _digest(archive, name)
-        except BundleError as error:
-            damages.append(Damage(name, _reason(error)))
+    with archive.reading():
+        for name in archive.members:
+            try:
+                found[name] = _digest(archive, name)
+            except BundleError as error:
+                damages.append(Damage(name, _reason(error)))
     try:
         listed = archive.checksums()
     except BundleError as error:
