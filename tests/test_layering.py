@@ -70,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": RECORD | {"annotations", "bundle", "folds", "frames", "plots", "reading", "sealing", "stills", "tables"},
     "acting": set(),
     "wire": set(),
-    "resuming": RECORD | {"tables"},
+    "resuming": RECORD | {"bundle", "tables"},
     "client": RECORD | {"acting", "wire", "orphans"},
     "stills": {"errors"},
     "ndstream": {"wire"},

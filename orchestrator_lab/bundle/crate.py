@@ -9,8 +9,10 @@ https://www.researchobject.org/workflow-run-crate/profiles/process_run_crate/
 from __future__ import annotations
 
 import json
+import mimetypes
 import platform
 import re
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,8 +26,15 @@ __all__ = ["crate", "environment", "readme"]
 
 _ROCRATE = "https://w3id.org/ro/crate/1.1"
 _PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
-_LAB = "#orchestrator-lab"
+_LAB = "https://pypi.org/project/orchestrator-lab/"
 _STATUS = {"completed": "CompletedActionStatus", "failed": "FailedActionStatus", "cancelled": "FailedActionStatus"}
+#: Where each kind of program comes from; of others nothing is known.
+_ORIGINS = {
+    "claude": "https://www.npmjs.com/package/@anthropic-ai/claude-code",
+    "codex": "https://www.npmjs.com/package/@openai/codex",
+    "chat": _LAB,
+    "replay": _LAB,
+}
 _FORMATS = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
@@ -119,12 +128,12 @@ def crate(
             if part_of(one) in {"journal.jsonl", "tables", "panes", "transcripts", "changes", "cassettes"}
         ],
     }
-    action |= {
-        key: run[column] for key, column in (("startTime", "started_at"), ("endTime", "ended_at")) if run[column]
-    }
+    for key, column in (("startTime", "started_at"), ("endTime", "ended_at")):
+        if run.get(column):
+            action[key] = _instant(run[column])
     status = _STATUS.get(str(run.get("status")))
     if status is not None:
-        action["actionStatus"] = {"@id": f"http://schema.org/{status}"}
+        action["actionStatus"] = f"http://schema.org/{status}"
     if run.get("error_message"):
         action["error"] = str(run["error_message"])
     graph: list[dict[str, Any]] = [
@@ -139,7 +148,7 @@ def crate(
             "@type": "Dataset",
             "name": f"{name}: {run_id}",
             "description": f"The record of run {run_id} of the cluster {name}, made by Orchestrator Lab",
-            "datePublished": str(ended),
+            "datePublished": _instant(ended),
             "license": {"@id": "#licence"},
             "conformsTo": {"@id": _PROFILE},
             "hasPart": [{"@id": quote(one)} for one in listed],
@@ -157,7 +166,7 @@ def crate(
         action,
         *(_file(one) for one in listed),
     ]
-    document = {"@context": [f"{_ROCRATE}/context", "https://w3id.org/ro/terms/workflow-run/context"], "@graph": graph}
+    document = {"@context": f"{_ROCRATE}/context", "@graph": graph}
     return json.dumps(document, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -167,7 +176,7 @@ def _lab(version: str) -> dict[str, Any]:
         "@type": "SoftwareApplication",
         "name": "Orchestrator Lab",
         "softwareVersion": version,
-        "url": "https://pypi.org/project/orchestrator-lab/",
+        "url": _LAB,
     }
 
 
@@ -176,11 +185,12 @@ def _programs(agents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for agent in agents:
         name = str(agent.get("program") or agent.get("kind") or "program")
-        version = agent.get("program_version")
-        key = "#program-" + re.sub(r"[^A-Za-z0-9.]+", "-", f"{name}-{version or 'unknown'}")
-        found[key] = {"@id": key, "@type": "SoftwareApplication", "name": name} | (
-            {"softwareVersion": str(version)} if version else {}
-        )
+        version, origin = agent.get("program_version"), _ORIGINS.get(str(agent.get("kind")))
+        mark = re.sub(r"[^A-Za-z0-9.]+", "-", f"{name}-{version or 'unknown'}")
+        key = f"#program-{mark}" if origin is None else f"{origin}#{mark}"
+        found[key] = {"@id": key, "@type": "SoftwareApplication", "name": name}
+        found[key] |= {"softwareVersion": str(version)} if version else {}
+        found[key] |= {"url": origin} if origin else {}
     return list(found.values())
 
 
@@ -190,9 +200,15 @@ def _file(name: str) -> dict[str, Any]:
     told = {"@id": quote(name), "@type": "File", "name": name.rpartition("/")[2]}
     if what := PARTS.get(part) or _WHAT.get(part):
         told["description"] = what
-    if suffix in _FORMATS:
-        told["encodingFormat"] = _FORMATS[suffix]
+    # The types of this machine may differ from those of another.
+    known = mimetypes.MimeTypes(filenames=()).guess_type(name)[0]
+    told["encodingFormat"] = _FORMATS.get(suffix) or known or "application/octet-stream"
     return told
+
+
+def _instant(text: object) -> str:
+    """Return an instant as the profile writes it."""
+    return datetime.fromisoformat(str(text)).astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def readme(

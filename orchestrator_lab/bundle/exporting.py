@@ -87,7 +87,7 @@ class Substitute:
     substitute: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Export:
     """What was exported, or would be.
 
@@ -125,7 +125,7 @@ class Export:
             total.update(file.masked)
         return dict(total)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [
             f"{self.run_id}: "
             + (

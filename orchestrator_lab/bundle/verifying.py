@@ -45,7 +45,7 @@ class Damage:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verified:
     """What was found.
 
@@ -77,7 +77,7 @@ class Verified:
     def __bool__(self) -> bool:
         return self.ok
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if self.ok:
             return (
                 f"{self.path}: whole: {self.files} files, {self.size} bytes, every one as it was packed "

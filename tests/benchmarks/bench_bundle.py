@@ -66,7 +66,7 @@ def opened(path: Path) -> float:
 
 
 def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
-    messages, megabytes = (2000, 4) if args.quick else (args.messages, args.megabytes)
+    messages, megabytes = (1000, 2) if args.quick else (args.messages, args.megabytes)
     path = large_run(place, messages)
     record(path / "panes", megabytes)
     run, bundle, same = Run(path), place / "lab.olab.zip", place / "same"

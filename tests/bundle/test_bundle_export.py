@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -170,7 +171,7 @@ def check_crate(document: dict[str, Any], files: set[str]) -> None:
     """Check what RO-Crate 1.1 and Process Run Crate 0.5 say MUST and SHOULD be."""
     from urllib.parse import quote, unquote
 
-    assert document["@context"][0] == "https://w3id.org/ro/crate/1.1/context"
+    assert document["@context"] == "https://w3id.org/ro/crate/1.1/context"
     graph = {entity["@id"]: entity for entity in document["@graph"]}
     assert len(graph) == len(document["@graph"]), "an @id is there twice"
     for entity in graph.values():
@@ -190,19 +191,21 @@ def check_crate(document: dict[str, Any], files: set[str]) -> None:
     root = graph["./"]
     assert root["@type"] == "Dataset"
     assert all(root[key] for key in ("name", "description", "datePublished", "license", "hasPart"))
-    assert root["datePublished"].endswith("Z")
+    instant = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
+    assert instant.fullmatch(root["datePublished"])
     profile = root["conformsTo"]["@id"]
     assert profile.startswith("https://w3id.org/ro/wfrun/process/")
     assert graph[profile]["@type"] == "CreativeWork"
     assert graph[profile]["version"]
     parts = {unquote(one["@id"]) for one in root["hasPart"]}
     assert parts == files - {"ro-crate-metadata.json"}
-    assert all(graph[quote(name)]["@type"] == "File" for name in parts)
+    assert all(graph[quote(name)]["@type"] == "File" and graph[quote(name)]["encodingFormat"] for name in parts)
     actions = [entity for entity in graph.values() if entity["@type"] == "CreateAction"]
     assert [{"@id": one["@id"]} for one in actions] == [root["mentions"]]
     (action,) = actions
     assert all(action[key] for key in ("name", "description", "instrument", "object", "result", "startTime", "endTime"))
-    assert action["actionStatus"] == {"@id": "http://schema.org/CompletedActionStatus"}
+    assert action["actionStatus"] == "http://schema.org/CompletedActionStatus"
+    assert all(instant.fullmatch(action[key]) for key in ("startTime", "endTime"))
     assert {"@id": "journal.jsonl"} in action["result"]
     assert {"@id": "config.yaml"} in action["object"]
     for one in action["instrument"]:
@@ -210,3 +213,5 @@ def check_crate(document: dict[str, Any], files: set[str]) -> None:
         assert tool["@type"] == "SoftwareApplication"
         assert tool["name"]
         assert tool["softwareVersion"]
+        assert tool["url"].startswith("https://")
+        assert tool["@id"].startswith("https://")

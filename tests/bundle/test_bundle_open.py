@@ -18,6 +18,7 @@ from orchestrator_lab import frames, plots
 from orchestrator_lab.bundle.importing import import_bundle
 from orchestrator_lab.errors import BundleError, ConfigError, RunNotFound
 from orchestrator_lab.journal.recording import CastWriter
+from orchestrator_lab.resuming import prepare
 from orchestrator_lab.run import Run, list_runs, open_run
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def test_a_bundle_is_not_changed(tmp_path: Path) -> None:
     for change in (run.seal, run.unseal, lambda: run.annotate("msg_1", label="x")):
         with pytest.raises(ConfigError, match="is a bundle, which is not changed"):
             change()
+    with pytest.raises(RunNotFound, match="then resume the run that it gives"):
+        prepare(tmp_path / "x.olab.zip", {})
     assert (tmp_path / "x.olab.zip").read_bytes() == before
 
 
