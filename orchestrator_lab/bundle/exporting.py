@@ -246,7 +246,11 @@ def export_bundle(
         files, told = _masked(sources, shop / "files", masker)
         run = shop / "run"
         run.mkdir()
-        _without_privacy(files, shop)
+        unread = _without_privacy(files, shop)
+        told = {name: one for name, one in told.items() if name not in unread}
+        left_out = chosen.left_out | unread
+        if masker is not None:
+            left_out = {masker.text(name): why for name, why in left_out.items()}
         for name in (MANIFEST, JOURNAL):
             if name in files:
                 (run / name).symlink_to(files[name].resolve())
@@ -257,9 +261,7 @@ def export_bundle(
         masked: Counter[str] = Counter()
         for one in told.values():
             masked.update(one.masked)
-        contents = _described(
-            files, made, manifest, masked=None if masker is None else masked, left_out=chosen.left_out
-        )
+        contents = _described(files, made, manifest, masked=None if masker is None else masked, left_out=left_out)
         if target is not None:
             pack(target, contents)
         listed = [
@@ -271,7 +273,7 @@ def export_bundle(
             run_id=str(manifest.get("run_id") or folder.name),
             size=None if target is None else target.stat().st_size,
             files=tuple(listed),
-            left_out=chosen.left_out,
+            left_out=left_out,
             substitutes=() if masker is None else tuple(_shown(masker)),
             passed_over=() if masker is None else tuple(masker.passed_over),
         )
@@ -322,17 +324,23 @@ def _masked(
     return files, told
 
 
-def _without_privacy(files: dict[str, Path], shop: Path) -> None:
-    """Take what the configuration says of private texts out of it: it names them."""
+def _without_privacy(files: dict[str, Path], shop: Path) -> dict[str, str]:
+    """Take what the configuration says of private texts out of it: it names them. Return what could not be read."""
     import yaml
 
+    unread: dict[str, str] = {}
     for name in (MANIFEST, "config.yaml"):
         if name not in files:
             continue
         text = files[name].read_text(encoding="utf-8")
         if "privacy" not in text:
             continue
-        whole = json.loads(text) if name == MANIFEST else yaml.safe_load(text)
+        try:
+            whole = json.loads(text) if name == MANIFEST else yaml.safe_load(text)
+        except yaml.YAMLError:
+            del files[name]
+            unread[name] = "it is no YAML"
+            continue
         config = whole.get("config") if name == MANIFEST and isinstance(whole, dict) else whole
         cluster = config.get("cluster") if isinstance(config, dict) else None
         if isinstance(cluster, dict) and cluster.pop("privacy", None):
@@ -344,6 +352,7 @@ def _without_privacy(files: dict[str, Path], shop: Path) -> None:
             )
             made.write_text(text, encoding="utf-8")
             files[name] = made
+    return unread
 
 
 def _described(

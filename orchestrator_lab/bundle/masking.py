@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator_lab.bundle.recordings import mask_recording
 
@@ -49,7 +49,7 @@ def mask_file(source: Path, target: Path, masker: Masker) -> bool | None:
     if source.name.endswith((".cast.zst", ".cast")):
         changed = mask_recording(source, target, masker)
     elif source.suffix == ".jsonl":
-        changed = _write(target, mask_lines(source, masker))
+        changed = _write_lines(source, target, masker)
     else:
         text = _text(source)
         if text is None:
@@ -57,7 +57,8 @@ def mask_file(source: Path, target: Path, masker: Masker) -> bool | None:
         masked = mask_json(text, masker) if source.suffix in {".json", ".ipynb"} else masker.text(text)
         changed = masked != text
         if changed:
-            _write(target, iter([(_encoded(masked), True)]))
+            with open(target, "xb", opener=_private) as file:
+                file.write(_encoded(masked))
     if not changed:
         target.unlink(missing_ok=True)
     return changed
@@ -190,10 +191,31 @@ def _text(source: Path) -> str | None:
         return None
 
 
-def _write(target: Path, pieces: Iterator[tuple[bytes, bool]]) -> bool:
-    changed = False
-    with open(target, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        for data, masked in pieces:
-            file.write(data)
-            changed = changed or masked
-    return changed
+def _write_lines(source: Path, target: Path, masker: Masker) -> bool:
+    """Write lines with what is private masked; nothing is written before the first in which there is any."""
+    out: BinaryIO | None = None
+    place = 0
+    try:
+        for data, masked in mask_lines(source, masker):
+            if masked and out is None:
+                out = open(target, "xb", opener=_private)  # noqa: SIM115 - closed below
+                with source.open("rb") as before:
+                    _copy(before, out, place)
+            if out is not None:
+                out.write(data)
+            else:
+                place += len(data)
+    finally:
+        if out is not None:
+            out.close()
+    return out is not None
+
+
+def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
+    while count and (piece := source.read(min(count, _PIECE))):
+        target.write(piece)
+        count -= len(piece)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags, 0o600)

@@ -93,10 +93,18 @@ class _Rule(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known to be private, white space left out: one of ``texts`` is wherever ``expression`` finds anything."""
+    """What is known to be private, white space left out: one of ``texts`` is wherever ``expression`` finds anything.
+
+    ``hits`` are those texts as they were found: text, pattern, label.
+    """
 
     texts: tuple[str, ...]
     expression: re.Pattern[str]
+    hits: dict[str, tuple[str, str, str]]
+
+    def hit(self, found: re.Match[str]) -> Hit:
+        """Return what the expression found."""
+        return Hit(*found.span(), *self.hits[found[0]])
 
 
 class Hit(NamedTuple):
@@ -412,7 +420,8 @@ class Masker:
             In order, none over another.
         """
         found: list[Hit] = []
-        taken: list[tuple[int, int]] = []
+        starts: list[int] = []
+        ends: list[int] = []
         lower = text.lower()
         for pattern, label, rule, needs in self._rules:
             if needs and not any(one in lower for one in needs):
@@ -420,10 +429,13 @@ class Masker:
             hide = "hide" in rule.groupindex
             for match in rule.finditer(text):
                 start, end = match.span("hide" if hide else 0)
-                if start >= end or any(first < end and start < last for first, last in taken):
+                place = bisect_right(starts, start)
+                free = (place == 0 or ends[place - 1] <= start) and (place == len(starts) or end <= starts[place])
+                if start >= end or not free:
                     continue
                 value = text[start:end]
-                taken.append((start, end))
+                starts.insert(place, start)
+                ends.insert(place, end)
                 if any(fnmatch.fnmatchcase(value, one) for one in self._keep):
                     continue
                 found.append(Hit(start, end, value, pattern, label))
@@ -442,23 +454,19 @@ class Masker:
         Known or None
             Short texts are found behind a folder of homes only; None when nothing is known.
         """
-        texts = {_SPACE.sub("", value) for value in [*self.found, *self._literals]} - {""}
-        ordered = sorted(texts, key=lambda one: (-len(one), one))
+        hits: dict[str, tuple[str, str, str]] = {}
+        for name, texts in self._by_name.items():
+            hits.update({_SPACE.sub("", text): (text, name, name[0]) for text in texts})
+        for text, (pattern, made) in self.found.items():
+            hits[_SPACE.sub("", text)] = (text, pattern, made[0])
+        hits.pop("", None)
+        ordered = sorted(hits, key=lambda one: (-len(one), one))
         long = [text for text in ordered if len(text) >= _SHORTEST_LOOSE]
         short = [text for text in ordered if len(text) < _SHORTEST_LOOSE]
         behind = [rf"(?:(?<=/home/)|(?<=/Users/)){re.escape(text)}" for text in short]
         homes = [f"/{home}/{text}" for text in short for home in ("home", "Users")]
         expression = "|".join([*map(re.escape, long), *behind])
-        return Known((*long, *homes), re.compile(expression)) if texts else None
-
-    def of_known(self, found: re.Match[str]) -> Hit:
-        """Return what :meth:`known` found, by the text that it is a piece-wise copy of."""
-        text = found[0]
-        for value, (pattern, made) in self.found.items():
-            if _SPACE.sub("", value) == text:
-                return Hit(*found.span(), value, pattern, "*" if made.startswith("*") else made[0])
-        pattern = next((name for name, texts in self._by_name.items() if text in texts), "word")
-        return Hit(*found.span(), text, pattern, pattern[0])
+        return Known((*long, *homes), re.compile(expression), hits) if hits else None
 
     def substitute(self, hit: Hit) -> str:
         """Return what stands in place of a private text: as wide, and the same one each time."""

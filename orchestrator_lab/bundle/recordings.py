@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from orchestrator_lab.bundle.privacy import Masker
+    from orchestrator_lab.bundle.privacy import Known, Masker
 
 __all__ = ["mask_recording"]
 
@@ -146,19 +146,19 @@ class _Stream:
             if any(one in joined for one in self._known.texts):
                 whole = project(text, loose=True)
                 for found in self._known.expression.finditer(whole.text):
-                    self._note_known(found, whole)
+                    self._note_known(self._known, found, whole)
         keep = len(text) if final else min(back, settled)
         self._done = max(self._done, self._base + (len(text) if final else settled))
         self._text, self._base = text[keep:], self._base + keep
         while self._held and (final or self._held[0].end <= self._base):
             self._write(self._held.popleft())
 
-    def _note_known(self, found: re.Match[str], joined: Projection) -> None:
+    def _note_known(self, known: Known, found: re.Match[str], joined: Projection) -> None:
         """Mask what is known to be private, drawn in pieces."""
         places = [joined.origin(place) + self._base for place in range(*found.span())]
         if any(place in self._edits for place in places) or places[-1] - places[0] > _BACK:
             return
-        self._masker.note(self._masker.of_known(found), joined, self._edits, offset=self._base)
+        self._masker.note(known.hit(found), joined, self._edits, offset=self._base)
 
     def _write(self, held: _Held) -> None:
         edited = sorted(self._edits)

@@ -110,6 +110,14 @@ def test_a_large_work_folder_and_links_stay_here(run: Run, tmp_path: Path) -> No
     }
 
 
+def test_a_configuration_that_is_none_stays_here(run: Run, tmp_path: Path) -> None:
+    (run.path / "config.yaml").write_text("cluster: {privacy: [")
+    (run.path / "instructions" / "falcon.md").symlink_to("/nowhere")
+    done = run.export(tmp_path / "x.olab.zip", privacy={"words": ["falcon"]})
+    assert done.left_out == {"config.yaml": "it is no YAML", "instructions/w1____.md": "a link"}
+    assert b"falcon" not in b"".join(members(tmp_path / "x.olab.zip").values())
+
+
 def test_a_review_writes_nothing_and_tells_all(run: Run, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     told = run.export(tmp_path / "x.olab.zip", review=True, privacy={"words": ["parser"]})

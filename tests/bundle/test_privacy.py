@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +144,21 @@ def test_files_in_which_nothing_is_private_are_not_written(tmp_path: Path) -> No
         (tmp_path / name).write_bytes(content)
         assert mask_file(tmp_path / name, tmp_path / "made", masker()) is (None if name == "a.bin" else False)
         assert not (tmp_path / "made").exists()
+
+
+def test_a_text_with_very_many(tmp_path: Path) -> None:
+    """As the output of a tool: no time that grows with the square of them."""
+    paths = " ".join(f"/home/ada/{number}/eve{number}@example.org" for number in range(20_000))
+    (tmp_path / "a.jsonl").write_text("{}\n" * 100 + json.dumps({"output": paths}) + "\n{}\n")
+    found = masker()
+    began = time.process_time()
+    assert mask_file(tmp_path / "a.jsonl", tmp_path / "b.jsonl", found)
+    assert time.process_time() - began < 10
+    made = (tmp_path / "b.jsonl").read_text()
+    assert found.counts == {"home": 20_000, "email": 20_000}
+    assert "ada" not in made
+    assert made.startswith("{}\n" * 100)
+    assert made.endswith("\n{}\n")
 
 
 # recordings ---------------------------------------------------------------------------------------
