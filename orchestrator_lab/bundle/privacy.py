@@ -33,7 +33,7 @@ from orchestrator_lab.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Hit", "Known", "Masker", "Projection", "home_names", "own_identity", "project", "visible"]
+__all__ = ["Hit", "Known", "Masker", "Projection", "home_names", "joined", "own_identity", "project", "visible"]
 
 #: Words that name many people and much else: masked in home paths, not wherever they stand.
 _COMMON = frozenset(
@@ -74,11 +74,12 @@ _ESCAPE = re.compile(
 )
 #: A whole one.
 _WHOLE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|(?=\x1b))|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|(?=\x1b(?!\\|\Z)))|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
 )
 #: Those that only change how text looks: what stands on both sides of one belongs together.
 _LOOKS = re.compile(r"\x1b\[[0-9;:]*m|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()*+][0-~]")
-_SPACE = re.compile(r"[\x00-\x20\x7f]+")
+_SPACE = re.compile(r"[\x00-\x1a\x1c-\x20\x7f]+")
+_BLANK = bytes([*range(33), 127])
 _UNSEEN = re.compile(rf"{_ESCAPE.pattern}|{_SPACE.pattern}")
 _STRING = re.compile(r"\x1b[\]PX^_]([^\x07\x1b]*)(?:\x07|\x1b\\)")
 
@@ -93,12 +94,12 @@ class _Rule(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known to be private, white space left out: one of ``texts`` is wherever ``expression`` finds anything.
+    """What is known to be private, white space left out: one of ``marks`` is wherever ``expression`` finds anything.
 
     ``hits`` are those texts as they were found: text, pattern, label.
     """
 
-    texts: tuple[str, ...]
+    marks: tuple[bytes, ...]
     expression: re.Pattern[str]
     hits: dict[str, tuple[str, str, str]]
 
@@ -173,39 +174,34 @@ def project(text: str, *, loose: bool = False) -> Projection:
     """
     kept: list[str] = []
     starts, origins, length, last = [0], [0], 0, 0
-
-    def keep(start: int, end: int, piece: str | None = None) -> None:
-        nonlocal length
-        if end > start:
-            kept.append(text[start:end] if piece is None else piece)
+    for found in (_UNSEEN if loose else _ESCAPE).finditer(text):
+        start, end = found.span()
+        if start > last:
+            kept.append(text[last:start])
+            starts.append(length)
+            origins.append(last)
+            length += start - last
+        last = end
+        # One that is not whole yet moves nothing: what comes will tell.
+        if not loose and _LOOKS.fullmatch(text, start, end) is None and _WHOLE.match(text, start):
+            kept.append("\0")
             starts.append(length)
             origins.append(start)
-            length += len(kept[-1])
-
-    if loose:
-        for found in _UNSEEN.finditer(text):
-            keep(last, found.start())
-            last = found.end()
-    elif "\x1b" in text:
-        for found in _ESCAPE.finditer(text):
-            keep(last, found.start())
-            last = found.end()
-            # One that is not whole yet moves nothing: what comes will tell.
-            if _LOOKS.fullmatch(found[0]) is None and _WHOLE.match(text, found.start()):
-                keep(found.start(), found.end(), "\0")
-    keep(last, len(text))
+            length += 1
+    if last < len(text):
+        kept.append(text[last:])
+        starts.append(length)
+        origins.append(last)
     return Projection("".join(kept), starts, origins)
 
 
-def visible(text: str, *, loose: bool = False) -> str:
+def visible(text: str) -> str:
     r"""Return a text without its escape sequences: that of :func:`project`, many times faster.
 
     Parameters
     ----------
     text : str
         As a program wrote it.
-    loose : bool
-        Without white space and movements too.
 
     Returns
     -------
@@ -214,11 +210,9 @@ def visible(text: str, *, loose: bool = False) -> str:
 
     Examples
     --------
-    >>> visible("a\x1b[1mb\x1b[5Gc"), visible("a\x1b[1mb\x1b[5G c", loose=True)
-    ('ab\x00c', 'abc')
+    >>> visible("a\x1b[1mb\x1b[5Gc")
+    'ab\x00c'
     """
-    if loose:
-        return _UNSEEN.sub("", text)
     if "\x1b" not in text:
         return text
     for start in (text.rfind("\x1b", 0, max(0, text.rfind("\x1b"))), text.rfind("\x1b")):
@@ -227,6 +221,17 @@ def visible(text: str, *, loose: bool = False) -> str:
             text = text[:start]
             break
     return _ESCAPE.sub("\0", _LOOKS.sub("", text))
+
+
+def joined(text: str) -> bytes:
+    r"""Return what :func:`visible` left, without white space and movements, as UTF-8.
+
+    Examples
+    --------
+    >>> joined("ab\x00 c")
+    b'abc'
+    """
+    return text.encode("utf-8", "surrogatepass").translate(None, _BLANK)
 
 
 def own_identity() -> tuple[list[str], list[str], list[str]]:
@@ -466,7 +471,8 @@ class Masker:
         behind = [rf"(?:(?<=/home/)|(?<=/Users/)){re.escape(text)}" for text in short]
         homes = [f"/{home}/{text}" for text in short for home in ("home", "Users")]
         expression = "|".join([*map(re.escape, long), *behind])
-        return Known((*long, *homes), re.compile(expression), hits) if hits else None
+        marks = tuple(mark.encode("utf-8", "surrogatepass") for mark in (*long, *homes))
+        return Known(marks, re.compile(expression), hits) if hits else None
 
     def substitute(self, hit: Hit) -> str:
         """Return what stands in place of a private text: as wide, and the same one each time."""

@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from orchestrator_lab.bundle.privacy import Projection, project, visible
+from orchestrator_lab.bundle.privacy import Projection, joined, project, visible
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.recording import iter_pieces, piece_lines, piece_with, read_cast
 
@@ -30,6 +30,8 @@ __all__ = ["mask_recording"]
 
 #: Characters on the screen that are looked at once more with what comes behind them: longer than any private text.
 _BACK = 1024
+#: What begins a title, a link or another string for the terminal.
+_STRINGS = ("\x1b]", "\x1bP", "\x1bX", "\x1b^", "\x1b_")
 #: Where no private text goes on.
 _BREAK = re.compile(r"[\x00-\x20\"'<>|]")
 
@@ -127,7 +129,8 @@ class _Stream:
     def _look(self, *, final: bool) -> None:
         """Find what is private as far as the text is settled, and let go of what is behind that."""
         text = self._text
-        if self._masker.may(visible(text)) or self._masker.may(text):
+        seen = visible(text)
+        if self._masker.may(seen) or (any(mark in text for mark in _STRINGS) and self._masker.may(text)):
             shown = project(text)
             settled, back = _settled(shown, 0, final=final)
             safe = len(shown.text) if final else _break_before(shown.text)
@@ -139,11 +142,11 @@ class _Stream:
                     self._masker.note(hit, inside, self._edits, offset=self._base)
         else:
             # Nothing that anything private holds: only its end is looked at, for what may go on.
-            start = text.rfind("\n", 0, max(0, len(text) - 4 * _BACK)) + 1
+            start = text.rfind("\n", 0, max(0, len(text) - 2 * _BACK)) + 1
             settled, back = _settled(project(text[start:]), start, final=final)
         if self._known is not None:
-            joined = visible(text, loose=True)
-            if any(one in joined for one in self._known.texts):
+            close = joined(seen)
+            if any(mark in close for mark in self._known.marks):
                 whole = project(text, loose=True)
                 for found in self._known.expression.finditer(whole.text):
                     self._note_known(self._known, found, whole)
@@ -153,12 +156,12 @@ class _Stream:
         while self._held and (final or self._held[0].end <= self._base):
             self._write(self._held.popleft())
 
-    def _note_known(self, known: Known, found: re.Match[str], joined: Projection) -> None:
+    def _note_known(self, known: Known, found: re.Match[str], whole: Projection) -> None:
         """Mask what is known to be private, drawn in pieces."""
-        places = [joined.origin(place) + self._base for place in range(*found.span())]
+        places = [whole.origin(place) + self._base for place in range(*found.span())]
         if any(place in self._edits for place in places) or places[-1] - places[0] > _BACK:
             return
-        self._masker.note(known.hit(found), joined, self._edits, offset=self._base)
+        self._masker.note(known.hit(found), whole, self._edits, offset=self._base)
 
     def _write(self, held: _Held) -> None:
         edited = sorted(self._edits)
