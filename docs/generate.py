@@ -248,6 +248,7 @@ _NAMED = {
     "DialogPolicy": "[dialogs](#dialogs)",
     "Limits": "[limits](#limits)",
     "AlertsConfig": "[alerts](#alerts)",
+    "PrivacyConfig": "[privacy](#privacy)",
     "ModelPrice": "[price](#prices)",
     "Thresholds": "[three figures](#alerts)",
     "TopologyEdge": "[edge](#topology)",
@@ -315,6 +316,7 @@ def configuration_parts() -> dict[str, str]:
         ("limits", definitions["Limits"]),
         ("prices", definitions["ModelPrice"]),
         ("alerts", definitions["AlertsConfig"]),
+        ("privacy", definitions["PrivacyConfig"]),
     ):
         parts[name] = _keys(name, definition, definitions, list(definition["properties"]))
     variables = [

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.mirrors import present
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import INSTANT, SCHEMA_VERSION, Column
 
@@ -161,7 +162,7 @@ def read_annotations(folder: Path) -> list[dict[str, Any]]:
     >>> read_annotations(Path("/nonexistent"))
     []
     """
-    path = folder / ANNOTATIONS
+    path = present(folder / ANNOTATIONS)
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -286,7 +286,14 @@ class Cluster:
         >>> with Cluster.start("template:duo") as cluster:  # doctest: +SKIP
         ...     print(cluster["ada"].ask("Say hello.").reply)
         """
-        from orchestrator_lab.config import load_config, notify_addresses, to_dict, to_yaml
+        from orchestrator_lab.config import (
+            known_secrets,
+            load_config,
+            notify_addresses,
+            to_dict,
+            to_yaml,
+            without_secrets,
+        )
         from orchestrator_lab.run import create_run
 
         if resume is not None:
@@ -298,10 +305,11 @@ class Cluster:
         if settings.alerts.enabled:
             notify_addresses(settings.alerts.notify, environ, check=True)
         processes.refuse_if_running(settings.name)
+        secrets = known_secrets(settings, environ)
         made = _make_work_dirs(settings)
         run_dir = create_run(
             settings.runs_dir,
-            config=to_dict(settings),
+            config=without_secrets(to_dict(settings), secrets),
             name=settings.name,
             experiment=experiment,
             params=params,
@@ -311,7 +319,7 @@ class Cluster:
             started_by=None if (who := actor()) is None else {"by": who.by, "origin": who.origin},
         )
         try:
-            write_private(run_dir / "config.yaml", to_yaml(settings))
+            write_private(run_dir / "config.yaml", to_yaml(settings, secrets=secrets))
             return cls._launch(settings, run_dir, environ, on_event)
         except BaseException:
             _discard(run_dir, made)

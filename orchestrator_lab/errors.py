@@ -14,6 +14,7 @@ __all__ = [
     "AgentFailed",
     "AgentNotFound",
     "AlertNotFound",
+    "BundleError",
     "ClusterExists",
     "ClusterNotFound",
     "ClusterStopped",
@@ -184,6 +185,10 @@ class DiskFull(JournalError):
 
 class RunNotFound(OrchestratorLabError):
     """There is no run at this place."""
+
+
+class BundleError(OrchestratorLabError):
+    """A bundle is damaged, is no bundle, or holds what must not be unpacked."""
 
 
 class GatewayError(OrchestratorLabError):

@@ -1,10 +1,10 @@
 """Tables of runs as pandas DataFrames: ``runs_df``, ``messages_df`` and their siblings.
 
 Each function takes the same sources: a :class:`~orchestrator_lab.run.Run`, a live cluster, the
-path of a run folder or of a folder of runs, a glob, or a list of those. A path may also mean
-conversations that the lab did not start: a transcript of Claude Code, a rollout of Codex, or a
-folder of either. Columns and dtypes are
-those of :data:`orchestrator_lab.schema.TABLES`, always all of them, also when there are no rows.
+path of a run folder, of a bundle (``*.olab.zip``) or of a folder of runs, a glob, or a list of
+those. A path may also mean conversations that the lab did not start: a transcript of Claude Code,
+a rollout of Codex, or a folder of either. Columns and dtypes are those of
+:data:`orchestrator_lab.schema.TABLES`, always all of them, also when there are no rows.
 
 Examples
 --------

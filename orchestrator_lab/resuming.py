@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.errors import (
     ClusterExists,
     ConfigError,
@@ -173,6 +174,12 @@ def _find(where: str | os.PathLike[str]) -> Path:
             raise RunNotFound(f"there is no run in {folder.absolute()}", path=str(folder))
         return known[-1].resolve()
     place = Path(name).expanduser()
+    if is_bundle(place):
+        raise RunNotFound(
+            f"{place} is a bundle, which is not changed: unpack it with `orchestrator-lab runs import`, then resume "
+            "the run that it gives",
+            path=str(place),
+        )
     if place.exists():
         found = find_runs(place)
         if len(found) == 1:

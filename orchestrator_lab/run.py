@@ -15,8 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
 from orchestrator_lab.journal.reader import read_events
+from orchestrator_lab.mirrors import present
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
 from orchestrator_lab.sealing import unseal, write_seal
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from orchestrator_lab.bundle.exporting import Export
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.reading.conversation import Conversation
     from orchestrator_lab.reading.story import Story
@@ -63,8 +66,13 @@ class Run:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         #: The run's tables; :mod:`orchestrator_lab.frames` reads a run through them.
         self.tables = RunTables(path)
-        #: The run's folder.
+        #: The run's folder, or its bundle.
         self.path = Path(path)
+
+    @property
+    def files(self) -> Path:
+        """The folder in which the run's files are read: its own; of a bundle a private one, filled as they are used."""
+        return self.path if self.tables.path is None else self.tables.path
 
     @property
     def run_id(self) -> str:
@@ -95,7 +103,7 @@ class Run:
         JournalError
             When the journal cannot be read.
         """
-        journal = self.path / JOURNAL
+        journal = present(self.files / JOURNAL)
         return read_events(journal)[0] if journal.exists() else []
 
     @property
@@ -171,6 +179,7 @@ class Run:
         >>> run.seal().rows["messages"]  # doctest: +SKIP
         1042
         """
+        self._no_bundle("seal")
         tables = RunTables(self.path)
         journal = self.path / JOURNAL
         size = journal.stat().st_size if journal.exists() else 0
@@ -197,6 +206,7 @@ class Run:
         EnvironmentProblem
             When they cannot be taken away.
         """
+        self._no_bundle("unseal")
         return unseal(self.path)
 
     def conversation(self, agent: str | Iterable[str] | None = None, *, limit: int | None = 200) -> Conversation:
@@ -409,6 +419,7 @@ class Run:
         from orchestrator_lab.annotations import append_annotations
         from orchestrator_lab.reading.entries import lists_of
 
+        self._no_bundle("annotate")
         wanted = [message_id] if isinstance(message_id, str) else list(dict.fromkeys(message_id))
         ids = lists_of(self.tables, "messages", ["message_id"])["message_id"]
         known = set(ids)
@@ -425,7 +436,7 @@ class Run:
         """All that :meth:`annotate` was told, in order; ``messages_df(run, annotations=True)`` joins the last of it."""
         from orchestrator_lab.annotations import annotations_frame
 
-        return annotations_frame(self.path, self.run_id)
+        return annotations_frame(self.files, self.run_id)
 
     def export_as(
         self,
@@ -479,6 +490,102 @@ class Run:
         from orchestrator_lab.reading.export import export_as
 
         return export_as(self.tables, to, output, table=table, agent=agent, exact=exact, overwrite=overwrite)
+
+    def export(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        notebook: str | os.PathLike[str] | None = None,
+        leave_out: Iterable[str] = (),
+        initial_limit: int | None = None,
+        mask: bool = True,
+        privacy: Mapping[str, Any] | None = None,
+        review: bool = False,
+        overwrite: bool = False,
+    ) -> Export:
+        """Write the run as one file that others open: everything in it, what is private masked.
+
+        Home paths, user and host names, e-mail addresses, known forms of keys, and what the configuration says under
+        ``privacy`` get a substitute of the same width, the same one in all files. The tables are made of the masked
+        journal.
+
+        Parameters
+        ----------
+        output : path-like, optional
+            The file, such as ``night.olab.zip``; the run's id in the current folder when omitted.
+        notebook : path-like, optional
+            A notebook to go with the run.
+        leave_out : iterable of str
+            Parts that stay here: ``annotations.jsonl``, ``cassettes``, ``changes``, ``config.yaml``, ``initial``,
+            ``instructions``, ``panes``, ``sessions``, ``transcripts``.
+        initial_limit : int, optional
+            Bytes beyond which the work folder's initial state stays here; 50 MB when omitted.
+        mask : bool
+            Whether private texts are masked. Secrets that the lab knew were masked when the run was recorded.
+        privacy : mapping, optional
+            Beside the configuration's: ``words``, ``patterns`` (regular expressions by name), ``keep``.
+        review : bool
+            Write nothing; tell what would be in the bundle, and what would be masked.
+        overwrite : bool
+            Replace what is there.
+
+        Returns
+        -------
+        Export
+            Files, sizes, and what was masked in each; printed as a list.
+
+        Raises
+        ------
+        ConfigError
+            When the run is being recorded, a part or the notebook does not exist, or something is in the way.
+        BundleError
+            When two files would have one name, or a bundle that is exported again is damaged.
+        EnvironmentProblem, DiskFull
+            When it cannot be written.
+
+        Examples
+        --------
+        >>> print(run.export("night.olab.zip", review=True))  # doctest: +SKIP
+        >>> run.export("night.olab.zip", notebook="night.ipynb").size  # doctest: +SKIP
+        1048576
+        """
+        from orchestrator_lab.bundle import SUFFIX
+        from orchestrator_lab.bundle.exporting import INITIAL_LIMIT, export_bundle
+        from orchestrator_lab.reading.staging import staged_file
+
+        if self.status == "running":
+            raise ConfigError(f"run {self.run_id} is being recorded: shut its cluster down, then export it")
+        place = Path(output if output is not None else f"{self.run_id}{SUFFIX}").expanduser()
+        if place.suffix.lower() != ".zip":
+            raise ConfigError(f"{place}: a bundle is opened by its name, which ends in .zip: give {place.name}{SUFFIX}")
+        folder = self.files
+        if is_bundle(self.path):
+            from orchestrator_lab.bundle.opening import open_bundle
+
+            folder = open_bundle(self.path).all()
+        made = partial(
+            export_bundle,
+            folder,
+            seal=lambda copy: Run(copy).seal(),
+            manifest=self.manifest,
+            shown_as=place,
+            notebook=None if notebook is None else Path(notebook).expanduser(),
+            leave_out=[leave_out] if isinstance(leave_out, str) else leave_out,
+            initial_limit=INITIAL_LIMIT if initial_limit is None else initial_limit,
+            mask=mask,
+            privacy=privacy,
+        )
+        if review:
+            return made(None)
+        with staged_file(place, overwrite=overwrite) as file:
+            return made(file)
+
+    def _no_bundle(self, what: str) -> None:
+        if is_bundle(self.path):
+            raise ConfigError(
+                f"{self.path} is a bundle, which is not changed: unpack it with `orchestrator-lab runs import`, "
+                f"then {what} the run that it gives"
+            )
 
     def __repr__(self) -> str:
         lines = [f"Run {self._title()}"]
@@ -542,7 +649,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     Parameters
     ----------
     path : path-like
-        The run's folder, or its journal or manifest; a folder of runs with one run in it.
+        The run's folder, or its journal or manifest; a bundle (``*.olab.zip``); a folder of runs with one run in it.
 
     Returns
     -------

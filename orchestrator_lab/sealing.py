@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import DiskFull, EnvironmentProblem, JournalError, is_full
+from orchestrator_lab.mirrors import readable
 from orchestrator_lab.runtime import sync_folder
-from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, columns_of
+from orchestrator_lab.schema import INSTANT, SCHEMA_VERSION, TABLES, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -296,7 +297,10 @@ def _write(path: Path, pieces: Iterable[pd.DataFrame], table: str) -> int:
         with contextlib.ExitStack() as stack:
             writer: pq.ParquetWriter | None = None
             for piece in pieces:
-                content = pa.Table.from_pandas(piece[names], preserve_index=False)
+                chosen = piece[names]
+                # Arrow would write them into the file: where the run lies on this machine is nobody's business.
+                chosen.attrs = {}
+                content = pa.Table.from_pandas(chosen, preserve_index=False)
                 if writer is None:
                     writer = pq.ParquetWriter(file, content.schema, compression="zstd", use_dictionary=dictionaries)
                     stack.enter_context(writer)
@@ -324,7 +328,15 @@ def _frame(
     by_name = {column.name: column for column in columns_of(table)}
     wanted = list(by_name) if columns is None else list(columns)
     closed = [name for name in wanted if by_name[name].dtype == "category"]
-    return _as_frame(pq.read_table(path, columns=wanted, filters=filters, read_dictionary=closed), table)
+    file = readable(path)
+    try:
+        _check_types(pq.read_schema(file), table)
+        if not isinstance(file, Path):
+            file.seek(0)
+        return _as_frame(pq.read_table(file, columns=wanted, filters=filters, read_dictionary=closed), table)
+    finally:
+        if not isinstance(file, Path):
+            file.close()
 
 
 def _as_frame(content: Any, table: str) -> pd.DataFrame:  # noqa: ANN401 - an Arrow table
@@ -333,6 +345,26 @@ def _as_frame(content: Any, table: str) -> pd.DataFrame:  # noqa: ANN401 - an Ar
     by_name = {column.name: column for column in columns_of(table)}
     data = {name: _array(content.column(name), by_name[name]) for name in content.column_names}
     return pd.DataFrame(data, index=pd.RangeIndex(content.num_rows), copy=False)
+
+
+def _check_types(schema: Any, table: str) -> None:  # noqa: ANN401 - an Arrow schema
+    """Raise when a file does not hold this table: somebody else may have made it."""
+    import pyarrow as pa
+
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "string": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+        "Int64": pa.types.is_int64,
+        "boolean": pa.types.is_boolean,
+        "float64": pa.types.is_float64,
+        "category": lambda kind: pa.types.is_dictionary(kind) or pa.types.is_string(kind),
+        INSTANT: lambda kind: kind == pa.timestamp("us", "UTC"),
+    }
+    for column in columns_of(table):
+        place = schema.get_field_index(column.name)
+        kind = schema.field(place).type if place >= 0 else None
+        # A column without any value has no type of its own.
+        if kind is None or not (kinds[column.dtype](kind) or pa.types.is_null(kind)):
+            raise pa.ArrowInvalid(f"column {column.name!r} of table {table!r} is {kind}, not {column.dtype}")
 
 
 def _array(chunks: Any, column: Column) -> Any:  # noqa: ANN401 - a chunked array, an extension array

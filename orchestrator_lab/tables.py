@@ -8,12 +8,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.costs import price_table
 from orchestrator_lab.errors import JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.folds import EventFold, Fold, GrowingTable, RunFold, event_bulks, load_bulk, make_folds
 from orchestrator_lab.folds.base import MALFORMED, warn_malformed
 from orchestrator_lab.journal.blocks import line_end, read_some
 from orchestrator_lab.journal.reader import JournalReader, without_gc
+from orchestrator_lab.mirrors import present
 from orchestrator_lab.schema import SCHEMA_VERSION, build_frame, columns_of
 from orchestrator_lab.sealing import open_seal, read_sealed
 
@@ -47,7 +49,7 @@ class RunTables:
     Parameters
     ----------
     path : path-like or None
-        The run's folder; None for events that come another way, see :meth:`from_events`.
+        The run's folder, or its bundle; None for events that come another way, see :meth:`from_events`.
     run_id : str, optional
         The run of such events.
     manifest : dict, optional
@@ -71,6 +73,10 @@ class RunTables:
         self.path = None if path is None else Path(path)
         self.manifest = manifest or {}
         if self.path is not None:
+            if is_bundle(self.path):
+                from orchestrator_lab.bundle.opening import open_bundle
+
+                self.path = open_bundle(self.path).folder
             if not is_run(self.path):
                 raise RunNotFound(
                     f"{self.path} is no run: expected a folder with {MANIFEST} or {JOURNAL}, such "
@@ -340,7 +346,7 @@ class RunTables:
         if self._journal is None:
             return
         try:
-            waiting = self._journal.stat().st_size - self._offset(table)
+            waiting = present(self._journal).stat().st_size - self._offset(table)
             if waiting >= _LONG:
                 with without_gc():
                     self._read_long(self._journal, table)
@@ -429,7 +435,8 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     Parameters
     ----------
     path : path-like
-        A run, its journal or manifest, a folder of runs, or a glob of any of these.
+        A run, its journal or manifest, a bundle, a folder of runs, or a glob of any of these; bundles are meant by
+        globs that end in ``.zip``.
 
     Returns
     -------
@@ -446,12 +453,17 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     if not place.exists():
         if glob.has_magic(text):
             matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes a full path
+            if not text.lower().endswith(".zip"):
+                # A bundle beside the folder that it was made of is the same run once more.
+                matches = [match for match in matches if not is_bundle(match)]
             found = [run for match in matches for run in find_runs(match)]
             return list(dict.fromkeys(found))
         raise RunNotFound(
             f"there is no run at {text}: expected a run folder, a folder of runs or a glob",
             path=text,
         )
+    if is_bundle(place):
+        return [place]
     if place.is_file():
         return [place.parent] if place.name in {JOURNAL, MANIFEST} else []
     if is_run(place):

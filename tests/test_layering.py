@@ -17,9 +17,10 @@ NAME = "orchestrator_lab"
 
 #: For each part: the parts that it may import. A part is a module or a package directly below orchestrator_lab.
 BASE = {"errors", "runtime", "schema", "config"}
-RECORD = BASE | {"journal"}
+RECORD = BASE | {"journal", "mirrors"}
 CLIENT = RECORD | {
     "annotations",
+    "bundle",
     "records",
     "sealing",
     "choosing",
@@ -49,27 +50,29 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "runtime": {"errors"},
     "schema": {"errors"},
+    "mirrors": set(),
     "records": set(),
     "costs": {"config"},
     "config": {"errors"},
-    "journal": BASE,
+    "journal": BASE | {"mirrors"},
     # the client side
-    "annotations": BASE,
-    "sealing": {"errors", "runtime", "schema"},
+    "annotations": BASE | {"mirrors"},
+    "sealing": {"errors", "mirrors", "runtime", "schema"},
+    "bundle": RECORD | {"sealing"},
     "choosing": {"errors", "schema"},
     "folders": set(),
     "discovery": {"errors", "folders", "runtime"},
     "retention": {"annotations", "errors", "folders", "frames", "tables"},
     "folds": RECORD,
     "importing": RECORD | {"records", "costs"},
-    "tables": RECORD | {"choosing", "costs", "folds", "importing", "sealing"},
+    "tables": RECORD | {"bundle", "choosing", "costs", "folds", "importing", "sealing"},
     "frames": RECORD | {"annotations", "choosing", "folds", "importing", "tables"},
     "plots": RECORD | {"folds", "frames"},
     "reading": RECORD | {"annotations", "choosing", "folds", "frames", "plots", "stills", "tables"},
-    "run": RECORD | {"annotations", "folds", "frames", "plots", "reading", "sealing", "stills", "tables"},
+    "run": RECORD | {"annotations", "bundle", "folds", "frames", "plots", "reading", "sealing", "stills", "tables"},
     "acting": set(),
     "wire": set(),
-    "resuming": RECORD | {"tables"},
+    "resuming": RECORD | {"bundle", "tables"},
     "client": RECORD | {"acting", "wire", "orphans"},
     "stills": {"errors"},
     "ndstream": {"wire"},

@@ -13,10 +13,11 @@ import typer
 from orchestrator_lab.errors import ClusterNotFound, OrchestratorLabError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
     from rich.table import Table
     from rich.text import Text
 
@@ -30,6 +31,7 @@ __all__ = [
     "debugging",
     "err",
     "fold",
+    "harmless",
     "out",
     "pick",
     "print_json",
@@ -71,35 +73,54 @@ def debugging() -> bool:
 
 def out() -> Console:
     """Return the console of results."""
-    from rich.console import Console
-
-    return _sized(Console(highlight=False))
+    return _console(stderr=False)
 
 
 def err() -> Console:
     """Return the console of progress, notes and errors."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    """Return a console that shows what others wrote, and does nothing that it says."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    return _sized(Console(stderr=True, highlight=False))
+    class Inert(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(harmless(segment.text), segment.style)
 
-
-def _sized(console: Console) -> Console:
+    console = Inert(stderr=stderr, highlight=False)
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = _PIPED_WIDTH
     return console
 
 
+def harmless(text: str) -> str:
+    r"""Return a text that somebody else wrote without what a terminal would act upon: its picture stands there.
+
+    Examples
+    --------
+    >>> harmless("a\x1b[2Jb")
+    'a␛[2Jb'
+    """
+    from orchestrator_lab.reading.texts import clean
+
+    return text if text.isascii() and text.isprintable() else clean(text)
+
+
 def say_error(message: str) -> None:
     """Print an error's sentence; what follows its first line (a screen, a log) is set off."""
     first, _, rest = message.rstrip().partition("\n")
-    typer.echo(typer.style("error: ", fg="red", bold=True) + first, err=True)
+    typer.echo(typer.style("error: ", fg="red", bold=True) + harmless(first), err=True)
     if rest:
-        typer.echo(typer.style("\n".join(f"  {line}" for line in rest.splitlines()), dim=True), err=True)
+        typer.echo(typer.style("\n".join(f"  {harmless(line)}" for line in rest.splitlines()), dim=True), err=True)
 
 
 def say_note(message: str) -> None:
     """Print a remark beside the result."""
-    typer.echo(typer.style("note: ", fg="yellow") + message, err=True)
+    typer.echo(typer.style("note: ", fg="yellow") + harmless(message), err=True)
 
 
 def say_unexpected(error: BaseException) -> None:

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     panel = "Records"
     app.command(rich_help_panel=panel)(logs)
-    from orchestrator_lab.cli import keeping
+    from orchestrator_lab.cli import bundles, keeping
 
     runs = typer.Typer(cls=Commands, rich_markup_mode=None, help="List the runs that were recorded, and show one.")
     runs.callback(invoke_without_command=True)(_runs)
@@ -39,6 +39,10 @@ def register(app: typer.Typer) -> None:
     runs.command("path")(runs_path)
     for command in (keeping.seal, keeping.unseal, keeping.prune):
         runs.command(command.__name__)(command)
+    runs.command("export")(bundles.export_run)
+    runs.command("import")(bundles.import_run)
+    runs.command("verify")(bundles.verify)
+    runs.command("open")(bundles.open_bundled)
     app.add_typer(runs, name="runs", rich_help_panel=panel)
 
 
@@ -357,7 +361,7 @@ def tell_how_to_open(path: Path) -> None:
     """Say where a run is, and what opens it."""
     console = common.out()
     for label, text in (
-        ("folder", str(path.resolve())),
+        ("bundle" if path.is_file() else "folder", str(path.resolve())),
         ("shell", f"orchestrator-lab runs show {_quoted(path)}"),
         ("Python", f"from orchestrator_lab import open_run; open_run({_shown(path)!r}).messages"),
     ):

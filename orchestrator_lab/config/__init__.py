@@ -39,6 +39,7 @@ from orchestrator_lab.config._models import (
     Stop,
     TurnEnd,
 )
+from orchestrator_lab.config._notes import SECRET_TEXT, known_secrets, without_secrets
 from orchestrator_lab.config._notify import address_secrets, mask_address, notify_addresses, scheme_of
 from orchestrator_lab.config._params import parse_params
 from orchestrator_lab.config._prices import dated_prices
@@ -52,6 +53,7 @@ __all__ = [
     "FILE_NAMES",
     "KINDS",
     "RESERVED_NAMES",
+    "SECRET_TEXT",
     "USER",
     "Agent",
     "AgentConfig",
@@ -82,6 +84,7 @@ __all__ = [
     "dated_prices",
     "instructions_text",
     "json_schema",
+    "known_secrets",
     "load_config",
     "load_settings",
     "mask_address",
@@ -94,6 +97,7 @@ __all__ = [
     "to_dict",
     "to_yaml",
     "tool_rule",
+    "without_secrets",
 ]
 
 _SETTINGS = {"ClusterOverrides", "Retention", "Settings", "load_settings"}

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.config._load import CLUSTER_KEYS
 from orchestrator_lab.config._models import ClusterConfig
-from orchestrator_lab.config._notes import MASK, is_secret_name, mask_text
+from orchestrator_lab.config._notes import MASK, is_secret_name, mask_text, without_secrets
 from orchestrator_lab.config._notify import mask_address
 from orchestrator_lab.config._prices import DATED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pydantic import BaseModel
 
     from orchestrator_lab.config._models import AgentConfig
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["agent_dict", "json_schema", "to_dict", "to_yaml"]
 
 #: Keys of the cluster whose value is a policy; only what differs from its defaults is worth showing.
-_CARE = ("restart", "hang", "dialogs", "limits", "alerts")
+_CARE = ("restart", "hang", "dialogs", "limits", "alerts", "privacy")
 
 
 def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def agent_dict(agent: AgentConfig, *, masked: bool = True) -> dict[str, Any]:
     return values
 
 
-def to_yaml(config: ClusterConfig, *, masked: bool = True) -> str:
+def to_yaml(config: ClusterConfig, *, masked: bool = True, secrets: Iterable[str] = ()) -> str:
     """Return a configuration as YAML: paths absolute, secrets masked.
 
     Parameters
@@ -95,6 +97,8 @@ def to_yaml(config: ClusterConfig, *, masked: bool = True) -> str:
         The configuration.
     masked : bool
         See :func:`to_dict`.
+    secrets : iterable of str
+        Texts for which asterisks stand, wherever they are.
 
     Returns
     -------
@@ -120,7 +124,7 @@ def to_yaml(config: ClusterConfig, *, masked: bool = True) -> str:
 
     _Dumper.add_representer(str, text)
     return yaml.dump(
-        to_dict(config, masked=masked),
+        without_secrets(to_dict(config, masked=masked), secrets),
         Dumper=_Dumper,
         sort_keys=False,
         allow_unicode=True,

@@ -30,6 +30,7 @@ from orchestrator_lab.config._care import (
     Thresholds,
 )
 from orchestrator_lab.config._prices import DATED, dated_prices
+from orchestrator_lab.config._privacy import PrivacyConfig
 from orchestrator_lab.config._topology import Topology
 from orchestrator_lab.errors import AgentNotFound
 
@@ -541,6 +542,7 @@ NESTED: dict[str, type[BaseModel]] = {
     "dialogs": DialogPolicy,
     "limits": Limits,
     "alerts": AlertsConfig,
+    "privacy": PrivacyConfig,
     "idle_s": Thresholds,
     "restarts": Thresholds,
     "stopped_agents": Thresholds,
@@ -582,6 +584,8 @@ class ClusterConfig(_Model):
         What models cost, by their name or a pattern; what is not listed has no known cost.
     alerts : AlertsConfig
         What is watched, and who is told.
+    privacy : PrivacyConfig
+        What is masked when a run is exported, beside what is recognised anyway.
     record_changes : bool
         Whether what each turn changed in its work folder is recorded, where that is under git.
     seal : bool
@@ -615,6 +619,9 @@ class ClusterConfig(_Model):
     limits: Limits = Field(default_factory=Limits, description="how far the cluster may go")
     prices: Prices = Field(default_factory=dict, description="what models cost, by name or pattern; or `dated`")
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is watched, and who is told")
+    privacy: PrivacyConfig = Field(
+        default_factory=PrivacyConfig, description="what is masked when a run is exported, beside what is recognised"
+    )
     record_changes: bool = Field(
         default=True, description="record what each turn changed in its work folder, where that is under git"
     )

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.config._notify import mask_address
 from orchestrator_lab.config._topology import USER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from orchestrator_lab.config._models import AgentConfig, ClusterConfig
     from orchestrator_lab.config._yaml import Document
 
-__all__ = ["MASK", "is_secret_name", "mask_text", "notes_for", "secret_notes"]
+__all__ = [
+    "MASK",
+    "SECRET_TEXT",
+    "is_secret_name",
+    "known_secrets",
+    "mask_text",
+    "notes_for",
+    "secret_notes",
+    "without_secrets",
+]
 
 #: What stands in place of a secret.
 MASK = "***"
 
+#: Names of variables whose values are masked wherever the lab writes, and the shortest value that is.
+_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
+_SECRET_LENGTH = 8
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 # These hold one of those words and yet no secret: masked all the same, but no warning.
 _HARMLESS_NAME = re.compile(r"MAX_.*TOKENS?$|TOKEN_?LIMIT|KEYBOARD|KEYMAP|_ENV$", re.IGNORECASE)
-_SECRET_TEXT = re.compile(
+#: Known forms of keys.
+SECRET_TEXT = re.compile(
     r"(?<![\w-])(?:(?:sk-|sk_|gh[pousr]_|github_pat_|xox[abprs]-|AKIA|AIza|glpat-|hf_)[\w-]{12,}"
     r"|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*)"
 )
@@ -42,7 +55,52 @@ def mask_text(text: str) -> str:
     >>> mask_text("--key sk-ant-0123456789abcdef now")
     '--key *** now'
     """
-    return _SECRET_TEXT.sub(MASK, text)
+    return SECRET_TEXT.sub(MASK, text)
+
+
+def known_secrets(config: ClusterConfig, environ: Mapping[str, str]) -> list[str]:
+    """Return the secrets that a cluster is given: values of variables whose names say so.
+
+    Parameters
+    ----------
+    config : ClusterConfig
+        Whose agents have variables of their own.
+    environ : mapping
+        The environment of whoever starts it.
+
+    Returns
+    -------
+    list of str
+        Of eight characters or more; shorter ones would mask ordinary words.
+    """
+    pairs = [*environ.items(), *(pair for agent in config.agents for pair in agent.env.items())]
+    return [
+        value
+        for name, value in pairs
+        if len(value) >= _SECRET_LENGTH and any(word in name.upper() for word in _SECRET_NAMES)
+    ]
+
+
+def without_secrets(value: Any, secrets: Iterable[str]) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value in whose texts asterisks stand for secrets, as many as they have characters.
+
+    Examples
+    --------
+    >>> without_secrets({"say": ["the key is s3cret-s3cret"]}, ["s3cret-s3cret"])
+    {'say': ['the key is *************']}
+    """
+    ordered = sorted(set(secrets), key=len, reverse=True)
+
+    def clean(one: Any) -> Any:  # noqa: ANN401 - any JSON value
+        if isinstance(one, str):
+            for secret in ordered:
+                one = one.replace(secret, "*" * len(secret))
+            return one
+        if isinstance(one, list):
+            return [clean(item) for item in one]
+        return {clean(key): clean(item) for key, item in one.items()} if isinstance(one, dict) else one
+
+    return clean(value)
 
 
 def secret_notes(agents: Sequence[AgentConfig], document: Document) -> list[str]:
@@ -51,7 +109,7 @@ def secret_notes(agents: Sequence[AgentConfig], document: Document) -> list[str]
     for place, agent in enumerate(agents):
         for name, value in agent.env.items():
             named = is_secret_name(name) and not _HARMLESS_NAME.search(name)
-            if value and (named or _SECRET_TEXT.search(value)):
+            if value and (named or SECRET_TEXT.search(value)):
                 line = document.line(("agents", place, "env", name))
                 where = f"{document.source}, line {line}" if line else document.source
                 notes.append(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.event import Event
+from orchestrator_lab.mirrors import present
 
 if TYPE_CHECKING:
     import os
@@ -60,7 +61,7 @@ def read_events(path: str | os.PathLike[str], *, offset: int = 0) -> tuple[list[
     >>> new, offset = read_events("runs/run_x/journal.jsonl", offset=offset)  # doctest: +SKIP
     """
     reader = JournalReader(path, offset=offset)
-    if not reader.path.exists():
+    if not present(reader.path).exists():
         raise JournalError(f"{path}: there is no journal; give the journal.jsonl of a run folder", path=str(path))
     return reader.read(), reader.offset
 
@@ -179,7 +180,7 @@ class JournalReader:
         """Yield the complete lines that are new, some megabytes at a time, with their place."""
         try:
             # A run that nobody writes to costs one stat a look, not an open and a read.
-            size = self.path.stat().st_size
+            size = present(self.path).stat().st_size
             if size == self.offset:
                 return
             if size < self.offset:

@@ -37,7 +37,17 @@ from orchestrator_lab.errors import JournalError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CastEvent", "CastWriter", "Recording", "iter_cast", "read_cast", "to_cast"]
+__all__ = [
+    "CastEvent",
+    "CastWriter",
+    "Recording",
+    "iter_cast",
+    "iter_pieces",
+    "piece_lines",
+    "piece_with",
+    "read_cast",
+    "to_cast",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -546,6 +556,67 @@ def iter_cast(path: Path) -> Iterator[str]:
             yield from _piece_lines(descriptor, piece, path)
     finally:
         os.close(descriptor)
+
+
+def iter_pieces(path: Path) -> Iterator[bytes]:
+    """Yield the pieces of one of our recordings as they stand in the file; nothing of a file that is none of ours.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A ``.cast.zst``.
+
+    Yields
+    ------
+    bytes
+        One behind the other they are the recording; a torn end is left out.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for piece in pieces_of(descriptor, os.fstat(descriptor).st_size):
+            yield os.pread(descriptor, piece.length, piece.offset)
+    finally:
+        os.close(descriptor)
+
+
+def piece_lines(piece: bytes) -> list[str]:
+    """Return the lines of a piece that :func:`iter_pieces` gave.
+
+    Raises
+    ------
+    JournalError
+        When it is damaged.
+    """
+    import zstandard
+
+    try:
+        content = zstandard.ZstdDecompressor().decompress(piece[_PIECE.size :]).decode("utf-8")
+    except (zstandard.ZstdError, UnicodeDecodeError) as error:
+        raise JournalError(f"a piece of a recording is damaged ({error}); leave the recording out") from error
+    return content.split("\n")[:-1]
+
+
+def piece_with(lines: list[str], piece: bytes) -> bytes:
+    """Return a piece of the same span of time with other lines.
+
+    Parameters
+    ----------
+    lines : list of str
+        Its lines, without line ends.
+    piece : bytes
+        The one in whose place it comes.
+
+    Returns
+    -------
+    bytes
+        Compressed as :class:`CastWriter` does.
+    """
+    import zstandard
+
+    content = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
+    frame = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content)
+    magic, payload, tag, _, *rest = _PIECE.unpack(piece[: _PIECE.size])
+    return _PIECE.pack(magic, payload, tag, len(frame), *rest) + frame
 
 
 def to_cast(path_zst: Path, path_plain: Path, *, lossless: bool = False) -> Path:

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.journal.seeking import CastReader
+from orchestrator_lab.mirrors import present
 from orchestrator_lab.stills import Screen
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def recording_of(folder: Path, agent: str) -> Path | None:
     if "/" in agent or agent in {"", ".", ".."}:  # a journal is a text that anybody may write
         return None
     for name in (f"{agent}.cast.zst", f"{agent}.cast"):
-        path = folder / "panes" / name
+        path = present(folder / "panes" / name)
         if path.is_file():
             return path
     return None

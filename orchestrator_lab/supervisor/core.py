@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab import __version__
-from orchestrator_lab.config import ClusterConfig, instructions_text
+from orchestrator_lab.config import ClusterConfig, instructions_text, known_secrets
 from orchestrator_lab.errors import (
     AgentNotFound,
     ClusterStopped,
@@ -58,10 +58,6 @@ __all__ = ["Supervisor"]
 
 logger = logging.getLogger(__name__)
 
-#: Names of variables whose values are secrets, masked wherever the lab writes.
-_SECRET_NAMES = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
-#: Shortest value that is taken for a secret; shorter ones would mask ordinary words.
-_SECRET_LENGTH = 8
 #: Seconds that programs have to end after SIGTERM (Claude Code writes its session's end).
 _TERM_GRACE_S = 4.0
 #: Seconds after which a program that was asked to end by a key is hung up on, as by a closed terminal.
@@ -96,7 +92,7 @@ class Supervisor:
         self.configured = frozenset(self.config.names)
         self.environ: dict[str, str] = json.loads((folder / "environ.json").read_text(encoding="utf-8"))
         self.url = f"http://127.0.0.1:{record.port}"
-        self.mask = SecretMask(self._known_secrets())
+        self.mask = SecretMask(known_secrets(self.config, self.environ))
         self.journal = JournalWriter(self.run_dir / "journal.jsonl", run_id=record.run_id, mask=self.mask)
         self.alerts = Alerts(self)
         self.monitor = Monitor(self)
@@ -568,14 +564,6 @@ class Supervisor:
                 write_private(logs / log.name, self.mask_bytes(log.read_bytes()))
 
     # small helpers ------------------------------------------------------------------------------
-
-    def _known_secrets(self) -> list[str]:
-        pairs = [*self.environ.items(), *(pair for agent in self.config.agents for pair in agent.env.items())]
-        return [
-            value
-            for name, value in pairs
-            if len(value) >= _SECRET_LENGTH and any(word in name.upper() for word in _SECRET_NAMES)
-        ]
 
     def _tmux_environment(self) -> dict[str, str]:
         return {

@@ -16,7 +16,7 @@ from orchestrator_lab.agents.base import (
     LaunchContext,
     clean_environment,
 )
-from orchestrator_lab.config import agent_dict
+from orchestrator_lab.config import agent_dict, without_secrets
 from orchestrator_lab.errors import EnvironmentProblem
 from orchestrator_lab.runtime import CLUSTER_MARK, private_dir, write_private
 from orchestrator_lab.supervisor.spool import take_reports
@@ -205,7 +205,7 @@ class LaunchFiles:
             "restarts": runner.restarts,
             "config": agent_dict(runner.config),
         }
-        text = json.dumps(facts, ensure_ascii=False)
+        text = json.dumps(without_secrets(facts, runner.supervisor.mask.secrets), ensure_ascii=False)
         if text == self._session_saved:
             return
         try:

@@ -59,6 +59,11 @@ notebook with its view closed, in turns, while the panes go on writing.""",
     ),
     "bench_import": ("Import and help", "The baseline is `python -c pass`."),
     "bench_journal": ("Journal and frames", "Each line names its baseline."),
+    "bench_bundle": (
+        "Bundles",
+        """A run of 100 000 messages with 100 MB of recordings. The export masks what is private and makes the tables
+anew from the masked journal, which no zip does; what remains of it without both stands in a line of its own.""",
+    ),
     "bench_tmux": (
         "tmux driver",
         """The baseline is libtmux on the same panes (and asking every 250 ms where something has to be noticed). Here

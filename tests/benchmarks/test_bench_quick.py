@@ -44,6 +44,14 @@ def test_the_end_of_an_agent_is_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.benchmark
+@pytest.mark.slow
+def test_a_bundle_is_checked_and_opened_like_a_folder(tmp_path: Path) -> None:
+    found = figures(tmp_path, "bench_bundle.py")
+    assert found["verify"]["ratio"] < 4, found
+    assert found["open, and its messages, beside a folder"]["ratio"] < 4, found
+
+
+@pytest.mark.benchmark
 def test_importing_the_package_is_nearly_free(tmp_path: Path) -> None:
     found = figures(tmp_path, "bench_import.py")
     assert found["import orchestrator_lab"]["ratio"] < 5, found

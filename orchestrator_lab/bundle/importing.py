@@ -1,0 +1,69 @@
+"""From a bundle back to a run's folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator_lab.bundle.opening import open_bundle
+from orchestrator_lab.errors import BundleError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.runtime import sync_folder
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["import_bundle"]
+
+
+def import_bundle(path: str | os.PathLike[str], runs_dir: str | os.PathLike[str]) -> Path:
+    """Unpack the run of a bundle into a folder of runs, every file checked against its checksum.
+
+    Parameters
+    ----------
+    path : path-like
+        The bundle.
+    runs_dir : path-like
+        The folder of runs; made when it is not there.
+
+    Returns
+    -------
+    pathlib.Path
+        The run's folder, mode 0700; its name is the run's id.
+
+    Raises
+    ------
+    BundleError
+        When the bundle is refused or damaged, or the run is there already. Nothing of it is left then.
+    EnvironmentProblem, DiskFull
+        When it cannot be written.
+    """
+    bundle = open_bundle(path)
+    folder = Path(runs_dir).expanduser()
+    target = folder / bundle.run_id
+    if target.exists() or target.is_symlink():
+        raise BundleError(
+            f"{bundle.path}: run {bundle.run_id} is in {folder} already; give another folder, or move that run away",
+            path=str(bundle.path),
+            run_id=bundle.run_id,
+        )
+    partial: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".importing-", dir=folder))
+        with bundle.archive.reading():
+            for name in bundle.names():
+                bundle.unpack(name, partial / name)
+        partial.rename(target)
+        sync_folder(folder)
+    except OSError as error:
+        kind = DiskFull if is_full(error) else EnvironmentProblem
+        raise kind(
+            f"{folder}: run {bundle.run_id} cannot be unpacked there ({error.strerror}); check its owner and the room",
+            path=str(folder),
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+    return target

@@ -1,0 +1,225 @@
+"""What goes into a bundle, and that the same run gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+from bundle_helpers import PARTS, members, tell
+
+from orchestrator_lab.bundle.collecting import OPTIONAL
+from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.run import Run, open_run
+from orchestrator_lab.schema import TABLES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GENERATED = {"README.md", "bundle.json", "ro-crate-metadata.json", "environment.txt", "checksums.sha256"}
+NOTEBOOK = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tell(tmp_path / "runs"))
+
+
+def test_everything_is_in_it_but_what_is_nobodys_business(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "night.ipynb").write_text(json.dumps(NOTEBOOK))
+    done = run.export(tmp_path / "x.olab.zip", notebook=tmp_path / "night.ipynb")
+    found = members(tmp_path / "x.olab.zip")
+    run_files = {name for name in PARTS if not name.startswith(("logs/", "journal.clock"))}
+    tables = {f"tables/{table}.parquet" for table in TABLES}
+    assert set(found) == GENERATED | run_files | tables | {
+        *("journal.jsonl", "manifest.json", "panes/boss.cast.zst", "tables/seal.json", "notebook/night.ipynb")
+    }
+    assert next(iter(found)) == "README.md"
+    assert {one.name for one in done.files} == set(found) - {"checksums.sha256"}
+    assert found["journal.jsonl"] == (run.path / "journal.jsonl").read_bytes()
+    assert found["initial/logo.bin"] == PARTS["initial/logo.bin"]
+    sums = dict(line.split("  ")[::-1] for line in found["checksums.sha256"].decode().splitlines())
+    assert sums == {n: hashlib.sha256(c).hexdigest() for n, c in found.items() if n != "checksums.sha256"}
+    assert done.size == (tmp_path / "x.olab.zip").stat().st_size
+    assert oct((tmp_path / "x.olab.zip").stat().st_mode & 0o777) == "0o600"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["night.ipynb", "runs", "x.olab.zip"]
+    assert not (run.path / "tables").exists()
+
+
+def test_other_tools_read_it(run: Run, tmp_path: Path) -> None:
+    run.export(tmp_path / "x.olab.zip")
+    subprocess.run(["unzip", "-q", tmp_path / "x.olab.zip", "-d", tmp_path / "u"], check=True)
+    subprocess.run(["sha256sum", "-c", "--quiet", "checksums.sha256"], cwd=tmp_path / "u", check=True)
+    read = pq.read_table(tmp_path / "u" / "tables" / "messages.parquet")
+    assert read.column("content").to_pylist() == ["Plan the parser."]
+    # Where the run lay is nobody's business, and no two exports would be the same.
+    assert str(tmp_path) not in str(read.schema.metadata)
+
+
+def test_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / run.run_id
+    shutil.copytree(run.path, other)
+    for path in other.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    code = "import sys; from orchestrator_lab import open_run; open_run(sys.argv[1]).export(sys.argv[2])"
+    environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, other, tmp_path / "b.olab.zip"], check=True, env=environment)
+    run.export(tmp_path / "a.olab.zip")
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+
+
+def test_a_bundle_is_exported_again(run: Run, tmp_path: Path) -> None:
+    run.export(tmp_path / "a.olab.zip", leave_out=["initial", "cassettes"])
+    open_run(tmp_path / "a.olab.zip").export(tmp_path / "b.olab.zip", privacy={"words": ["parser"]})
+    found = members(tmp_path / "b.olab.zip")
+    assert b"Plan the w1____." in found["journal.jsonl"]
+    assert set(found) == set(members(tmp_path / "a.olab.zip"))
+
+
+def test_parts_stay_here(run: Run, tmp_path: Path) -> None:
+    done = run.export(tmp_path / "x.olab.zip", leave_out=OPTIONAL)
+    found = members(tmp_path / "x.olab.zip")
+    assert set(found) == GENERATED | {"journal.jsonl", "manifest.json", "tables/seal.json"} | {
+        f"tables/{table}.parquet" for table in TABLES
+    }
+    assert set(done.left_out) == set(OPTIONAL)
+    assert json.loads(found["bundle.json"])["left_out"]["panes"] == "as asked"
+    assert b"Left out: " in found["README.md"]
+
+
+def test_a_large_work_folder_and_links_stay_here(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (run.path / "instructions" / "link.md").symlink_to(tmp_path / "secret")
+    (run.path / "transcripts" / "folder").symlink_to(tmp_path)
+    os.mkfifo(run.path / "sessions" / "pipe")
+    done = run.export(tmp_path / "x.olab.zip", initial_limit=100)
+    found = members(tmp_path / "x.olab.zip")
+    assert not [name for name in found if name.startswith("initial/") or "link" in name or "folder" in name]
+    assert done.left_out == {
+        "initial": "271 bytes, more than 100",
+        "instructions/link.md": "a link",
+        "transcripts/folder": "a link",
+        "sessions/pipe": "no ordinary file",
+    }
+
+
+def test_a_configuration_that_is_none_stays_here(run: Run, tmp_path: Path) -> None:
+    (run.path / "config.yaml").write_text("cluster: {privacy: [")
+    (run.path / "instructions" / "falcon.md").symlink_to("/nowhere")
+    done = run.export(tmp_path / "x.olab.zip", privacy={"words": ["falcon"]})
+    assert done.left_out == {"config.yaml": "it is no YAML", "instructions/w1____.md": "a link"}
+    assert b"falcon" not in b"".join(members(tmp_path / "x.olab.zip").values())
+
+
+def test_a_review_writes_nothing_and_tells_all(run: Run, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    told = run.export(tmp_path / "x.olab.zip", review=True, privacy={"words": ["parser"]})
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (told.path, told.size) == (None, None)
+    done = run.export(tmp_path / "x.olab.zip", privacy={"words": ["parser"]})
+    assert told.files == done.files
+    assert told.substitutes == done.substitutes
+    by_name = {one.name: one for one in told.files}
+    assert by_name["journal.jsonl"].masked == {"word": 4}
+    assert by_name["transcripts/boss.jsonl"].masked == {"home": 1}
+    assert not by_name["initial/logo.bin"].looked_into
+    assert ("planted", "u1_____") in {(one.text, one.substitute) for one in told.substitutes}
+    assert "initial/logo.bin  256 bytes  not looked into: no text" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"leave_out": ["journal.jsonl"]}, "there is no part 'journal.jsonl' to leave out"),
+        ({"notebook": "none.ipynb"}, "there is no such notebook"),
+        ({"privacy": {"word": ["x"]}}, "privacy has no key 'word'"),
+        ({"privacy": {"patterns": {"x": "("}}}, r"privacy.patterns.x: '\(' is no regular expression"),
+        ({"output": "x.tar"}, "a bundle is opened by its name, which ends in .zip"),
+    ],
+)
+def test_what_is_said_wrongly(run: Run, tmp_path: Path, wrong: dict[str, Any], sentence: str) -> None:
+    output = tmp_path / wrong.pop("output", "x.olab.zip")
+    with pytest.raises(ConfigError, match=sentence):
+        run.export(output, **wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_nothing_is_replaced_unasked(run: Run, tmp_path: Path) -> None:
+    run.export(tmp_path / "x.olab.zip")
+    with pytest.raises(ConfigError, match="exists"):
+        run.export(tmp_path / "x.olab.zip")
+    run.export(tmp_path / "x.olab.zip", overwrite=True)
+
+
+def test_a_run_that_is_recorded_is_not_exported(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "status", "running")
+    with pytest.raises(ConfigError, match="is being recorded"):
+        run.export(tmp_path / "x.olab.zip")
+
+
+# the crate ----------------------------------------------------------------------------------------
+
+
+def test_it_is_a_process_run_crate(run: Run, tmp_path: Path) -> None:
+    (run.path / "instructions" / "a b#ü.md").write_text("odd name")
+    run.export(tmp_path / "x.olab.zip")
+    found = members(tmp_path / "x.olab.zip")
+    document = json.loads(found["ro-crate-metadata.json"])
+    check_crate(document, set(found))
+
+
+def check_crate(document: dict[str, Any], files: set[str]) -> None:
+    """Check what RO-Crate 1.1 and Process Run Crate 0.5 say MUST and SHOULD be."""
+    from urllib.parse import quote, unquote
+
+    assert document["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    graph = {entity["@id"]: entity for entity in document["@graph"]}
+    assert len(graph) == len(document["@graph"]), "an @id is there twice"
+    for entity in graph.values():
+        assert entity["@type"]
+        for value in entity.values():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, dict):
+                    assert set(one) == {"@id"}, "no nested entities"
+                    known = one["@id"] in graph or one["@id"].startswith(
+                        ("http://schema.org/", "https://w3id.org/ro/c")
+                    )
+                    assert known, one
+    descriptor = graph["ro-crate-metadata.json"]
+    assert descriptor["@type"] == "CreativeWork"
+    assert descriptor["about"] == {"@id": "./"}
+    assert descriptor["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"}
+    root = graph["./"]
+    assert root["@type"] == "Dataset"
+    assert all(root[key] for key in ("name", "description", "datePublished", "license", "hasPart"))
+    instant = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
+    assert instant.fullmatch(root["datePublished"])
+    profile = root["conformsTo"]["@id"]
+    assert profile.startswith("https://w3id.org/ro/wfrun/process/")
+    assert graph[profile]["@type"] == "CreativeWork"
+    assert graph[profile]["version"]
+    parts = {unquote(one["@id"]) for one in root["hasPart"]}
+    assert parts == files - {"ro-crate-metadata.json"}
+    assert all(graph[quote(name)]["@type"] == "File" and graph[quote(name)]["encodingFormat"] for name in parts)
+    actions = [entity for entity in graph.values() if entity["@type"] == "CreateAction"]
+    assert [{"@id": one["@id"]} for one in actions] == [root["mentions"]]
+    (action,) = actions
+    assert all(action[key] for key in ("name", "description", "instrument", "object", "result", "startTime", "endTime"))
+    assert action["actionStatus"] == "http://schema.org/CompletedActionStatus"
+    assert all(instant.fullmatch(action[key]) for key in ("startTime", "endTime"))
+    assert {"@id": "journal.jsonl"} in action["result"]
+    assert {"@id": "config.yaml"} in action["object"]
+    for one in action["instrument"]:
+        tool = graph[one["@id"]]
+        assert tool["@type"] == "SoftwareApplication"
+        assert tool["name"]
+        assert tool["softwareVersion"]
+        assert tool["url"].startswith("https://")
+        assert tool["@id"].startswith("https://")
