@@ -14,6 +14,7 @@ __all__ = [
     "AgentFailed",
     "AgentNotFound",
     "AlertNotFound",
+    "CassetteDamaged",
     "ClusterExists",
     "ClusterNotFound",
     "ClusterStopped",
@@ -33,6 +34,7 @@ __all__ = [
     "ModelNotAvailable",
     "OrchestratorLabError",
     "ProgramNotFound",
+    "ReplayDiverged",
     "RunNotFound",
     "SupervisorLost",
     "TmuxError",
@@ -192,6 +194,14 @@ class GatewayError(OrchestratorLabError):
 
 class ModelNotAvailable(OrchestratorLabError):
     """A local model is not on this machine or failed its checksum."""
+
+
+class CassetteDamaged(OrchestratorLabError):
+    """A cassette cannot be read, or is none."""
+
+
+class ReplayDiverged(OrchestratorLabError):
+    """A strict replay came to something that its recording does not hold; it has stopped there."""
 
 
 _BY_NAME = {
