@@ -139,6 +139,8 @@ class CassetteWriter:
         self._mask = mask
         self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
         self._parts: set[str] = set()
+        self._lines: list[str] = []
+        self._new: set[str] = set()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             whole = 0
@@ -150,45 +152,27 @@ class CassetteWriter:
                     self.last_s = max(self.last_s, float(line["take"]["ended_s"]))
             os.ftruncate(self._file, whole)
             if not whole:
-                self._write([{"cassette": FORMAT, "agent": agent, "places": dict(places)}])
+                self._write([_compact({"cassette": FORMAT, "agent": agent, "places": dict(places)})])
         except BaseException:
             os.close(self._file)
             raise
 
     def apart(self, body: object) -> Any:  # noqa: ANN401 - what `Take.body` is until it is read again
-        """Write those parts of a request that are new, and return the names of all.
-
-        Raises
-        ------
-        OSError
-            When they cannot be written.
-        """
-        lines: list[dict[str, Any]] = []
-        new: set[str] = set()
+        """Take a request apart: return the names of its parts; those that are new wait for :meth:`flush`."""
 
         def part(value: object) -> str:
             text = self._mask(_compact(value))
             digest = _digest(text)
-            if digest not in self._parts and digest not in new:
-                new.add(digest)
-                lines.append({"part": digest, "value": json.loads(text)})
+            if digest not in self._parts and digest not in self._new:
+                self._new.add(digest)
+                self._lines.append(f'{{"part":"{digest}","value":{text}}}')
             return digest
 
-        names = _taken_apart(body, part)
-        if lines:
-            self._write(lines)
-        self._parts |= new
-        return names
+        return _taken_apart(body, part)
 
     def add(self, take: Take) -> None:
-        """Write one take whose body is taken apart.
-
-        Raises
-        ------
-        OSError
-            When it cannot be written; the file ends with a whole take then.
-        """
-        facts = {
+        """Add a take whose body is taken apart; it waits for :meth:`flush`."""
+        facts: dict[str, Any] = {
             "n": take.n,
             "method": take.method,
             "path": take.path,
@@ -207,12 +191,25 @@ class CassetteWriter:
             facts["binary"] = base64.b64encode(take.binary).decode()
         else:
             facts["pieces"] = take.pieces
-        facts = json.loads(self._mask(json.dumps(facts, ensure_ascii=False)))
-        self._write([{"take": facts, "sha256": _digest(_canonical(facts))}])
+        text = self._mask(_compact(facts))
+        self._lines.append(f'{{"take":{text},"sha256":"{_digest(text)}"}}')
         self.last = max(self.last, take.n)
 
-    def _write(self, lines: list[dict[str, Any]]) -> None:
-        text = "".join(f"{_compact(line)}\n" for line in lines)
+    def flush(self) -> None:
+        """Write what waits, as one frame.
+
+        Raises
+        ------
+        OSError
+            When it cannot be written; the file ends with a whole frame then, and what waited is lost.
+        """
+        lines, new, self._lines, self._new = self._lines, self._new, [], set()
+        if lines:
+            self._write(lines)
+            self._parts |= new
+
+    def _write(self, lines: list[str]) -> None:
+        text = "\n".join([*lines, ""])
         data = memoryview(self._compressor.compress(text.encode("utf-8", "backslashreplace")))
         size = os.fstat(self._file).st_size
         try:
@@ -223,8 +220,12 @@ class CassetteWriter:
             raise
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file >= 0:
+        """Write what waits, and close the file."""
+        if self._file < 0:
+            return
+        try:
+            self.flush()
+        finally:
             os.close(self._file)
             self._file = -1
 
@@ -342,7 +343,7 @@ def _take(agent: str, line: dict[str, Any], parts: dict[str, Any], damaged: set[
         binary=None if binary is None else base64.b64decode(binary),
         usage=dict(facts["usage"]),
         ended=str(facts["ended"]),
-        changed=line.get("sha256") != _digest(_canonical(facts)) or bool(named & damaged),
+        changed=line.get("sha256") != _digest(_compact(facts)) or bool(named & damaged),
     )
 
 
@@ -404,10 +405,6 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _digest(text: str) -> str:

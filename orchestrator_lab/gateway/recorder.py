@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import logging
+import queue
 import re
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator_lab.cassette import SUFFIX, CassetteWriter, Take
@@ -30,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Headers of answers that clients act on; all others are the wire's business, or nobody's.
 _KEPT = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry"})
+#: Seconds for which takes are gathered: an answer that an agent waits for is not held up by the last one's record.
+_GATHER_S = 0.05
 _KEPT_BEGINNINGS = ("anthropic-ratelimit-", "x-ratelimit-", "x-codex-")
 
 
@@ -42,6 +47,16 @@ class Mask(Protocol):
 
     def __call__(self, text: str) -> str:
         """Return a text with the secrets masked."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A request to be taken apart, or an answer to be added."""
+
+    writer: CassetteWriter
+    take: Take
+    body: object = None
+    answer: list[bytes] | None = None
 
 
 class Recorder:
@@ -67,8 +82,9 @@ class Recorder:
         self.arrived = 0
         self._began = time.monotonic()
         # One thread: takes are written in their order, and a slow disk holds up no answer.
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="cassette")
-        self._writing: set[asyncio.Future[None]] = set()
+        self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def now_s(self) -> float:
@@ -99,7 +115,7 @@ class Recorder:
         self.arrived += 1
         take = Take(self.arrived, agent, method, path, purpose, None, self.now_s)
         # At once: a conversation of megabytes is not kept until its answer is over.
-        self._work(agent, _apart, writer, take, body)
+        self._put(_Work(writer, take, body=body))
         return take
 
     def keep(self, tap: Tap, usage: Usage, *, client_left: bool) -> None:
@@ -111,18 +127,47 @@ class Recorder:
         take.ended_s, take.usage = self.now_s, usage.attributes()
         if not tap.whole:
             take.ended = "client" if client_left else "broken"
-        self._work(take.agent, _write, writer, take, tap.body, self._mask)
+        self._put(_Work(writer, take, answer=tap.body))
 
-    def _work(self, agent: str, work: Callable[..., None], *arguments: Any) -> None:  # noqa: ANN401 - the work's
-        job = asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
-        self._writing.add(job)
-        job.add_done_callback(lambda done: self._written(agent, done))
+    def _put(self, work: _Work) -> None:
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, name="cassettes", daemon=True)
+            self._thread.start()
+        self._work.put(work)
 
-    def _written(self, agent: str, job: asyncio.Future[None]) -> None:
-        self._writing.discard(job)
-        error = None if job.cancelled() else job.exception()
-        if error is not None:
-            self._tell(agent, error)
+    def _run(self) -> None:
+        """Write what there is, several takes at once: what agents wait for goes first."""
+        going = True
+        while going:
+            found = [self._work.get()]
+            if found[0] is not None:
+                time.sleep(_GATHER_S)
+            with contextlib.suppress(queue.Empty):
+                while found[-1] is not None:
+                    found.append(self._work.get_nowait())
+            going = found[-1] is not None
+            self._write([work for work in found if work is not None])
+
+    def _write(self, works: list[_Work]) -> None:
+        failed: dict[str, BaseException] = {}
+        for work in works:
+            try:
+                if work.answer is None:
+                    work.take.body = work.writer.apart(work.body)
+                else:
+                    _add(work.writer, work.take, work.answer, self._mask)
+            except (ValueError, TypeError, RecursionError) as error:
+                failed[work.take.agent] = error
+            work.body = None
+        for writer, agent in {work.writer: work.take.agent for work in works}.items():
+            try:
+                writer.flush()
+            except OSError as error:
+                failed[agent] = error
+        for agent, why in failed.items():
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._tell, agent, why)
 
     def _tell(self, agent: str, error: BaseException) -> None:
         """Tell once of a cassette with a hole: what comes behind it could not be replayed."""
@@ -134,21 +179,19 @@ class Recorder:
 
     async def aclose(self) -> None:
         """Wait until all is written, and close the files."""
-        while self._writing:
-            await asyncio.wait(set(self._writing))
-        self._pool.shutdown()
+        if self._thread is not None:
+            self._work.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(OSError):
+                writer.close()
         self._writers.clear()
 
 
-def _apart(writer: CassetteWriter, take: Take, body: object) -> None:
-    take.body = writer.apart(body)
-
-
-def _write(writer: CassetteWriter, take: Take, body: list[bytes], mask: Mask) -> None:
+def _add(writer: CassetteWriter, take: Take, body: list[bytes], mask: Mask) -> None:
     if take.body is None:
-        return  # its parts could not be written
+        return  # it could not be taken apart
     take.pieces, take.binary = _texts(body, _encoding(take))
     take.headers = [(name, value) for name, value in take.headers if name != "content-encoding"]
     stars = {secret: "*" * len(secret) for secret in mask.secrets}
