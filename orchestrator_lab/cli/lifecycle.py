@@ -144,14 +144,22 @@ def _tell_started(facts: dict[str, Any], notes: list[str], *, lifetime: str) -> 
     console.print()
     console.print(_agents_table(facts))
     console.print()
-    for label, text in (("attach", facts["attach"]), ("run", facts["run_dir"])):
-        console.print(f"[bold]{label:<7}[/bold]", end="")
-        console.print(text, markup=False, soft_wrap=True)
+    _say_places(facts)
     if lifetime != "owner":
         console.print(f"[bold]{'end':<7}[/bold]orchestrator-lab shutdown {facts['name']}", soft_wrap=True)
     for note in notes:
         common.say_note(note)
     tell_dialogs(facts)
+
+
+def _say_places(facts: dict[str, Any]) -> None:
+    console = common.out()
+    lines = [("attach", facts["attach"]), ("run", facts["run_dir"])]
+    if facts["mode"] != "record":
+        lines.append(("mode", facts["mode"]))
+    for label, text in lines:
+        console.print(f"[bold]{label:<7}[/bold]", end="")
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def _agents_table(facts: dict[str, Any]) -> RenderableType:
@@ -208,9 +216,7 @@ def _show_status(facts: dict[str, Any]) -> None:
     console.print()
     console.print(_agents_table(facts))
     console.print()
-    for label, text in (("attach", facts["attach"]), ("run", facts["run_dir"])):
-        console.print(f"[bold]{label:<7}[/bold]", end="")
-        console.print(text, markup=False, soft_wrap=True)
+    _say_places(facts)
     for conversation in facts["conversations"]:
         if conversation["ended"] is None:
             done, planned = conversation["turns"], conversation["turns_planned"]
