@@ -61,8 +61,8 @@ class Take:
         The request's JSON value; a text where it was none.
     at_s : float
         When it arrived, in seconds since the recording began.
-    after : int
-        The highest number that had arrived when the answer began.
+    after, until : int
+        The highest number that had arrived when the answer began, and when it ended.
     began_s, ended_s : float
         When the answer began and ended, in seconds since the recording began.
     status : int or None
@@ -89,6 +89,7 @@ class Take:
     body: object
     at_s: float
     after: int = 0
+    until: int = 0
     began_s: float = 0.0
     ended_s: float = 0.0
     status: int | None = None
@@ -180,6 +181,7 @@ class CassetteWriter:
             "body": take.body,
             "at_s": round(take.at_s, 4),
             "after": take.after,
+            "until": take.until,
             "began_s": round(take.began_s, 4),
             "ended_s": round(take.ended_s, 4),
             "status": take.status,
@@ -335,6 +337,7 @@ def _take(agent: str, line: dict[str, Any], parts: dict[str, Any], damaged: set[
         body=body,
         at_s=float(facts["at_s"]),
         after=int(facts["after"]),
+        until=int(facts["until"]),
         began_s=float(facts["began_s"]),
         ended_s=float(facts["ended_s"]),
         status=facts["status"],

@@ -59,8 +59,8 @@ class Player:
     """Finds recorded answers.
 
     Answers are found by what was spoken, whoever asks first; the order of the recording decides only among equals. So
-    that agents meet each other's messages in the recorded order too, an answer waits until all requests are here that
-    had been made when it was given in the recording, and until the answers that were over then are over.
+    that agents meet each other's messages in the recorded order too, an answer begins, and ends, once all requests are
+    here that had been made by then in the recording, and all answers are over that were over then.
 
     Parameters
     ----------
@@ -242,13 +242,20 @@ class Player:
 
     # order --------------------------------------------------------------------------------------
 
-    async def turn_of(self, take: Take) -> None:
-        """Wait until an answer may begin: until all is done that was done when it began in the recording."""
+    async def may_begin(self, take: Take) -> None:
+        """Wait until all is done that was done when an answer began in the recording."""
+        await self._wait(take, take.after, take.began_s)
+
+    async def may_end(self, take: Take) -> None:
+        """Wait until all is done that was done when an answer ended: what an agent does with it follows its end."""
+        await self._wait(take, take.until, take.ended_s)
+
+    async def _wait(self, take: Take, arrived: int, at_s: float) -> None:
         if take.n not in self._main:
             return
-        before = [one for one in self._main.values() if one.agent != take.agent]
-        asked = {one.n for one in before if one.n <= take.after}
-        over = {one.n for one in before if one.n <= take.after and one.ended_s <= take.began_s}
+        before = [one for one in self._main.values() if one.agent != take.agent and one.n <= arrived]
+        asked = {one.n for one in before}
+        over = {one.n for one in before if one.ended_s < at_s}
         while not (asked <= self._asked and over <= self._over.keys()):
             left = _ORDER_S - (time.monotonic() - self._heard)
             if left <= 0:
@@ -264,7 +271,7 @@ class Player:
         last = max((one for one in before if one.n in over), key=lambda one: one.ended_s, default=None)
         if last is not None:
             # What an agent does with its answer takes a moment, in which the next one must not overtake it.
-            pause = min(take.began_s - last.ended_s, _PAUSE_S) - (time.monotonic() - self._over[last.n])
+            pause = min(at_s - last.ended_s, _PAUSE_S) - (time.monotonic() - self._over[last.n])
             await asyncio.sleep(max(pause, 0.0))
 
     def over(self, take: Take) -> None:
@@ -278,12 +285,12 @@ class Player:
 
     # answers ------------------------------------------------------------------------------------
 
-    def answer(self, take: Take) -> list[bytes]:
+    def answer(self, take: Take) -> bytes:
         """Return a take's body as it is sent now: with the ids and places of this cluster."""
         if take.binary is not None:
-            return [take.binary]
+            return take.binary
         pieces = translated(take.pieces, self._agents[take.agent].names, stream=take.is_stream)
-        return [piece.encode("utf-8", "surrogatepass") for piece in pieces]
+        return "".join(pieces).encode("utf-8", "surrogatepass")
 
 
 def stopped(sentence: str, diff: str, **facts: Any) -> ReplayDiverged:  # noqa: ANN401 - any JSON value

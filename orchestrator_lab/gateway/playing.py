@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["play"]
 
+#: Events that end a stream: of a block, of what the answer cost, of the whole.
+_LAST_EVENTS = 3
+
 
 async def play(player: Player, take: Take, call: Passage, request_id: str, send: Send) -> None:
     """Give a recorded answer.
@@ -38,9 +41,16 @@ async def play(player: Player, take: Take, call: Passage, request_id: str, send:
         ASGI's.
     """
     try:
-        await player.turn_of(take)
+        await player.may_begin(take)
         if take.status is not None:
-            await _give(player.answer(take), take, call, request_id, send)
+            body = player.answer(take)
+            # What a client does follows the end of its answer: the end keeps the recorded order as well.
+            tail = len(body) if take.ended != "complete" else _tail(body) if take.is_stream else 0
+            await _begin(body, take, call, request_id, send)
+            await _send(body[:tail], call, send)
+            if tail < len(body):
+                await player.may_end(take)
+            await _send(body[tail:], call, send)
         if take.ended == "client":
             await asyncio.Event().wait()  # until the client leaves, which cancels this
         elif take.ended == "complete":
@@ -51,16 +61,29 @@ async def play(player: Player, take: Take, call: Passage, request_id: str, send:
         player.over(take)
 
 
-async def _give(pieces: list[bytes], take: Take, call: Passage, request_id: str, send: Send) -> None:
+async def _begin(body: bytes, take: Take, call: Passage, request_id: str, send: Send) -> None:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in take.headers]
     headers.append((b"request-id", request_id.encode()))
     if not take.is_stream and take.ended == "complete":
-        headers.append((b"content-length", str(sum(map(len, pieces))).encode()))
+        headers.append((b"content-length", str(len(body)).encode()))
     known = {name: value for name, value in take.usage.items() if name in Usage.__slots__}
     call.status, call.usage = take.status, Usage(**known)
     if take.status is not None and take.status >= 400:
         call.error = f"as in the recording, the model endpoint answered with status {take.status}"
     await start(send, take.status or 200, headers)
-    for piece in pieces:
+
+
+async def _send(body: bytes, call: Passage, send: Send) -> None:
+    if body:
         call.first_byte()
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+def _tail(body: bytes) -> int:
+    """Return where the last events of a stream begin, from which a client knows that it is over."""
+    place = len(body.rstrip())
+    for _ in range(_LAST_EVENTS):
+        place = body.rfind(b"\n\n", 0, place)
+        if place < 0:
+            return 0
+    return place + 2

@@ -124,8 +124,9 @@ class Recorder:
         writer = None if take is None else self._writers.get(take.agent)
         if take is None or writer is None:
             return
-        take.ended_s, take.usage = self.now_s, usage.attributes()
+        take.usage = usage.attributes()
         if not tap.whole:
+            tap.over()
             take.ended = "client" if client_left else "broken"
         self._put(_Work(writer, take, answer=tap.body))
 
@@ -236,7 +237,13 @@ class Tap:
                 self.body.append(bytes(message["body"]))
             if not message.get("more_body", False):
                 self.whole, take.ended = True, "complete"
+                self.over()
         await self._send(message)
+
+    def over(self) -> None:
+        """Note that the answer is over."""
+        if self.take is not None:
+            self.take.ended_s, self.take.until = self._recorder.now_s, self._recorder.arrived
 
 
 def _headers(raw: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - pairs of bytes
