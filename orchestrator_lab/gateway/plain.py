@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator_lab.gateway.spoken import Line, setting_of, spoken_of
 from orchestrator_lab.gateway.translate import names_pattern
@@ -21,7 +21,7 @@ from orchestrator_lab.gateway.translate import names_pattern
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["IDS", "Places", "Plain", "difference", "plain_request"]
+__all__ = ["IDS", "Places", "Plain", "PlainForm", "difference"]
 
 #: Ids that the lab, the programs and the providers make anew each time.
 IDS = re.compile(
@@ -53,6 +53,10 @@ _MACHINE = [
     (re.compile(r"^(Current branch|Main branch[^:\n]*|Git user): .*$", re.MULTILINE), ""),
     (re.compile(r"^Status:\n.*?^Recent commits:\n(?:[0-9a-f]{7,40} .*\n?)*", re.MULTILINE | re.DOTALL), ""),
 ]
+#: Lines of which the plain form is remembered.
+_REMEMBERED = 200_000
+#: Where long rows are cut, so that a difference shows the sentence and not the page that it stands in.
+_LONG, _SENTENCES = 200, re.compile(r"(?<=[.!?;:,]) +")
 #: Characters of a difference that are shown.
 _SHOWN = 6000
 #: Shorter places are no places of the cluster's own, and would be found everywhere.
@@ -129,57 +133,92 @@ class Plain:
     key: str
 
 
-def plain_request(
-    path: str, body: object, *, purpose: str | None, places: Places, mask: Callable[[str], str] = str
-) -> Plain:
-    """Return a request in its plain form.
+class PlainForm:
+    """Brings the requests of one agent into their plain form; what it has read before it does not read again.
 
     Parameters
     ----------
-    path : str
-        Its path; the end names the API.
-    body : object
-        The JSON body; one that is no conversation is taken as a whole.
-    purpose : str or None
-        What it is for.
     places : Places
-        Of the cluster in which it was made.
+        Of the cluster in which the requests are made.
     mask : callable
         Replaces the known secrets in a text by asterisks; those of a recording are masked already.
 
-    Returns
-    -------
-    Plain
-        Equal for requests that ask the same.
-
     Examples
     --------
+    >>> form = PlainForm(Places({}))
     >>> def ask(text):
-    ...     body = {"model": "m", "messages": [{"role": "user", "content": text}]}
-    ...     return plain_request("/v1/messages", body, purpose="main", places=Places({}))
+    ...     return form.of("/v1/messages", {"messages": [{"role": "user", "content": text}]}, "main")
     >>> first, second = (f"From ada (msg_01m8m33s40aa9r6p1j99ncsrr{end}): hello" for end in "sz")
     >>> ask(first).key == ask(second).key, ask(first).key == ask("hello").key
     (True, False)
     """
-    said, around = _lines(path, body)
-    ids: dict[str, str] = {}
 
-    def words(text: str) -> str:
-        # Whoever replays has other secrets, of another length.
-        return _STARS.sub("<secret>", places.plain(mask(text)))
+    def __init__(self, places: Places, mask: Callable[[str], str] = str) -> None:
+        self.places = places
+        self._mask = mask
+        #: Lines as they are said, and what they become but for the numbers of their ids.
+        self._known: dict[Line, _Form] = {}
 
-    def numbered(found: re.Match[str]) -> str:
-        return ids.setdefault(found[0], f"<id {len(ids) + 1}>")
+    def of(self, path: str, body: object, purpose: str | None) -> Plain:
+        """Return a request in its plain form.
 
-    spoken = []
-    for who, text in said:
-        told = IDS.sub(numbered, words(text))
-        spoken.append(Line(who, _without(told, _MOMENTS) if who.endswith("result") else told))
-    setting = tuple(Line(who, _without(IDS.sub("<id>", words(text)), [*_MOMENTS, *_MACHINE])) for who, text in around)
-    api = path.rsplit("/", 1)[-1]
-    form = [line.text for line in setting if line.who == "form"]
-    digest = hashlib.sha256(json.dumps([api, purpose, form, spoken], ensure_ascii=False).encode("utf-8", "replace"))
-    return Plain(tuple(spoken), setting, tuple(ids), digest.hexdigest()[:32])
+        Parameters
+        ----------
+        path : str
+            Its path; the end names the API.
+        body : object
+            The JSON body; one that is no conversation is taken as a whole.
+        purpose : str or None
+            What it is for.
+
+        Returns
+        -------
+        Plain
+            Equal for requests that ask the same.
+        """
+        said, around = _lines(path, body)
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        ids: dict[str, str] = {}
+        spoken = tuple(self._numbered(line, ids) for line in said)
+        setting = tuple(self._form(line, setting=True).line for line in around)
+        digest = hashlib.sha256(json.dumps([path.rsplit("/", 1)[-1], purpose, _answer_form(around)]).encode())
+        for line in spoken:
+            digest.update(f"{line.who}\0{line.text}\0".encode("utf-8", "surrogatepass"))
+        return Plain(spoken, setting, tuple(ids), digest.hexdigest()[:32])
+
+    def _numbered(self, line: Line, ids: dict[str, str]) -> Line:
+        form = self._form(line)
+        if not form.ids:
+            return form.line
+        for one in form.ids:
+            ids.setdefault(one, f"<id {len(ids) + 1}>")
+        return Line(line.who, IDS.sub(lambda found: ids[found[0]], form.line.text))
+
+    def _form(self, line: Line, *, setting: bool = False) -> _Form:
+        key = Line(f"{line.who} of the setting", line.text) if setting else line
+        known = self._known.get(key)
+        if known is None:
+            # Whoever replays has other secrets, of another length.
+            text = _STARS.sub("<secret>", self.places.plain(self._mask(line.text)))
+            if setting:
+                text = _without(IDS.sub("<id>", text), [*_MOMENTS, *_MACHINE])
+            elif line.who.endswith("result"):
+                text = _without(text, _MOMENTS)
+            ids = () if setting else tuple(found[0] for found in IDS.finditer(text))
+            known = self._known[key] = _Form(line if text == line.text else Line(line.who, text), ids)
+        return known
+
+
+class _Form(NamedTuple):
+    """A line in its plain form, but for the numbers of the ids in it."""
+
+    line: Line
+    ids: tuple[str, ...]
+
+
+def _answer_form(setting: Iterable[Line]) -> list[str]:
+    return [line.text for line in setting if line.who == "form"]
 
 
 def _lines(path: str, body: object) -> tuple[list[Line], list[Line]]:
@@ -226,5 +265,5 @@ def difference(recorded: Iterable[Line], asked: Iterable[Line]) -> str:
 
 
 def _rows(who: str, text: str) -> list[str]:
-    first, *others = text.split("\n")
-    return [f"{who}: {first}", *(f"    {row}" for row in others)]
+    rows = [piece for row in text.split("\n") for piece in (_SENTENCES.split(row) if len(row) > _LONG else [row])]
+    return [f"{who}: {rows[0]}", *(f"    {row}" for row in rows[1:])]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator_lab.cassette import SUFFIX, Take, read_cassette
 from orchestrator_lab.errors import ConfigError, ReplayDiverged
-from orchestrator_lab.gateway.plain import Places, Plain, difference, plain_request
+from orchestrator_lab.gateway.plain import Places, Plain, PlainForm, difference
 from orchestrator_lab.gateway.translate import translated
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _Agent:
 
     places: Places
     takes: list[Take]
-    now: Places
+    now: PlainForm
     left: dict[int, Take] = field(default_factory=dict)
     #: Takes by the digest of what was spoken, oldest first.
     by_key: dict[str, list[Take]] = field(default_factory=lambda: defaultdict(list))
@@ -89,11 +89,11 @@ class Player:
         self._plain: dict[int, Plain] = {}
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             named, takes = read_cassette(path)
-            places = Places(named)
-            self._agents[path.name.removesuffix(SUFFIX)] = _Agent(places, takes, places)
+            form = PlainForm(Places(named))
+            self._agents[path.name.removesuffix(SUFFIX)] = _Agent(form.places, takes, form)
             for take in takes:
-                asked = plain_request(take.path, take.body, purpose=take.purpose, places=places)
-                self._plain[take.n] = asked
+                self._plain[take.n] = form.of(take.path, take.body, take.purpose)
+                take.body = None  # its plain form says all that is needed
         every = [take for agent in self._agents.values() for take in agent.takes]
         #: Requests of conversations by number, and how far each has come: asked, and answered to the end.
         self._main = {take.n: take for take in every if take.purpose == "main"}
@@ -140,7 +140,7 @@ class Player:
                 agent=agent,
             )
         found = self._agents[agent]
-        found.now = places
+        found.now = PlainForm(places, self._mask)
         found.names |= found.places.moves(places)
 
     def missing(self) -> dict[str, list[int]]:
@@ -189,7 +189,7 @@ class Player:
             When the replay is strict, and nothing like this was recorded.
         """
         mine = self._agents[agent]
-        asked = plain_request(path, body, purpose=purpose, places=mine.now, mask=self._mask)
+        asked = mine.now.of(path, body, purpose)
         take = next((one for one in mine.by_key.get(asked.key, ()) if one.n in mine.left), None)
         if take is None:
             if purpose in ASIDE or purpose is None:

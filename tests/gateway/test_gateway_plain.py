@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_lab.gateway.plain import Places, plain_request
+from orchestrator_lab.gateway.plain import Places, PlainForm, difference
+from orchestrator_lab.gateway.spoken import Line
 from orchestrator_lab.gateway.translate import translated
 
 HERE = Places({"work": "/home/ada/lab/work", "home": "/home/ada", "tmp": "/tmp"})
@@ -19,7 +20,7 @@ IDS = ("msg_01m8m33s40aa9r6p1j99ncsrrs", "msg_01m8m33sc4y92nasbsx13r18qs")
 
 
 def plain(body: dict[str, Any], path: str = "/v1/messages", places: Places = HERE) -> Any:
-    return plain_request(path, body, purpose="main", places=places)
+    return PlainForm(places).of(path, body, "main")
 
 
 def told(*texts: str, **more: Any) -> dict[str, Any]:
@@ -159,3 +160,18 @@ def test_a_place_inside_another_path_is_not_replaced_twice() -> None:
     assert translated(['{"a": "/root/x /home/root /rooted"}'], names, stream=False) == [
         '{"a": "/home/root/x /home/root /rooted"}'
     ]
+
+
+def test_a_difference_shows_the_sentence_in_which_it_is() -> None:
+    page = [f"This is sentence {number} of a long page." for number in range(100)]
+    other = [*page[:50], "A new one.", *page[50:]]
+    text = difference([Line("system", " ".join(page))], [Line("system", " ".join(other))])
+    assert [row for row in text.split("\n")[3:] if row[0] in "+-"] == ["+    A new one."]
+    assert difference([Line("user", "x" * 10000)], [Line("user", "y")]).endswith(" more characters]")
+
+
+def test_what_was_read_before_is_the_same_again() -> None:
+    form = PlainForm(HERE)
+    first = [told(f"see {IDS[0]}"), told(f"see {IDS[0]}", f"and {IDS[1]}"), told(f"and {IDS[1]}", f"see {IDS[0]}")]
+    for _ in range(2):
+        assert [form.of("/v1/messages", body, "main") for body in first] == [plain(body) for body in first]
