@@ -50,8 +50,8 @@ Unknown is NA and never an estimate. Instants end in `_at` and are UTC; duration
 that never jumps; `run_id` is in every table, and `seq` orders the rows of a run. *OTel* is the attribute of the
 OpenTelemetry GenAI conventions with the same meaning; it is no column.
 
-`cost_usd` comes from the [prices](configuration.md#prices) that you set or ask for, and is NA without one. Not filled
-yet: `mode` is always `live`, or NA for conversations that the lab did not start.
+`cost_usd` comes from the [prices](configuration.md#prices) that you set or ask for, and is NA without one. `mode` is
+[how models answered](replay.md), and NA for conversations that the lab did not start.
 
 Tables: {contents}. [Keys and joins](#keys-and-joins). [Events](#events-of-the-journal).
 """
@@ -320,7 +320,9 @@ def configuration_parts() -> dict[str, str]:
     ):
         parts[name] = _keys(name, definition, definitions, list(definition["properties"]))
     variables = [
-        f"ORCHESTRATOR_{name.upper()}" for name in Settings.model_fields if name not in {"cluster", "retention"}
+        str(field.validation_alias or f"ORCHESTRATOR_{name.upper()}")
+        for name, field in Settings.model_fields.items()
+        if name not in {"cluster", "retention"}
     ]
     variables += [f"ORCHESTRATOR_RETENTION__{name.upper()}" for name in Retention.model_fields]
     nested = [f"ORCHESTRATOR_CLUSTER__{name.upper()}" for name in ClusterOverrides.model_fields]

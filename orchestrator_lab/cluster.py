@@ -247,6 +247,8 @@ class Cluster:
         params: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
         seed: int | None = None,
+        mode: str | None = None,
+        run: str | Path | Run | None = None,
         resume: str | Path | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> Cluster:
@@ -255,7 +257,8 @@ class Cluster:
         Parameters
         ----------
         config : path, mapping, ClusterConfig or ``template:NAME``, optional
-            What to start; ``cluster.yaml`` of the current folder by default.
+            What to start; by default ``cluster.yaml`` of the current folder, and in a replay what the run was
+            started with.
         experiment : str, optional
             Name of the experiment that the run belongs to.
         params : mapping, optional
@@ -264,6 +267,12 @@ class Cluster:
             Labels of the run.
         seed : int, optional
             Kept with the run.
+        mode : {"live", "record", "replay", "replay_strict"}, optional
+            How the agents' models answer: as they are; and taken down; or from the recording of `run`, going on where
+            something differs or stopping there. ``ORCHESTRATOR_LAB_MODE`` says it when this does not; without both
+            it is ``replay`` when a `run` is given, and ``record`` otherwise.
+        run : path-like or Run, optional
+            The run that is replayed: itself, its folder, its id, or ``last``. Of no meaning in the other modes.
         resume : path-like, optional
             A run that has no end, since the machine or all of the cluster's processes went down: its folder, its id,
             or ``last``. It goes on in the same folder, with the agents and conversations that it had; nothing else is
@@ -278,7 +287,7 @@ class Cluster:
 
         Raises
         ------
-        ConfigError, ClusterExists, TmuxMissing, ProgramNotFound, AgentFailed
+        ConfigError, RunNotFound, ClusterExists, TmuxMissing, ProgramNotFound, AgentFailed, ReplayDiverged
             Nothing is left behind; a run that was to be resumed is as it was.
 
         Examples
@@ -294,13 +303,16 @@ class Cluster:
             to_yaml,
             without_secrets,
         )
+        from orchestrator_lab.modes import choose_mode, recorded_run
         from orchestrator_lab.run import create_run
 
         if resume is not None:
-            if any(given not in (None, ()) for given in (config, experiment, params, tags, seed)):
+            if any(given not in (None, ()) for given in (config, experiment, params, tags, seed, mode, run)):
                 raise ConfigError("a run that is resumed has its configuration and its tags: give resume= alone")
             return cls._resume(resume, on_event)
-        settings = load_config(config)
+        mode = choose_mode(mode, has_run=run is not None)
+        recorded = recorded_run(run) if run is not None and mode.startswith("replay") else None
+        settings = recorded.config() if recorded is not None and config is None else load_config(config)
         environ = processes.check_locale(dict(os.environ))
         if settings.alerts.enabled:
             notify_addresses(settings.alerts.notify, environ, check=True)
@@ -315,11 +327,15 @@ class Cluster:
             params=params,
             tags=tags,
             seed=seed,
+            mode=mode,
+            parent_run_id=None if recorded is None else recorded.run_id,
             work_dir=settings.work_dir,
             started_by=None if (who := actor()) is None else {"by": who.by, "origin": who.origin},
         )
         try:
             write_private(run_dir / "config.yaml", to_yaml(settings, secrets=secrets))
+            if recorded is not None:
+                recorded.give(run_dir)
             return cls._launch(settings, run_dir, environ, on_event)
         except BaseException:
             _discard(run_dir, made)

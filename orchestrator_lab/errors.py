@@ -15,6 +15,7 @@ __all__ = [
     "AgentNotFound",
     "AlertNotFound",
     "BundleError",
+    "CassetteDamaged",
     "ClusterExists",
     "ClusterNotFound",
     "ClusterStopped",
@@ -34,6 +35,7 @@ __all__ = [
     "ModelNotAvailable",
     "OrchestratorLabError",
     "ProgramNotFound",
+    "ReplayDiverged",
     "RunNotFound",
     "SupervisorLost",
     "TmuxError",
@@ -197,6 +199,14 @@ class GatewayError(OrchestratorLabError):
 
 class ModelNotAvailable(OrchestratorLabError):
     """A local model is not on this machine or failed its checksum."""
+
+
+class CassetteDamaged(OrchestratorLabError):
+    """A cassette cannot be read, or is none."""
+
+
+class ReplayDiverged(OrchestratorLabError):
+    """A strict replay came to something that its recording does not hold; it has stopped there."""
 
 
 _BY_NAME = {

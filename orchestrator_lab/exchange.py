@@ -13,6 +13,7 @@ from orchestrator_lab.errors import (
     MessageRefused,
     RunNotFound,
     TurnFailed,
+    from_payload,
 )
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Exchange:
             When the message did not arrive, or nobody knows.
         TurnFailed
             When it arrived, and the turn ended without an answer.
+        ReplayDiverged
+            When a strict replay came to something that its recording does not hold.
         """
         self._facts = self._client.get(self._path, timeout_s=timeout, until="final")
         return self.settled(timeout)
@@ -155,6 +158,8 @@ class Exchange:
         why = self._facts.get("error_message") or "no reason is known"
         if status == "answered":
             return str(self._facts.get("reply") or "")
+        if self._facts.get("diverged"):
+            raise from_payload(self._facts["diverged"])
         if status in _FAILURES:
             raise _FAILURES[status](f"message to {recipient}: {why}", message_id=self.message_id)
         if status == "failed":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config import ClusterConfig
 
-__all__ = ["Resumable", "default_runs_dir", "has_no_end", "prepare", "resumable_runs"]
+__all__ = ["Resumable", "default_runs_dir", "find_run", "has_no_end", "prepare", "resumable_runs"]
 
 #: What stands in a run's record in place of a secret.
 _MASK = "***"
@@ -95,7 +95,7 @@ def prepare(where: str | os.PathLike[str], environ: Mapping[str, str]) -> Resuma
     RunNotFound, ClusterExists, VersionMismatch, ConfigError
         When there is no such run, it is running, it was ended in order, or something that it needs is missing.
     """
-    run_dir = _find(where)
+    run_dir = find_run(where)
     manifest = _object(run_dir / MANIFEST)
     version = manifest.get("schema_version") or 0
     if version > SCHEMA_VERSION:
@@ -165,7 +165,24 @@ def has_no_end(run_dir: Path) -> bool:
     return size > _TAIL
 
 
-def _find(where: str | os.PathLike[str]) -> Path:
+def find_run(where: str | os.PathLike[str]) -> Path:
+    """Return the folder of a run.
+
+    Parameters
+    ----------
+    where : path-like
+        The run's folder, its id or the beginning of it, or ``last``.
+
+    Returns
+    -------
+    pathlib.Path
+        Absolute.
+
+    Raises
+    ------
+    RunNotFound
+        When there is no such run, or more than one.
+    """
     folder = default_runs_dir()
     known = find_runs(folder) if folder.is_dir() else []
     name = os.fspath(where)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.bundle import is_bundle
+from orchestrator_lab.cassette import CASSETTES, SUFFIX, read_cassette
 from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "create_run", "list_runs", "open_run"]
 
-_MODES = ("live", "record", "replay", "replay_strict")
+#: How a run's models may answer.
+MODES = ("live", "record", "replay", "replay_strict")
 
 
 class Run:
@@ -89,6 +91,34 @@ class Run:
         """``running``, ``completed``, ``failed`` or ``cancelled``; None when that is not known."""
         self.tables.refresh()
         return self.tables.status()
+
+    def replayable(self) -> dict[str, tuple[str, ...]]:
+        """Return at which levels each agent's part of the run can be replayed.
+
+        Returns
+        -------
+        dict
+            By agent: ``data`` (tables, screens and playback, from what was recorded) is always there; ``model`` when
+            its model was recorded too, so that its program can be run against the recording
+            (``Cluster.start(mode="replay", run=…)``). An agent that talks to its model itself, not through the
+            gateway, has no such recording.
+
+        Raises
+        ------
+        CassetteDamaged
+            When a recording of a model cannot be read.
+
+        Examples
+        --------
+        >>> open_run("runs/run_x").replayable()  # doctest: +SKIP
+        {'ada': ('data', 'model'), 'bob': ('data',)}
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for name in self.agents["name"]:
+            cassette = self.path / CASSETTES / f"{name}{SUFFIX}"
+            recorded = cassette.is_file() and bool(read_cassette(cassette)[1])
+            found[str(name)] = ("data", "model") if recorded else ("data",)
+        return found
 
     def events(self) -> list[Event]:
         """Return all events of the run.
@@ -768,8 +798,8 @@ def create_run(
     ...     open_run(path).manifest["seed"]
     1
     """
-    if mode not in _MODES:
-        raise ConfigError(f"there is no mode {mode!r}; the modes are: {', '.join(_MODES)}")
+    if mode not in MODES:
+        raise ConfigError(f"there is no mode {mode!r}; the modes are: {', '.join(MODES)}")
     cwd = _current_folder()
     work = Path(work_dir or config.get("work_dir") or ".").expanduser().resolve()
     run_id = new_id("run_")

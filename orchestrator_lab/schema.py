@@ -588,6 +588,11 @@ EVENTS: dict[str, EventType] = {
             ("request_id", "status", "duration_s", "first_byte_s", *_USAGE, "reply_id", "rule", "error"),
         ),
         EventType(
+            "replay.divergence",
+            "A replay came to something that its recording does not hold, or holds otherwise; shown as a diff.",
+            ("kind", "request", "message", "diff"),
+        ),
+        EventType(
             "record.disagrees",
             "The program's own record of a turn and what the gateway saw of it are not the same: both figures of each.",
             ("differences",),

@@ -172,7 +172,7 @@ def test_what_the_run_was_for_is_in_its_row(cluster: Cluster) -> None:
         ["test", "ci"],
         7,
     ) or (row["experiment"], row["seed"]) == ("counting", 7)
-    assert row["mode"] == "live"
+    assert row["mode"] == "record"
     assert row["agent_count"] == 2
     assert agents_df(cluster)["role"].iloc[0] == "mathematician"
     assert len(messages_df(cluster)) == row["message_count"]

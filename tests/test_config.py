@@ -645,7 +645,7 @@ def test_environment_overrides_the_file(folder: Path, monkeypatch: pytest.Monkey
         ("ORCHESTRATOR_CLUSTER__COLS", "x", "ORCHESTRATOR_CLUSTER__COLS: a whole number is expected"),
         ("ORCHESTRATOR_CLUSTER__COLZ", "1", "ORCHESTRATOR_CLUSTER__COLZ: unknown key; did you mean 'c"),
         ("ORCHESTRATOR_CLUSTER", "{", "environment: ORCHESTRATOR_"),
-        ("ORCHESTRATOR_MODE", "liv", "ORCHESTRATOR_MODE: one of 'live'"),
+        ("ORCHESTRATOR_LAB_MODE", "liv", "ORCHESTRATOR_LAB_MODE: one of 'live'"),
         ("ORCHESTRATOR_CLUSTER__NAME", "a b", "ORCHESTRATOR_CLUSTER__NAME: 'a b' is not a name"),
         ("ORCHESTRATOR_CLUSTER__GATEWAY__MODE", "scrip", "ORCHESTRATOR_CLUSTER__GATEWAY__MODE"),
     ],
@@ -666,13 +666,13 @@ def test_near_misses_of_variables_are_noted(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_unreadable_env_file() -> None:
-    Path(".env").write_bytes(b"ORCHESTRATOR_MODE=\xff\xfe\n")
+    Path(".env").write_bytes(b"ORCHESTRATOR_LAB_MODE=\xff\xfe\n")
     with pytest.raises(ConfigError, match="environment"):
         load_settings()
 
 
 def test_settings_are_loaded_when_first_used() -> None:
-    assert configuration.Settings().mode == "live"
+    assert configuration.Settings().mode is None
     with pytest.raises(AttributeError):
         configuration.nothing  # noqa: B018
 

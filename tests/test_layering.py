@@ -22,6 +22,8 @@ CLIENT = RECORD | {
     "annotations",
     "bundle",
     "records",
+    "cassette",
+    "modes",
     "sealing",
     "choosing",
     "costs",
@@ -52,6 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     "schema": {"errors"},
     "mirrors": set(),
     "records": set(),
+    "cassette": {"errors"},
+    "modes": RECORD | {"cassette", "resuming", "run"},
     "costs": {"config"},
     "config": {"errors"},
     "journal": BASE | {"mirrors"},
@@ -69,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     "frames": RECORD | {"annotations", "choosing", "folds", "importing", "tables"},
     "plots": RECORD | {"folds", "frames"},
     "reading": RECORD | {"annotations", "choosing", "folds", "frames", "plots", "stills", "tables"},
-    "run": RECORD | {"annotations", "bundle", "folds", "frames", "plots", "reading", "sealing", "stills", "tables"},
+    "run": RECORD
+    | {"annotations", "bundle", "cassette", "folds", "frames", "plots", "reading", "sealing", "stills", "tables"},
     "acting": set(),
     "wire": set(),
     "resuming": RECORD | {"bundle", "tables"},
@@ -90,9 +95,9 @@ ALLOWED: dict[str, set[str]] = {
     # the cluster side
     "keeper": {"runtime", "journal", "errors"},
     "tmux": {"errors"},
-    "gateway": BASE | {"models"},
+    "gateway": BASE | {"cassette", "models"},
     "agents": BASE | {"tmux", "records"},
-    "supervisor": RECORD | {"costs", "agents", "folders", "tmux", "gateway", "models", "orphans"},
+    "supervisor": RECORD | {"cassette", "costs", "agents", "folders", "tmux", "gateway", "models", "orphans"},
     # programs that run in panes, and what both sides may use
     "programs": {"errors"},
     "models": {"errors", "config", "runtime"},
@@ -100,7 +105,9 @@ ALLOWED: dict[str, set[str]] = {
     # looks at both sides, and is no part of either
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
-CLIENT_SIDE = {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records", "costs"}
+CLIENT_SIDE = (
+    {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records", "cassette", "costs"}
+)
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}
 CLUSTER_SIDE = {"supervisor", "agents", "tmux", "gateway", "keeper"}

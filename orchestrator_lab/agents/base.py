@@ -105,6 +105,8 @@ class LaunchContext:
         Assigned before the launch.
     resume : bool
         True when the session exists and is to be continued.
+    replayed : bool
+        True when the gateway answers from a recording: no key is needed, whatever it is configured to do.
     """
 
     cluster: str
@@ -120,6 +122,11 @@ class LaunchContext:
     roster: str
     session_id: str
     resume: bool
+    replayed: bool = False
+
+    def keyless(self, config: AgentConfig) -> bool:
+        """Tell whether the agent's gateway answers by itself, without a provider and its key."""
+        return config.gateway is not None and (config.gateway.mode in {"script", "local"} or self.replayed)
 
 
 @dataclass(frozen=True, slots=True)

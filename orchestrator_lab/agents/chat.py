@@ -114,7 +114,8 @@ class ChatAdapter(ScreenReader):
         gateway = context.gateway_url
         if gateway is not None:
             base_url, key_env = (gateway if api == "anthropic" else f"{gateway}/v1"), None
-            if config.gateway is not None and config.gateway.mode == "upstream" and not config.gateway.key_env:
+            named = config.gateway is not None and config.gateway.key_env
+            if not named and not context.keyless(config):
                 key_env = _DEFAULT_KEY[api]
         else:
             base_url = getattr(config, "base_url", None) or _DEFAULT_BASE[api]

@@ -137,7 +137,7 @@ class ClaudeAdapter(ScreenReader):
         """Write settings, hooks, MCP configuration and the role; seed an isolated folder."""
         environ = dict(context.environ)
         isolated = self.isolated(config, context)
-        scripted = context.gateway_url is not None and self._gateway_is_keyless(config)
+        scripted = context.gateway_url is not None and context.keyless(config)
         if context.gateway_url is not None:
             environ["ANTHROPIC_BASE_URL"] = context.gateway_url
         if scripted:
@@ -180,11 +180,7 @@ class ClaudeAdapter(ScreenReader):
         """
         if "config" in config.model_fields_set:
             return getattr(config, "config", "inherit") == "isolated"
-        return context.gateway_url is not None and ClaudeAdapter._gateway_is_keyless(config)
-
-    @staticmethod
-    def _gateway_is_keyless(config: AgentConfig) -> bool:
-        return config.gateway is not None and config.gateway.mode in {"script", "local"}
+        return context.gateway_url is not None and context.keyless(config)
 
     @staticmethod
     def _settings(context: LaunchContext) -> dict[str, Any]:

@@ -202,11 +202,7 @@ class CodexAdapter(ScreenReader):
         """
         if "config" in config.model_fields_set:
             return getattr(config, "config", "inherit") == "isolated"
-        return context.gateway_url is not None and CodexAdapter._gateway_is_keyless(config)
-
-    @staticmethod
-    def _gateway_is_keyless(config: AgentConfig) -> bool:
-        return config.gateway is not None and config.gateway.mode in {"script", "local"}
+        return context.gateway_url is not None and context.keyless(config)
 
     def _settings(
         self, config: AgentConfig, context: LaunchContext, environ: dict[str, str], *, isolated: bool
@@ -214,7 +210,7 @@ class CodexAdapter(ScreenReader):
         """Return the settings that are the lab's; their keys are paths with dots."""
         settings: dict[str, Any] = {"check_for_update_on_startup": False}
         if context.gateway_url is not None:
-            keyless = self._gateway_is_keyless(config)
+            keyless = context.keyless(config)
             provider: dict[str, Any] = {"name": "Orchestrator Lab's gateway", "wire_api": "responses"}
             base, _, secret = context.gateway_url.rpartition("/")
             # The unguessable part of the address travels in a header, since overrides stand on the command line.

@@ -83,6 +83,15 @@ def start(
     param: list[str] = typer.Option([], "--param", metavar="KEY=VALUE", help="A condition of the run (repeatable)."),
     tag: list[str] = typer.Option([], "--tag", help="A label of the run (repeatable)."),
     seed: int | None = typer.Option(None, "--seed", help="Kept with the run."),
+    mode: str | None = typer.Option(
+        None,
+        "--mode",
+        metavar="MODE",
+        help="live, record (the default), replay or replay_strict: how the agents' models answer.",
+    ),
+    run: str | None = typer.Option(
+        None, "--run", metavar="RUN", help="The run that is replayed: its id, its folder, or 'last'."
+    ),
     resume: str | None = typer.Option(
         None,
         "--resume",
@@ -96,22 +105,25 @@ def start(
     from orchestrator_lab.cli.progress import interruptible, starting
     from orchestrator_lab.config import load_config, parse_params
     from orchestrator_lab.errors import ConfigError
+    from orchestrator_lab.modes import choose_mode, recorded_run
     from orchestrator_lab.resuming import prepare
 
     if resume is not None:
-        if source is not None or name is not None or experiment or param or tag or seed is not None:
+        if any(given is not None for given in (source, name, seed, mode, run)) or experiment or param or tag:
             raise ConfigError("--resume goes on with what the run had: give it alone, or with --attach and --json")
         found = prepare(resume, dict(os.environ))
         with interruptible("Ending what was started"):
             cluster = starting(found.config, quiet=as_json, resume=found.run_dir)
         _say_started(cluster, found.config, attach_after=attach_after, as_json=as_json)
         return
-    config = load_config(source)
+    mode = choose_mode(mode, has_run=run is not None)
+    replays = run is not None and mode.startswith("replay")
+    config = recorded_run(str(run)).config() if replays and source is None else load_config(source)
     if name is not None:
         config = config.renamed(name)
-    params = parse_params(param)
+    given = {"experiment": experiment, "params": parse_params(param), "tags": tag, "seed": seed}
     with interruptible("Ending what was started"):
-        cluster = starting(config, quiet=as_json, experiment=experiment, params=params, tags=tag, seed=seed)
+        cluster = starting(config, quiet=as_json, mode=mode, run=run, **given)
     _say_started(cluster, config, attach_after=attach_after, as_json=as_json)
 
 
@@ -132,14 +144,22 @@ def _tell_started(facts: dict[str, Any], notes: list[str], *, lifetime: str) -> 
     console.print()
     console.print(_agents_table(facts))
     console.print()
-    for label, text in (("attach", facts["attach"]), ("run", facts["run_dir"])):
-        console.print(f"[bold]{label:<7}[/bold]", end="")
-        console.print(text, markup=False, soft_wrap=True)
+    _say_places(facts)
     if lifetime != "owner":
         console.print(f"[bold]{'end':<7}[/bold]orchestrator-lab shutdown {facts['name']}", soft_wrap=True)
     for note in notes:
         common.say_note(note)
     tell_dialogs(facts)
+
+
+def _say_places(facts: dict[str, Any]) -> None:
+    console = common.out()
+    lines = [("attach", facts["attach"]), ("run", facts["run_dir"])]
+    if facts["mode"] != "record":
+        lines.append(("mode", facts["mode"]))
+    for label, text in lines:
+        console.print(f"[bold]{label:<7}[/bold]", end="")
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def _agents_table(facts: dict[str, Any]) -> RenderableType:
@@ -196,9 +216,7 @@ def _show_status(facts: dict[str, Any]) -> None:
     console.print()
     console.print(_agents_table(facts))
     console.print()
-    for label, text in (("attach", facts["attach"]), ("run", facts["run_dir"])):
-        console.print(f"[bold]{label:<7}[/bold]", end="")
-        console.print(text, markup=False, soft_wrap=True)
+    _say_places(facts)
     for conversation in facts["conversations"]:
         if conversation["ended"] is None:
             done, planned = conversation["turns"], conversation["turns_planned"]

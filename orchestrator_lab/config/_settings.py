@@ -35,6 +35,8 @@ from orchestrator_lab.errors import ConfigError
 __all__ = ["ClusterOverrides", "Retention", "Settings", "load_settings", "unknown_variables"]
 
 _PREFIX = "ORCHESTRATOR_"
+#: The one variable behind the lab's own prefix that is an override.
+_MODE_VARIABLE = "ORCHESTRATOR_LAB_MODE"
 
 
 class ClusterOverrides(BaseModel):
@@ -81,8 +83,8 @@ class Settings(BaseSettings):
         Folder of running clusters (``ORCHESTRATOR_RUNTIME_DIR``).
     runs_dir : Path, optional
         Folder of runs (``ORCHESTRATOR_RUNS_DIR``), relative to the current folder.
-    mode : {"live", "record", "replay", "replay_strict"}
-        How runs are made (``ORCHESTRATOR_MODE``).
+    mode : {"live", "record", "replay", "replay_strict"} or None
+        How runs are made (``ORCHESTRATOR_LAB_MODE``); None leaves it to whoever starts one.
     retention : Retention
         Which runs are kept (``ORCHESTRATOR_RETENTION__KEEP``, ``__DAYS``, ``__GIGABYTES``).
     cluster : ClusterOverrides
@@ -100,7 +102,9 @@ class Settings(BaseSettings):
 
     runtime_dir: FilePath | None = None
     runs_dir: FilePath | None = None
-    mode: Literal["live", "record", "replay", "replay_strict"] = "live"
+    mode: Literal["live", "record", "replay", "replay_strict"] | None = Field(
+        default=None, validation_alias=_MODE_VARIABLE
+    )
     retention: Retention = Field(default_factory=Retention)
     cluster: ClusterOverrides = Field(default_factory=ClusterOverrides)
 
@@ -148,6 +152,8 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
 
 
 def _variable(path: KeyPath) -> str:
+    if path in {("mode",), (_MODE_VARIABLE,)}:
+        return _MODE_VARIABLE
     return _PREFIX + "__".join(str(part).upper() for part in path)
 
 

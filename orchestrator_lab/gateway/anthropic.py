@@ -25,7 +25,9 @@ __all__ = [
     "parse_request",
     "purpose_of",
     "stream",
+    "text_of",
     "true_texts",
+    "typed_meanwhile",
 ]
 
 #: Splits a text into what the lab's header line says and the body below it.
@@ -98,7 +100,7 @@ def true_texts(content: object) -> list[str]:
     return [t for t in _texts(content) if t.strip() and not _OWN_BLOCK.match(t)]
 
 
-def _typed_meanwhile(role: object, content: object) -> list[str]:
+def typed_meanwhile(role: object, content: object) -> list[str]:
     """Return what the user typed while Claude Code was working: it comes in a system message."""
     if role != "system":
         return []
@@ -278,7 +280,7 @@ def parse_request(
     for message in messages:
         role, content = message.get("role"), message.get("content")
         # Claude Code also has messages of role "system" in the conversation, even behind the user's.
-        new = true_texts(content) if role == "user" else _typed_meanwhile(role, content)
+        new = true_texts(content) if role == "user" else typed_meanwhile(role, content)
         if role == "user":
             results = tuple(
                 ToolResult(

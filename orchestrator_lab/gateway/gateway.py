@@ -6,10 +6,10 @@ import asyncio
 import json
 import logging
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator_lab.errors import ConfigError, GatewayError, OrchestratorLabError
+from orchestrator_lab.errors import ConfigError, OrchestratorLabError, ReplayDiverged
 from orchestrator_lab.gateway import anthropic, openai, responses
 from orchestrator_lab.gateway.http import (
     ClientGone,
@@ -17,21 +17,36 @@ from orchestrator_lab.gateway.http import (
     headers_of,
     read_body,
     send_json,
-    start,
     until_gone,
 )
 from orchestrator_lab.gateway.local import LocalModel
-from orchestrator_lab.gateway.rules import load_script
+from orchestrator_lab.gateway.plain import Places
+from orchestrator_lab.gateway.player import ASIDE
+from orchestrator_lab.gateway.playing import play
+from orchestrator_lab.gateway.recorder import Tap
+from orchestrator_lab.gateway.rules import Script, load_script
 from orchestrator_lab.gateway.script import ScriptedModel, ScriptFunction
-from orchestrator_lab.gateway.traffic import Api, ApiError, Request, Usage, input_tokens
+from orchestrator_lab.gateway.scripted import (
+    CONVERSATIONS,
+    RefusedError,
+    answer_lookup,
+    answer_scripted,
+    encode_error,
+    new_reply_id,
+    not_json,
+)
+from orchestrator_lab.gateway.traffic import Api, ApiError, Request, Usage
 from orchestrator_lab.gateway.upstream import SECRET_HEADER, Target, Upstream, UpstreamError
 from orchestrator_lab.models import find
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
     from starlette.types import Receive, Scope, Send
+
+    from orchestrator_lab.gateway.player import Player
+    from orchestrator_lab.gateway.recorder import Recorder
 
 __all__ = ["Gateway", "GatewaySettings"]
 
@@ -46,11 +61,6 @@ DEFAULT_BASE_URLS = {
 
 #: The place of the secret in the address of a program that sends it in a header (its address is open to all).
 BY_HEADER = "by-header"
-
-#: Where a request holds its conversation, by far the most of it, which is of no use once the answer is known.
-_SPOKEN = frozenset({"messages", "input"})
-
-_CONVERSATIONS = ("/messages", "/messages/count_tokens", "/chat/completions", "/responses")
 
 
 class GatewaySettings(Protocol):
@@ -102,6 +112,8 @@ class _Call:
     error: str | None = None
     rule: str | None = None
     journalled: bool = False
+    client_left: bool = False
+    tap: Tap | None = None
 
     def first_byte(self) -> None:
         if self.first_byte_s is None:
@@ -120,6 +132,12 @@ class Gateway:
         the body below it. Scripts then match on the body.
     local_log : Path, optional
         Where the local model's process writes its log when it is started by the first request.
+    recorder : Recorder, optional
+        Takes down what is asked and answered.
+    player : Player, optional
+        Answers every agent from a recording, whatever the configuration names.
+    diverged : callable, optional
+        Told when a strict replay comes to something that its recording does not hold.
 
     Examples
     --------
@@ -137,7 +155,13 @@ class Gateway:
         *,
         split_header: anthropic.SplitHeader | None = None,
         local_log: Path | None = None,
+        recorder: Recorder | None = None,
+        player: Player | None = None,
+        diverged: Callable[[ReplayDiverged], None] | None = None,
     ) -> None:
+        self._recorder = recorder
+        self._player = player
+        self._diverged = diverged
         self._record = record
         self._split_header = split_header
         self._local_log = local_log
@@ -154,6 +178,7 @@ class Gateway:
         *,
         key: str | None = None,
         script: ScriptFunction | None = None,
+        places: Places | None = None,
     ) -> None:
         """Open an address for an agent.
 
@@ -170,9 +195,13 @@ class Gateway:
             untouched.
         script : callable, optional
             A Python function in the place of rules (``script``).
+        places : Places, optional
+            Where the agent's folders are, for recording and replaying.
 
         Raises
         ------
+        ConfigError
+            When the recording that is replayed does not hold this agent's model.
         ConfigError
             When the script is wrong (with file, line and rule) or a setting is missing.
         ModelNotAvailable
@@ -180,6 +209,11 @@ class Gateway:
         """
         api: Api = "openai" if config.api == "openai" else "anthropic"
         binding = _Binding(agent, config.mode, api, key)
+        if self._player is not None:
+            self._player.open(agent, places or Places({}))
+            binding.mode = "replay"
+            self._bindings[secret] = binding
+            return
         if config.mode == "script":
             if script is not None:
                 binding.scripted = ScriptedModel(script)
@@ -202,6 +236,8 @@ class Gateway:
             msg = f"agent '{agent}': gateway mode {config.mode!r} has no address; give upstream, script or local"
             raise ConfigError(msg, agent=agent)
         self._bindings[secret] = binding
+        if self._recorder is not None:
+            self._recorder.open(agent, places or Places({}))
         if config.mode == "local":
             self._start_early(config.model)
 
@@ -278,6 +314,8 @@ class Gateway:
         self._locals.clear()
         self._starting.clear()
         await self._upstream.aclose()
+        if self._recorder is not None:
+            await self._recorder.aclose()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of an agent's program: ``/SECRET/…`` below the place where this is mounted."""
@@ -292,15 +330,19 @@ class Gateway:
             await send_json(send, 403, anthropic.encode_error(refusal, ""), refusal.headers())
             return
         asks = scope["method"] in {"HEAD", "GET"}
-        if asks and (binding.mode == "script" or (binding.mode == "local" and path == "/")):
-            await self._script_get(binding, path, scope["method"], send)
+        if asks and self._answers_itself(binding, path, scope["method"]):
+            await answer_lookup(binding.api, path, scope["method"], send)
             return
-        call = _Call(binding, path, _new_id("req_"))
+        call = _Call(binding, path, new_reply_id("req_"))
+        if self._recorder is not None:
+            call.tap = Tap(send, self._recorder)
+            send = call.tap.send
         try:
             await until_gone(receive, await self._begin(call, scope, secret, receive, send))
         except ClientGone:
+            call.client_left = True
             call.error = "the client closed the connection"
-        except (_RefusedError, UpstreamError) as refused:
+        except (RefusedError, UpstreamError) as refused:
             call.error = refused.error.message
             await self._send_error(call, refused.error, send)
         except asyncio.CancelledError:
@@ -309,6 +351,14 @@ class Gateway:
         finally:
             if call.journalled:
                 self._journal_response(call)
+            if self._recorder is not None and call.tap is not None:
+                self._recorder.keep(call.tap, call.usage, client_left=call.client_left)
+
+    def _answers_itself(self, binding: _Binding, path: str, method: str) -> bool:
+        """Tell whether what clients look up before they talk is answered here."""
+        if self._player is not None:
+            return self._player.lookup(binding.agent, method, path) is None
+        return binding.mode == "script" or (binding.mode == "local" and path == "/")
 
     async def _begin(
         self, call: _Call, scope: Scope, secret: str, receive: Receive, send: Send
@@ -318,15 +368,23 @@ class Gateway:
         headers = headers_of(scope)
         body = _json(raw, headers.get("content-encoding", ""))
         request = None
-        if isinstance(body, dict) and call.path.endswith(_CONVERSATIONS):
+        if isinstance(body, dict) and call.path.endswith(CONVERSATIONS):
             request = self._parse(call.binding, call.path, body, headers)
-        self._journal_request(call, body, request.purpose if request is not None else None)
+        purpose = request.purpose if request is not None else None
+        self._journal_request(call, body, purpose)
         call.journalled = True
+        # What counts tokens is no part of the conversation.
+        counted = "count" if purpose is not None and call.path.endswith("/count_tokens") else purpose
+        if call.tap is not None and self._recorder is not None:
+            asked = raw.decode("utf-8", "replace") if body is None else body
+            call.tap.take = self._recorder.take(call.binding.agent, scope["method"], call.path, counted, asked)
+        if self._player is not None:
+            return self._replay(self._player, call, scope["method"], body, counted, request, send)
         if call.binding.mode != "script":
             return self._pass_on(call, scope, secret, raw, send)
         if not isinstance(body, dict):
-            return self._not_json()
-        return self._script_post(call, call.path, request, send)
+            return not_json()
+        return answer_scripted(call.binding.scripted, call, request, send)
 
     def _parse(self, binding: _Binding, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> Request | None:
         """Understand a request; None when it is not of the API's form (which is its model's to say)."""
@@ -340,79 +398,37 @@ class Gateway:
             logger.debug("agent %s: %s is not understood", binding.agent, path, exc_info=True)
             return None
 
-    # -- script
+    # -- replay
 
-    async def _script_get(self, binding: _Binding, path: str, method: str, send: Send) -> None:
-        """Answer what clients look up before they talk: reachability and the list of models."""
-        if method == "HEAD" or path == "/":
-            await start(send, 200, [(b"content-length", b"0")])
-            await send({"type": "http.response.body", "body": b""})
-            return
-        if path == "/v1/models":
-            entry = {"id": "script", "type": "model", "object": "model", "display_name": "Script"}
-            entry |= {"created_at": "2026-01-01T00:00:00Z", "owned_by": "orchestrator-lab"}
-            value = {"object": "list", "data": [entry], "has_more": False}
-            value |= {"first_id": "script", "last_id": "script"}
-            await send_json(send, 200, value)
-            return
-        error = _not_found(path)
-        await send_json(send, error.status, _encode_error(binding.api, error, ""))
-
-    @staticmethod
-    async def _not_json() -> None:
-        sentence = "The request's body is no JSON object, or is compressed in an unknown way."
-        raise _RefusedError(ApiError(400, "invalid_request_error", sentence, retry=False))
-
-    async def _script_post(self, call: _Call, path: str, request: Request | None, send: Send) -> None:
-        model = call.binding.scripted
-        if model is None or not path.endswith(_CONVERSATIONS):
-            raise _RefusedError(_not_found(path))
-        if request is None:
-            key = "input" if path.endswith("/responses") else "messages"
-            sentence = f"The request is not of the API's form: '{key}' must be a list of objects."
-            raise _RefusedError(ApiError(400, "invalid_request_error", sentence, retry=False))
-        # Counted here, not when parsed: it costs a millisecond a 100 kB, which passing on need not pay.
-        request = replace(request, input_tokens=input_tokens(request.body))
-        if path.endswith("/count_tokens"):
-            call.status = 200
-            await send_json(send, 200, {"input_tokens": request.input_tokens})
-            return
+    async def _replay(
+        self,
+        player: Player,
+        call: _Call,
+        method: str,
+        body: object,
+        purpose: str | None,
+        request: Request | None,
+        send: Send,
+    ) -> None:
+        agent = call.binding.agent
         try:
-            reply = model.answer(request)
-        except GatewayError as problem:
-            raise _RefusedError(ApiError(500, "api_error", problem.message, retry=False)) from problem
-        call.rule = reply.rule
-        request = replace(request, body={key: request.body[key] for key in request.body if key not in _SPOKEN})
-        if reply.delay_s:
-            await asyncio.sleep(reply.delay_s)
-        if reply.error is not None:
-            raise _RefusedError(reply.error)
-        call.usage = Usage("script", request.input_tokens, reply.output_tokens)
-        wire: Any = openai if request.api == "openai" else anthropic
-        reply_id = _new_id("chatcmpl-" if request.api == "openai" else "msg_")
-        if path.endswith("/responses"):
-            wire, reply_id = responses, _new_id("resp_")
-        call.usage.reply_id = reply_id
-        if not request.stream:
-            call.first_byte()
-            call.status = 200
-            extra = [("request-id", call.request_id)]
-            await send_json(send, 200, wire.encode(request, reply, reply_id), extra)
-            return
-        await self._send_stream(call, wire.stream(request, reply, reply_id), send)
-
-    async def _send_stream(self, call: _Call, events: AsyncIterator[bytes], send: Send) -> None:
-        head = [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-cache"),
-            (b"request-id", call.request_id.encode()),
-        ]
-        call.status = 200
-        await start(send, 200, head)
-        async for piece in events:
-            call.first_byte()
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+            if method in {"HEAD", "GET"}:
+                take = player.lookup(agent, method, call.path)
+            else:
+                take = player.find(agent, call.path, body, purpose)
+        except ReplayDiverged as problem:
+            if self._diverged is not None:
+                self._diverged(problem)
+            sentence = problem.message.partition("\n")[0].rstrip(":")
+            raise RefusedError(ApiError(400, "invalid_request_error", sentence, retry=False)) from problem
+        if take is not None:
+            call.rule = f"take {take.n}"
+            await play(player, take, call, call.request_id, send)
+        elif request is not None and purpose in ASIDE:
+            await answer_scripted(ScriptedModel(Script()), call, request, send)
+        else:
+            sentence = "The recording that is replayed holds no answer to this request."
+            raise RefusedError(ApiError(400, "invalid_request_error", sentence, retry=False))
 
     # -- upstream and local
 
@@ -428,7 +444,7 @@ class Gateway:
         except OrchestratorLabError as problem:
             logger.warning("agent %s: %s", binding.agent, problem.message)
             status = int(problem.details.get("status", 502))
-            raise _RefusedError(ApiError(status, "api_error", problem.message)) from problem
+            raise RefusedError(ApiError(status, "api_error", problem.message)) from problem
 
     async def _send_error(self, call: _Call, error: ApiError, send: Send) -> None:
         if call.status is not None:
@@ -437,7 +453,7 @@ class Gateway:
         call.first_byte()
         api: Api = "openai" if "/chat/" in call.path or "/responses" in call.path else "anthropic"
         extra = [("request-id", call.request_id), *error.headers()]
-        await send_json(send, error.status, _encode_error(api, error, call.request_id), extra)
+        await send_json(send, error.status, encode_error(api, error, call.request_id), extra)
 
     # -- journal
 
@@ -469,34 +485,11 @@ class Gateway:
         self._record(event, agent=call.binding.agent, **known)
 
 
-class _RefusedError(Exception):
-    """Carries an error of the API to where it is sent."""
-
-    def __init__(self, error: ApiError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-def _encode_error(api: Api, error: ApiError, request_id: str) -> dict[str, Any]:
-    return openai.encode_error(error) if api == "openai" else anthropic.encode_error(error, request_id)
-
-
-def _not_found(path: str) -> ApiError:
-    sentence = f"The scripted model has no {path}; it speaks /v1/messages, /v1/chat/completions and /v1/responses."
-    return ApiError(404, "not_found_error", sentence, retry=False)
-
-
-def _new_id(prefix: str) -> str:
-    from ulid import ULID
-
-    return prefix + str(ULID()).lower()
-
-
 async def _read(receive: Receive) -> bytes:
     try:
         return await read_body(receive)
     except ValueError as problem:
-        raise _RefusedError(ApiError(413, "request_too_large", str(problem), retry=False)) from problem
+        raise RefusedError(ApiError(413, "request_too_large", str(problem), retry=False)) from problem
 
 
 def _raw_rest(scope: Scope, secret: str) -> str:

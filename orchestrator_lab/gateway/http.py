@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["ClientGone", "TooLargeError", "decoded", "headers_of", "read_body", "send_json", "start", "until_gone"]
+__all__ = [
+    "ClientGone",
+    "TooLargeError",
+    "decoded",
+    "decoded_part",
+    "headers_of",
+    "read_body",
+    "send_json",
+    "start",
+    "until_gone",
+]
 
 #: The largest request body taken, in bytes: the Messages API takes 32 MB.
 MAX_BODY = 64 * 1024 * 1024
@@ -118,6 +128,40 @@ def decoded(body: bytes, encoding: str) -> bytes:
         raise ValueError(msg) from problem
     msg = f"Content-Encoding {encoding!r} is not supported; send gzip, deflate, zstd or none"
     raise ValueError(msg)
+
+
+def decoded_part(body: bytes, encoding: str) -> bytes:
+    """Return what can be decompressed of a body that may have no end; the body itself when it cannot be read.
+
+    Parameters
+    ----------
+    body : bytes
+        As it came.
+    encoding : str
+        The Content-Encoding header; "" for none.
+
+    Returns
+    -------
+    bytes
+        The plain body.
+
+    Examples
+    --------
+    >>> packed = zlib.compress(b"hello " * 1000)
+    >>> decoded_part(packed[:-4], "deflate")[:6]
+    b'hello '
+    """
+    name = encoding.strip().lower()
+    try:
+        if name in {"gzip", "x-gzip", "deflate"}:
+            return zlib.decompressobj(47).decompress(body)
+        if name == "zstd":
+            import zstandard
+
+            return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    except Exception:  # noqa: BLE001 - any decoder's own error class; the bytes are kept as they came
+        return body
+    return body
 
 
 async def start(send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:

@@ -24,7 +24,20 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.gateway.anthropic import SplitHeader
 
-__all__ = ["encode", "parse_request", "purpose_of", "stream"]
+__all__ = [
+    "CALLS",
+    "OUTPUTS",
+    "encode",
+    "full_name",
+    "kind_of",
+    "output_text",
+    "parse_request",
+    "purpose_of",
+    "stream",
+    "texts_of",
+    "tool_names",
+    "true_texts",
+]
 
 # Texts that Codex itself puts into the user's messages; each such text is wholly of this kind.
 _OWN_TEXT = re.compile(
@@ -33,8 +46,9 @@ _OWN_TEXT = re.compile(
     r"|\s*# AGENTS\.md instructions for .*</INSTRUCTIONS>\s*\Z",
     re.DOTALL,
 )
-_OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output", "mcp_tool_call_output"})
-_CALLS = frozenset({"function_call", "custom_tool_call"})
+#: Kinds of items that hold a tool's result, and that call one.
+OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output", "mcp_tool_call_output"})
+CALLS = frozenset({"function_call", "custom_tool_call"})
 
 
 def parse_request(
@@ -77,20 +91,20 @@ def parse_request(
     )
     if not items:
         raise ValueError("the request holds no input")
-    names = {str(i.get("call_id")): _full_name(i.get("namespace"), i.get("name")) for i in items if _kind(i) in _CALLS}
+    names = {str(i.get("call_id")): full_name(i.get("namespace"), i.get("name")) for i in items if kind_of(i) in CALLS}
     texts: list[str] = []
     results: list[ToolResult] = []
     for item in items:
-        kind = _kind(item)
-        if kind in _OUTPUTS:
+        kind = kind_of(item)
+        if kind in OUTPUTS:
             call = str(item.get("call_id"))
-            results.append(ToolResult(call, names.get(call, ""), _output(item.get("output"))))
+            results.append(ToolResult(call, names.get(call, ""), output_text(item.get("output"))))
         elif kind == "message" and item.get("role") == "user":
-            new = [text for text in _texts(item.get("content")) if text.strip() and not _OWN_TEXT.match(text)]
+            new = true_texts(item.get("content"))
             texts += new
             if new:
                 results = []  # what the user wrote below the results is what counts
-        elif kind in _CALLS or (kind == "message" and item.get("role") == "assistant"):
+        elif kind in CALLS or (kind == "message" and item.get("role") == "assistant"):
             # Results in a row belong together; what the model said after them ends the row.
             results = []
     prompt = texts[-1] if texts else ""
@@ -105,7 +119,7 @@ def parse_request(
         tool_results=tuple(results),
         purpose=purpose_of(body, headers),
         stream=bool(body.get("stream", False)),
-        tools=tuple(full for full, _, _, _ in _offered(body.get("tools"))),
+        tools=tuple(tool_names(body.get("tools"))),
         fields=fields,
         body=dict(body),
     )
@@ -162,11 +176,13 @@ def purpose_of(body: Mapping[str, Any], headers: Mapping[str, str]) -> str:
     return "main" if kind == "turn" and source == "user" else "side"
 
 
-def _kind(item: Mapping[str, Any]) -> str:
+def kind_of(item: Mapping[str, Any]) -> str:
+    """Return an item's kind; one that names none is a message."""
     return str(item.get("type", "message"))
 
 
-def _texts(content: object) -> list[str]:
+def texts_of(content: object) -> list[str]:
+    """Return the texts of a message's content."""
     if isinstance(content, str):
         return [content]
     parts = content if isinstance(content, list) else []
@@ -174,11 +190,21 @@ def _texts(content: object) -> list[str]:
     return [str(p.get("text", "")) for p in parts if isinstance(p, dict) and p.get("type") in kinds]
 
 
-def _output(output: object) -> str:
+def true_texts(content: object) -> list[str]:
+    """Return what the user really wrote, without the texts that Codex adds on its own."""
+    return [text for text in texts_of(content) if text.strip() and not _OWN_TEXT.match(text)]
+
+
+def tool_names(tools: object) -> list[str]:
+    """Return the names of the tools that a request offers."""
+    return [full for full, _, _, _ in _offered(tools)]
+
+
+def output_text(output: object) -> str:
     """Return the text of a tool's result (Codex puts a head of its own before it: ``Wall time: …``)."""
     if isinstance(output, dict):
-        return _output(output.get("content"))
-    return "\n".join(_texts(output))
+        return output_text(output.get("content"))
+    return "\n".join(texts_of(output))
 
 
 def _plain(name: str) -> str:
@@ -186,7 +212,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
-def _full_name(namespace: object, name: object) -> str:
+def full_name(namespace: object, name: object) -> str:
+    """Return a tool's name with its namespace, as other programs write it."""
     return f"{namespace}__{name}" if namespace else str(name or "")
 
 
@@ -201,7 +228,7 @@ def _offered(tools: object) -> list[tuple[str, str | None, str, str]]:
             inners = tool.get("tools")
             for inner in inners if isinstance(inners, list) else []:
                 if isinstance(inner, dict) and inner.get("name"):
-                    full = _full_name(name, inner["name"])
+                    full = full_name(name, inner["name"])
                     found.append((full, name, str(inner["name"]), str(inner.get("type") or "function")))
         elif name:
             found.append((name, None, name, kind))

@@ -182,7 +182,12 @@ class Api:
     def _told(self, message: Message) -> dict[str, Any]:
         """Return a message as clients see it, with what holds it in its queue."""
         hold = self._supervisor.guards.hold_of(message.recipient) if message.status == "queued" else None
-        return {**message.to_dict(), "held_by": None if hold is None else hold.message}
+        stopped = self._supervisor.replaying.stopped
+        return {
+            **message.to_dict(),
+            "held_by": None if hold is None else hold.message,
+            "diverged": None if stopped is None else to_payload(stopped),
+        }
 
     async def _reached(self, messages: list[Message], request: Request) -> None:
         """Wait, as long as the request says, until messages are on the rung that it names, or expect nothing more."""
@@ -192,6 +197,8 @@ class Api:
         rung = _RUNGS.index(until) if until in _RUNGS else len(_RUNGS)
 
         def reached(message: Message) -> bool:
+            if self._supervisor.replaying.stopped is not None:
+                return True
             return message.final or (message.status in _RUNGS and _RUNGS.index(message.status) >= rung)
 
         timeout = _seconds(request)

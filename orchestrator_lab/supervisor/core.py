@@ -41,6 +41,7 @@ from orchestrator_lab.supervisor.messages import Ledger
 from orchestrator_lab.supervisor.monitor import Monitor
 from orchestrator_lab.supervisor.notify import Notifier
 from orchestrator_lab.supervisor.rebuild import Rebuild
+from orchestrator_lab.supervisor.replaying import Replaying
 from orchestrator_lab.supervisor.routing import Routing
 from orchestrator_lab.supervisor.tmuxthread import TmuxThread
 from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv
@@ -94,6 +95,7 @@ class Supervisor:
         self.url = f"http://127.0.0.1:{record.port}"
         self.mask = SecretMask(known_secrets(self.config, self.environ))
         self.journal = JournalWriter(self.run_dir / "journal.jsonl", run_id=record.run_id, mask=self.mask)
+        self.replaying = Replaying(self)
         self.alerts = Alerts(self)
         self.monitor = Monitor(self)
         self.notifier = Notifier(self)
@@ -259,6 +261,9 @@ class Supervisor:
         self.hangs.close()
         await self.changes.close()
         await self.notifier.close()
+        if not self._run_ended and not self.resuming:
+            with contextlib.suppress(JournalError):
+                self.replaying.finish()
         if self.gateway is not None:
             await self.gateway.aclose()
         with contextlib.suppress(OrchestratorLabError, AttributeError):
@@ -287,6 +292,7 @@ class Supervisor:
         self.journal.close()
 
     def _journal_end(self, error: OrchestratorLabError | None) -> None:
+        error = error or self.replaying.stopped
         with contextlib.suppress(JournalError):
             self.journal.append(
                 "run.ended",
@@ -313,7 +319,10 @@ class Supervisor:
                 for one in runners
             )
 
-        done = await self.ledger.until(lambda: idle() or self._stuck(runners) is not None, timeout_s)
+        done = await self.ledger.until(
+            lambda: idle() or self._stuck(runners) is not None or self.replaying.stopped is not None, timeout_s
+        )
+        self.replaying.refuse()
         hold = None if idle() else self._stuck(runners)
         if hold is not None:
             raise DeliveryPaused(hold.message, guard_id=hold.guard_id)
@@ -333,8 +342,12 @@ class Supervisor:
             raise ConfigError(f"there is no conversation {conversation_id!r} in this run")
         held = self.conversations.hold_of
         done = await self.ledger.until(
-            lambda: conversation.ended is not None or held(conversation) is not None, timeout_s
+            lambda: (
+                conversation.ended is not None or held(conversation) is not None or self.replaying.stopped is not None
+            ),
+            timeout_s,
         )
+        self.replaying.refuse()
         hold = held(conversation) if conversation.ended is None else None
         if hold is not None:
             raise DeliveryPaused(hold.message, guard_id=hold.guard_id)
@@ -392,6 +405,7 @@ class Supervisor:
         return {
             "name": self.config.name,
             "status": self.status_text,
+            "mode": self.replaying.mode,
             "run_id": self.record.run_id,
             "run_dir": str(self.run_dir),
             "version": __version__,
@@ -409,8 +423,14 @@ class Supervisor:
             "events": self.journal.seq,
             "conversations": [one.to_dict() for one in self.conversations.recent()],
             "guards": self.guards.listed(),
-            "problem": next((box.halted for box in self.mailboxes.values() if box.halted), None),
+            "problem": self._problem(),
         }
+
+    def _problem(self) -> str | None:
+        """Return why nothing is delivered, None when it is."""
+        if self.replaying.stopped is not None:
+            return self.replaying.stopped.message
+        return next((box.halted for box in self.mailboxes.values() if box.halted), None)
 
     def figures(self) -> dict[str, Any]:
         """Return what is counted and measured of the cluster, for whoever collects such figures."""

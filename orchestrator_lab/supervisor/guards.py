@@ -173,6 +173,9 @@ class Guards:
 
     def hold_of(self, name: str) -> Hold | None:
         """Return what keeps messages to an agent in their queue, None when nothing does."""
+        stopped = self._cluster.replaying.stopped
+        if stopped is not None:
+            return Hold("", stopped.message.partition("\n")[0].rstrip(":"), ends=True)
         if self._unsettled:
             self._settle()
         if self._unsettled or not self._live:

@@ -134,6 +134,7 @@ class LaunchFiles:
             roster=supervisor.roster(self._runner.name),
             session_id=self._runner.session_id,
             resume=self._can_resume(),
+            replayed=supervisor.replaying.replays,
         )
 
     def _can_resume(self) -> bool:

@@ -20,7 +20,6 @@ from orchestrator_lab.errors import (
 from orchestrator_lab.runtime import handoff_argv, private_dir, write_private
 from orchestrator_lab.supervisor.agent import AgentRunner
 from orchestrator_lab.supervisor.delivery import Mailbox
-from orchestrator_lab.supervisor.header import split_header
 from orchestrator_lab.supervisor.kin import Kin, find_kin, signal_kin, wait_for_kin
 from orchestrator_lab.supervisor.supervision import HUNG
 from orchestrator_lab.tmux.process import interrupt_missed
@@ -133,24 +132,22 @@ class Lifecycle:
 
     def bind_gateway(self, runner: AgentRunner) -> None:
         """Point the agent's secret address at the model that its configuration names."""
+        replaying = self._cluster.replaying
+        replaying.check(runner)
         gateway = runner.config.gateway
         if gateway is None or gateway.mode == "none":
             return
         if self._cluster.gateway is None:
-            from orchestrator_lab.gateway.gateway import Gateway
-
-            self._cluster.gateway = Gateway(
-                self._cluster.record_event,
-                split_header=split_header,
-                local_log=self._cluster.folder / "logs" / "local-model.log",
-            )
+            self._cluster.gateway = replaying.gateway()
         key = self._cluster.environ.get(gateway.key_env) if gateway.key_env else None
-        if gateway.key_env and key is None:
+        if gateway.key_env and key is None and not replaying.replays:
             raise ConfigError(
                 f"agent {runner.name!r}: gateway.key_env names {gateway.key_env}, which is not set in the environment "
                 "of whoever started the cluster"
             )
-        self._cluster.gateway.bind(runner.name, runner.gateway_secret, gateway, key=key)
+        self._cluster.gateway.bind(
+            runner.name, runner.gateway_secret, gateway, key=key, places=replaying.places(runner)
+        )
 
     def record_again(self, runner: AgentRunner) -> None:
         """Ask a keeper that may be new to go on recording a pane (one that has the pane changes nothing)."""

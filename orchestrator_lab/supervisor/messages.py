@@ -370,6 +370,13 @@ class Ledger:
         for waiter in waiters:
             waiter.set()
 
+    def wake_all(self) -> None:
+        """Wake whoever waits for anything, single messages included."""
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                watcher.set()
+        self.poke()
+
     async def until_rung(self, message: Message, condition: Callable[[], bool], timeout_s: float | None) -> bool:
         """Wait until a condition on one message's rung holds; False when the time is over.
 

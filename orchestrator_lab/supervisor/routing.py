@@ -70,6 +70,7 @@ class Routing:
         """
         if message_id is not None and (known := self._cluster.ledger.find(message_id)) is not None:
             return known
+        self._cluster.replaying.refuse()
         if recipient == "user":
             raise MessageRefused(
                 "the user reads the transcript of your turn: end your turn with what you want to say instead",

@@ -35,6 +35,11 @@ model is inside the same loop.""",
         "End of a turn to the reply in the caller",
         "The baseline asks the pane every 0.5 s for a watchword, as orchestrator-cc does.",
     ),
+    "bench_record": (
+        "Recording",
+        """The same agents in mode `record` and in mode `live`, the baseline, in turns. The model answers at once; with
+one that thinks the share is smaller.""",
+    ),
     "bench_exit": (
         "End of an agent",
         """The baseline asks tmux once a second whether the pane is dead and how. The lab's time is that of the event

@@ -30,6 +30,13 @@ def test_a_message_costs_little_more_than_one_sent_by_hand(tmp_path: Path) -> No
 
 @pytest.mark.benchmark
 @pytest.mark.slow
+def test_recording_costs_a_turn_nothing_that_is_felt(tmp_path: Path) -> None:
+    found = figures(tmp_path, "bench_record.py", "--kind", "chat")
+    assert found["chat: a turn, recorded"]["ratio"] < 2, found
+
+
+@pytest.mark.benchmark
+@pytest.mark.slow
 def test_a_reply_comes_at_once_when_its_turn_ends(tmp_path: Path) -> None:
     found = figures(tmp_path, "bench_turn_end.py")
     assert found["end of a turn told by hook"]["ratio"] < 1 / 10, found
