@@ -16,16 +16,17 @@ Examples
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from orchestrator_lab.choosing import Choice
-from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.errors import ConfigError, JournalError
 from orchestrator_lab.folds import fold_messages, fold_turns
 from orchestrator_lab.importing import find_conversations
 from orchestrator_lab.schema import TABLES, build_frame, columns_of
-from orchestrator_lab.tables import RunTables, attributed, find_runs
+from orchestrator_lab.tables import JOURNAL, RunTables, attributed, find_runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,6 +51,8 @@ __all__ = [
     "tool_calls_df",
     "turns_df",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -385,7 +388,11 @@ def _table(
     chosen = Choice.of(table, None if agents is None else _names(agents), since, where)
     runs = list(_resolve(source, _priced(prices)))
     needed = None if wanted is None else list(dict.fromkeys((*wanted, *chosen.columns)))
-    parts = {number: part for number, run in enumerate(runs) if (part := run.part(table, needed, chosen)) is not None}
+    read = [(run, run.part(table, needed, chosen)) for run in runs]
+    if len(runs) > 1:
+        read = [(run, part) for run, part in read if part is not None or _can_be_read(run)]
+        runs = [run for run, _ in read]
+    parts = {number: part for number, (_, part) in enumerate(read) if part is not None}
     if len(runs) == 1 and wanted is None and not parts:
         frame = runs[0].frame(table)
     elif len(runs) == 1 and parts:
@@ -398,6 +405,20 @@ def _table(
         frame = frame[wanted]
         frame.attrs = attrs
     return frame
+
+
+def _can_be_read(run: RunTables) -> bool:
+    """Tell whether a run among others has a journal that can be opened, or none; say so if not."""
+    if run.path is None:
+        return True
+    try:
+        (run.path / JOURNAL).open("rb").close()
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        logger.warning("%s cannot be read (%s): the run was left out", run.path / JOURNAL, error.strerror)
+        return False
+    return True
 
 
 def _together(
@@ -484,7 +505,14 @@ def _resolve(source: Any, prices: Mapping[str, ModelPrice] | None = None) -> Ite
     elif isinstance(source, str | os.PathLike):
         runs = find_runs(source)
         for path in runs:
-            yield RunTables(path)
+            try:
+                tables = RunTables(path)
+            except JournalError as error:
+                if len(runs) == 1:
+                    raise
+                logger.warning("%s; here its journal alone is read", error.message)
+                tables = RunTables(path, manifest={})
+            yield tables
         if not runs:
             for conversation in find_conversations(source, prices):
                 yield RunTables.from_conversation(conversation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from orchestrator_lab.schema import SCHEMA_VERSION, build_frame, columns_of
 from orchestrator_lab.sealing import open_seal, read_sealed
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator, Sequence
 
     import pandas as pd
@@ -53,7 +53,7 @@ class RunTables:
     run_id : str, optional
         The run of such events.
     manifest : dict, optional
-        The manifest of such a run.
+        The manifest of such a run, or what is taken instead of the folder's own.
 
     Raises
     ------
@@ -83,7 +83,7 @@ class RunTables:
                     "as runs/run_…; `orchestrator-lab runs` lists those there are",
                     path=str(self.path),
                 )
-            self.manifest = _read_manifest(self.path)
+            self.manifest = _read_manifest(self.path) if manifest is None else manifest
             run_id = str(self.manifest.get("run_id") or self.path.resolve().name)
         self.run_id = run_id or ""
         self.source = self.run_id if path is None else str(path)
@@ -298,8 +298,7 @@ class RunTables:
 
     def _run_row(self) -> dict[str, Any]:
         manifest = self.manifest
-        versions = manifest.get("versions") or {}
-        git = (manifest.get("git") or {}).get("work_dir") or {}
+        versions, git = _object(manifest.get("versions")), _object(_object(manifest.get("git")).get("work_dir"))
         for table in ("agents", "turns", "messages"):
             self._advance(table)
         turns = self._tables["turns"]
@@ -426,6 +425,13 @@ def is_run(path: Path) -> bool:
     bool
         True when it holds a manifest or a journal.
     """
+    try:
+        return _holds_run(path)
+    except OSError:
+        return False
+
+
+def _holds_run(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path / JOURNAL).is_file()
 
 
@@ -446,9 +452,22 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     RunNotFound
-        When there is nothing at this path.
+        When there is nothing at this path, or it cannot be read. One run of several that cannot be read is warned of,
+        and left out.
     """
-    text = str(Path(path).expanduser())
+    # Not Path.expanduser(), which raises where there is no such user.
+    text = os.path.expanduser(path)  # noqa: PTH111
+    try:
+        return _find_runs(text)
+    except OSError as error:
+        raise RunNotFound(
+            f"{text[:200]} cannot be read as a run ({error.strerror}): expected a run folder, a folder of runs or a "
+            "glob, which you may read",
+            path=text,
+        ) from error
+
+
+def _find_runs(text: str) -> list[Path]:
     place = Path(text)
     if not place.exists():
         if glob.has_magic(text):
@@ -466,9 +485,16 @@ def find_runs(path: str | os.PathLike[str]) -> list[Path]:
         return [place]
     if place.is_file():
         return [place.parent] if place.name in {JOURNAL, MANIFEST} else []
-    if is_run(place):
+    if _holds_run(place):
         return [place]
-    return sorted(child for child in place.iterdir() if is_run(child))
+    found = []
+    for child in sorted(place.iterdir()):
+        try:
+            if _holds_run(child):
+                found.append(child)
+        except OSError as error:
+            logger.warning("%s cannot be read (%s) and was left out", child, error.strerror)
+    return found
 
 
 def attributed(frame: pd.DataFrame, runs: Sequence[RunTables]) -> pd.DataFrame:
@@ -510,8 +536,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise JournalError(
-            f"{file}: the manifest cannot be read ({error}); it is one JSON object, so restore it "
+            f"{file}: the manifest cannot be read ({reason}); it is one JSON object, so restore it "
             "or move it away to read the journal alone",
             path=str(file),
         ) from error
@@ -521,12 +548,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             "or move it away to read the journal alone",
             path=str(file),
         )
-    if (manifest.get("schema_version") or 0) > SCHEMA_VERSION:
+    version = manifest.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         logger.warning(
             "%s was written by a newer orchestrator-lab (schema %s, this is %s); what this version "
             "does not know is left out",
             file,
-            manifest["schema_version"],
+            version,
             SCHEMA_VERSION,
         )
     return manifest
@@ -544,6 +572,11 @@ def _is_live(run_id: str) -> bool:
     except (OrchestratorLabError, OSError) as error:
         logger.debug("cannot tell whether %s is running: %s", run_id, error)
         return False
+
+
+def _object(value: object) -> dict[str, Any]:
+    """Return an object of the manifest; an empty one where something else stands."""
+    return value if isinstance(value, dict) else {}
 
 
 def _json(value: Any) -> str | None:  # noqa: ANN401 - any JSON value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from any_journal import Step, make_run, write
 from test_frames import FRAMES
 
 from orchestrator_lab import frames
-from orchestrator_lab.errors import OrchestratorLabError, RunNotFound
+from orchestrator_lab.errors import JournalError, OrchestratorLabError, RunNotFound
 from orchestrator_lab.run import Run
 from orchestrator_lab.schema import TABLES
 
@@ -28,6 +29,8 @@ STEPS = (
     Step("turn.started", {"agent": "ada", "turn_id": "trn_1"}),
     Step("run.ended", {"status": "completed"}),
 )
+#: Tables of which these runs have no rows.
+_WITHOUT_ROWS = {"tool_calls", "dialogs", "states", "alerts", "processes"}
 #: Lines that are no event, and what is said of each.
 DAMAGED = {
     "no JSON": (b"\0\0garbage{", "Expecting value"),
@@ -241,6 +244,93 @@ def test_runs_of_a_newer_version_among_others(path: Path, caplog: pytest.LogCapt
     done = orchestrator("runs", "list", path.parent, "--json", cwd=path.parent)
     assert [row["run_id"] for row in json.loads(done.stdout)] == ["run_1", "run_2"]
     assert done.stderr.count("newer orchestrator-lab") == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schema_version": "two"},
+        {"schema_version": None, "run_id": 7, "versions": 3, "git": [1], "config": "x", "params": {"a": [None]}},
+        {"git": {"work_dir": "none"}, "started_at": 5, "seed": "many", "tags": {}, "mode": ["live"], "name": {}},
+    ],
+)
+def test_a_manifest_that_holds_something_else(wrong: dict[str, object], path: Path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, **wrong}))
+    assert [len(table(path)) for table in FRAMES.values()][:3] == [1, 1, 1]
+    for command in (("runs", "list", path.parent), ("runs", "show", path), ("logs", path)):
+        done = orchestrator(*command, cwd=path.parent)
+        assert done.returncode == 0, done
+
+
+def test_a_damaged_manifest_among_others(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other = good(path.parent, "run_2")
+    (other / "manifest.json").write_text("{")
+    with pytest.raises(JournalError, match="the manifest cannot be read"):
+        frames.messages_df(other)
+    for name, table in FRAMES.items():
+        caplog.clear()
+        frame = table(path.parent)
+        assert frame["run_id"].eq("run_2").sum() == frame["run_id"].eq("run_1").sum() == len(frame) / 2, name
+        (sentence,) = caplog.messages
+        assert sentence.startswith(f"{other / 'manifest.json'}: the manifest cannot be read")
+        assert sentence.endswith("its journal alone is read")
+
+
+@pytest.mark.parametrize("place", ["x" * 5000, "~no_such_user/runs", "/dev/null", "loop"])
+def test_places_that_are_none(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for table in FRAMES.values():
+        with pytest.raises(RunNotFound, match=r"there is no run at|cannot be read as a run \("):
+            table(place)
+    for command in (("runs", "list", place), ("logs", place), ("export", place, "--to", "csv", "-o", "out")):
+        assert orchestrator(*command, cwd=tmp_path).returncode == 2
+
+
+LOCKED = """
+import json, logging, sys
+from orchestrator_lab import frames
+from orchestrator_lab.errors import OrchestratorLabError
+logging.basicConfig(format="%(message)s", level="WARNING")
+for name in json.loads(sys.argv[2]):
+    try:
+        frame = getattr(frames, f"{name}_df")(sys.argv[1])
+        print(name, sorted(set(frame["run_id"])))
+    except OrchestratorLabError as error:
+        print(name, type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("locked", ["the folder", "a run", "a journal", "a manifest"])
+def test_what_one_may_not_read(locked: str, path: Path) -> None:
+    good(path.parent, "run_2")
+    target = {"the folder": path.parent, "a run": path, "a journal": path / "journal.jsonl"}.get(locked)
+    target = target or path / "manifest.json"
+    # Root may read everything, unless it gives up what lets it.
+    prefix: list[str] = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root without setpriv may read everything")
+        prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all"]
+    before = target.stat().st_mode
+    target.chmod(0)
+    try:
+        names = list(FRAMES)
+        command = [*prefix, sys.executable, "-c", LOCKED, str(path.parent), json.dumps(names)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        target.chmod(before)
+    assert done.returncode == 0, done
+    assert "Permission denied" in (done.stdout if locked == "the folder" else done.stderr)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(names)
+    for name, line in zip(names, lines, strict=True):
+        if locked == "the folder":
+            assert line.startswith(f"{name} RunNotFound {path.parent} cannot be read as a run (Permission denied)")
+        elif name not in _WITHOUT_ROWS:
+            read = ["run_1", "run_2"] if locked == "a manifest" else ["run_2"]
+            assert line == f"{name} {read}"
 
 
 def test_what_is_no_source_at_all() -> None:

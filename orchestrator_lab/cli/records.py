@@ -80,7 +80,7 @@ def find_run(where: str | None) -> Run:
     record = _running(where)
     if record is not None:
         return open_run(record)
-    if where is not None and Path(where).expanduser().exists():
+    if where is not None and os.path.lexists(os.path.expanduser(where)):  # noqa: PTH111 - neither raises
         return open_run(where)
     folder = runs_dir()
     known = find_runs(folder) if folder.is_dir() else []
@@ -236,7 +236,8 @@ def runs_list(folder: str | None = _DIR, *, as_json: bool = JsonOption) -> None:
     from orchestrator_lab.run import Run
     from orchestrator_lab.tables import find_runs
 
-    place = Path(folder).expanduser() if folder else runs_dir()
+    # Not Path.expanduser(), which raises where there is no such user.
+    place = Path(os.path.expanduser(folder)) if folder else runs_dir()  # noqa: PTH111
     if folder is None and not place.is_dir():
         paths: list[Path] = []
     else:
