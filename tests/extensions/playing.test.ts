@@ -122,8 +122,19 @@ test('what was asked for before a jump is not mixed in when it comes late', asyn
   await settled();
   late.forEach(done => done());
   await settled();
-  await track.show(7);
-  assert.equal(surface.text, upTo(7));
+  for (const at of [7, 9, 12]) {
+    await track.show(at);
+    assert.equal(surface.text, upTo(at));
+  }
+  // While it waits nobody knows when something happens next.
+  assert.equal(track.upcoming, 13);
+  tape.held = [];
+  const shown = track.show(1);
+  await settled();
+  assert.equal(track.upcoming, null);
+  tape.held.splice(0).forEach(done => done());
+  await shown;
+  assert.equal(track.upcoming, 2);
 });
 
 test('a change of size comes between what was written before and after it', async () => {
@@ -211,12 +222,19 @@ test('the clock goes as fast as it should, stops, and begins again at the end', 
 });
 
 test('a jump while it plays plays on from there, once', async () => {
-  const { frames, head } = clock();
+  let shown = 0;
+  const { frames, head } = clock({
+    show: async () => {
+      shown += 1;
+    }
+  });
   head.start();
   await settled();
   await frames.pass(0.5);
   await Promise.all([head.seek(50), head.seek(20)]);
+  shown = 0;
   await frames.pass(1);
+  assert.ok(shown <= 61, `${shown} frames in a second`);
   assert.ok(Math.abs(head.now - 21) < 0.05, String(head.now));
 });
 
