@@ -63,7 +63,12 @@ the program's write to the frame in which its terminal was painted. The baseline
 notebook with its view closed, in turns, while the panes go on writing.""",
     ),
     "bench_import": ("Import and help", "The baseline is `python -c pass`."),
-    "bench_journal": ("Journal and frames", "Each line names its baseline."),
+    "bench_journal": ("Journal", "Each line names its baseline."),
+    "bench_tables": (
+        "Tables of long runs",
+        """Runs of five agents that talk, as the journal's own writer writes them: 16 events and 5.5 kB a message. Each
+read is a process of its own, with its libraries loaded and the files in the page cache; the memory is what it adds.""",
+    ),
     "bench_bundle": (
         "Bundles",
         """A run of 100 000 messages with 100 MB of recordings. The export masks what is private and makes the tables

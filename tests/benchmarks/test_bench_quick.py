@@ -59,6 +59,14 @@ def test_a_bundle_is_checked_and_opened_like_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.benchmark
+@pytest.mark.slow
+def test_long_runs_are_read_faster_than_by_hand(tmp_path: Path) -> None:
+    found = figures(tmp_path, "bench_tables.py")
+    assert found["5,000 messages: journal, first load"]["ratio"] < 1.5, found
+    assert found["5,000 messages: 10 new messages"]["ratio"] < 0.5, found
+
+
+@pytest.mark.benchmark
 def test_importing_the_package_is_nearly_free(tmp_path: Path) -> None:
     found = figures(tmp_path, "bench_import.py")
     assert found["import orchestrator_lab"]["ratio"] < 5, found
