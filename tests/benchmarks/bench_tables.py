@@ -213,13 +213,18 @@ def _mega(values: list[float]) -> list[float]:
 
 
 def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
-    sizes = [5000] if args.quick else sorted({100_000, args.messages})
-    for count in sizes:
+    if args.quick:
+        path, title = write_long_run(place, 5000), "5,000 messages"
+        yield from grows(path, title, 5)
+        times = {way: [measured(way, path)["s"] for _ in range(2)] for way in ("by_hand", "journal")}
+        yield relative(f"{title}: journal, first load", times["by_hand"], times["journal"])
+        return
+    for count in sorted({100_000, args.messages}):
         title = f"{count:,} messages"
-        path = Path(args.run) if args.run and count == sizes[-1] else write_long_run(place, count)
+        path = Path(args.run) if args.run and count == args.messages else write_long_run(place, count)
         yield from grows(path, title, 10)
-        yield from reads(path, title, 1 if args.quick or count > 100_000 else 3)
-    yield from beside_inspect(place, 500 if args.quick else args.inspect, 1 if args.quick else 3)
+        yield from reads(path, title, 1 if count > 100_000 else 3)
+    yield from beside_inspect(place, args.inspect, 3)
 
 
 if __name__ == "__main__":
