@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX
 from orchestrator_lab.errors import ConfigError, EnvironmentProblem
 from orchestrator_lab.resuming import default_runs_dir, find_run
@@ -13,8 +15,6 @@ from orchestrator_lab.run import MODES
 from orchestrator_lab.runtime import private_dir
 
 if TYPE_CHECKING:
-    import os
-
     from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.run import Run
 
@@ -131,7 +131,7 @@ def recorded_run(run: str | os.PathLike[str] | Run) -> Recorded:
     Parameters
     ----------
     run : path-like or Run
-        A run; its folder, its id, or ``last``.
+        A run; its folder, its bundle, its id, or ``last``.
 
     Raises
     ------
@@ -140,8 +140,12 @@ def recorded_run(run: str | os.PathLike[str] | Run) -> Recorded:
     ConfigError
         When no model was recorded in it.
     """
-    path = getattr(run, "path", None)
-    return Recorded(Path(path) if path is not None else find_run(run))  # type: ignore[arg-type]
+    path = Path(getattr(run, "path", None) or os.fspath(run)).expanduser()  # type: ignore[arg-type]
+    if is_bundle(path):
+        from orchestrator_lab.bundle.opening import open_bundle
+
+        return Recorded(open_bundle(path).all())
+    return Recorded(path if hasattr(run, "path") else find_run(run))
 
 
 def _fit(part: dict[str, Any], folder: Path) -> None:

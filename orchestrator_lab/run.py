@@ -115,7 +115,7 @@ class Run:
         """
         found: dict[str, tuple[str, ...]] = {}
         for name in self.agents["name"]:
-            cassette = self.path / CASSETTES / f"{name}{SUFFIX}"
+            cassette = present(self.files / CASSETTES / f"{name}{SUFFIX}")
             recorded = cassette.is_file() and bool(read_cassette(cassette)[1])
             found[str(name)] = ("data", "model") if recorded else ("data",)
         return found

@@ -116,10 +116,11 @@ def test_a_run_is_recorded_unless_somebody_says_otherwise(
 def test_the_command_line_replays_what_the_run_was_started_with(
     recorded: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without its configuration, its script, its work folder and its secrets: the same tables."""
+    """From the bundle that somebody was sent, without script, work folder and secrets: the same tables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MY_TOKEN", SECRET)
-    given = ["start", "--mode", "replay_strict", "--run", str(recorded.path), "--name", "again", "--json"]
+    recorded.export(tmp_path / "sent.olab.zip")
+    given = ["start", "--mode", "replay_strict", "--run", "sent.olab.zip", "--name", "again", "--json"]
     run = CliRunner().invoke(app, given)
     assert run.exit_code == 0, run.output
     with Cluster.attach("again") as cluster:

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator_lab.bundle.recordings import mask_recording
+from orchestrator_lab.cassette import SUFFIX, rewrite_cassette
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,10 +45,16 @@ def mask_file(source: Path, target: Path, masker: Masker) -> bool | None:
     ------
     JournalError
         When a recording is damaged.
+    CassetteDamaged
+        When a cassette is damaged, or was changed since it was recorded.
     """
     changed: bool | None
     if source.name.endswith((".cast.zst", ".cast")):
         changed = mask_recording(source, target, masker)
+    elif source.name.endswith(SUFFIX):
+        before = sum(masker.counts.values())
+        rewrite_cassette(source, target, lambda text: _compact(mask_value(json.loads(text), masker)))
+        changed = sum(masker.counts.values()) > before
     elif source.suffix == ".jsonl":
         changed = _write_lines(source, target, masker)
     else:
@@ -115,7 +122,11 @@ def _line(line: bytes, masker: Masker) -> bytes:
     except (ValueError, RecursionError):
         return masker.text(text).encode("utf-8", "surrogateescape")
     masked = mask_value(value, masker)
-    return line if masked == value else _encoded(json.dumps(masked, ensure_ascii=False, separators=(",", ":")))
+    return line if masked == value else _encoded(_compact(masked))
+
+
+def _compact(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def mask_json(text: str, masker: Masker) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parent))
 
 from _lab import Figure, main, relative, shuffled
-from bench_journal import large_run
+from _long import write_long_run
 
 from orchestrator_lab import messages_df
 from orchestrator_lab.bundle.verifying import verify_bundle
@@ -67,7 +67,7 @@ def opened(path: Path) -> float:
 
 def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
     messages, megabytes = (1000, 2) if args.quick else (args.messages, args.megabytes)
-    path = large_run(place, messages)
+    path = write_long_run(place, messages)
     record(path / "panes", megabytes)
     run, bundle, same = Run(path), place / "lab.olab.zip", place / "same"
     run.export(bundle)

@@ -15,6 +15,7 @@ from orchestrator_lab.bundle import privacy
 from orchestrator_lab.bundle.privacy import project
 from orchestrator_lab.cluster import Cluster
 from orchestrator_lab.journal.recording import read_cast
+from orchestrator_lab.modes import recorded_run
 from orchestrator_lab.run import Run, open_run
 from orchestrator_lab.schema import TABLES
 
@@ -61,9 +62,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unpacked(path: Path) -> bytes:
     """Return a file as it can be read, and every table in the texts of its cells."""
-    if path.name.endswith(".cast.zst"):
+    if path.suffix == ".zst":
         with zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True) as reader:
             raw = reader.read()
+        if not path.name.endswith(".cast.zst"):
+            return raw
         output = read_cast(path).output().decode("utf-8", "replace")
         shown = [output, project(output).text, project(output, loose=True).text]
         return raw + "\n".join(shown).encode("utf-8", "replace")
@@ -128,6 +131,9 @@ def test_it_is_the_same_text_everywhere(run: Run, tmp_path: Path) -> None:
     screen = "".join(bundle.screen("bob").text.split())
     assert mail in screen
     assert f"/home/{person}" in screen
+    # What was recorded of the models goes along, and can be replayed.
+    assert bundle.replayable() == {"ada": ("data", "model"), "bob": ("data", "model")}
+    assert [path.name for path in recorded_run(tmp_path / "x.olab.zip").cassettes] == ["ada.jsonl.zst", "bob.jsonl.zst"]
     assert bundle.agents["cwd"][0].endswith(f"/home/{person}/lab")
     for table in TABLES:
         mine, theirs = bundle.tables.frame(table), run.tables.frame(table)

@@ -161,6 +161,26 @@ def test_a_text_with_very_many(tmp_path: Path) -> None:
     assert made.endswith("\n{}\n")
 
 
+def test_cassettes(tmp_path: Path) -> None:
+    from orchestrator_lab.cassette import CassetteWriter, Take, read_cassette
+
+    writer = CassetteWriter(tmp_path / "ada.jsonl.zst", agent="ada", places={"home": "/home/ada"}, mask=str)
+    body = {"messages": [{"role": "user", "content": "cd /home/ada\neve@example.org"}], "model": "m"}
+    take = Take(1, "ada", "POST", "/v1/messages", "main", writer.apart(body), 0.5, status=200, pieces=["by ada", "end"])
+    writer.add(take)
+    writer.close()
+    (tmp_path / "made").mkdir()
+    assert mask_file(tmp_path / "ada.jsonl.zst", tmp_path / "made" / "ada.jsonl.zst", masker())
+    places, (made,) = read_cassette(tmp_path / "made" / "ada.jsonl.zst")
+    assert places == {"home": "/home/u1_"}
+    assert made.body == {**body, "messages": [{"role": "user", "content": "cd /home/u1_\ne1_____________"}]}
+    assert (made.pieces, made.at_s, made.status) == (["by u1_", "end"], 0.5, 200)
+    assert not made.changed, "its digests are those of what it says now"
+    quiet = Masker(users=["nobody-else"], keep=["ada", "eve@example.org"])
+    assert mask_file(tmp_path / "ada.jsonl.zst", tmp_path / "none.jsonl.zst", quiet) is False
+    assert not (tmp_path / "none.jsonl.zst").exists()
+
+
 # recordings ---------------------------------------------------------------------------------------
 
 
