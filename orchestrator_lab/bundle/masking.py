@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator_lab.bundle.recordings import mask_recording
+from orchestrator_lab.bundle.streams import mask_pieces
 from orchestrator_lab.cassette import SUFFIX, rewrite_cassette
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def mask_file(source: Path, target: Path, masker: Masker) -> bool | None:
         changed = mask_recording(source, target, masker)
     elif source.name.endswith(SUFFIX):
         before = sum(masker.counts.values())
-        rewrite_cassette(source, target, lambda text: _compact(mask_value(json.loads(text), masker)))
+        rewrite_cassette(source, target, lambda text: _of_cassette(text, masker))
         changed = sum(masker.counts.values()) > before
     elif source.suffix == ".jsonl":
         changed = _write_lines(source, target, masker)
@@ -123,6 +124,16 @@ def _line(line: bytes, masker: Masker) -> bytes:
         return masker.text(text).encode("utf-8", "surrogateescape")
     masked = mask_value(value, masker)
     return line if masked == value else _encoded(_compact(masked))
+
+
+def _of_cassette(text: str, masker: Masker) -> str:
+    """Return a piece of a cassette masked; an answer in it came as a stream."""
+    value = json.loads(text)
+    pieces = value.get("pieces") if isinstance(value, dict) else None
+    if not isinstance(pieces, list) or not all(isinstance(one, str) for one in pieces):
+        return _compact(mask_value(value, masker))
+    rest = mask_value({name: one for name, one in value.items() if name != "pieces"}, masker)
+    return _compact({**rest, "pieces": mask_pieces(pieces, masker)})
 
 
 def _compact(value: Any) -> str:  # noqa: ANN401 - any JSON value

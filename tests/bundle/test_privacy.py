@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from orchestrator_lab.bundle.masking import mask_file, mask_json, mask_value
 from orchestrator_lab.bundle.privacy import Masker, home_names, joined, own_identity, project, visible
 from orchestrator_lab.bundle.recordings import mask_recording
+from orchestrator_lab.bundle.streams import mask_pieces
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.recording import CastWriter, iter_pieces, read_cast
 
@@ -166,7 +167,9 @@ def test_cassettes(tmp_path: Path) -> None:
 
     writer = CassetteWriter(tmp_path / "ada.jsonl.zst", agent="ada", places={"home": "/home/ada"}, mask=str)
     body = {"messages": [{"role": "user", "content": "cd /home/ada\neve@example.org"}], "model": "m"}
-    take = Take(1, "ada", "POST", "/v1/messages", "main", writer.apart(body), 0.5, status=200, pieces=["by ada", "end"])
+    take = Take(
+        1, "ada", "POST", "/v1/messages", "main", writer.apart(body), 0.5, status=200, pieces=["by ada\n", "end"]
+    )
     writer.add(take)
     writer.close()
     (tmp_path / "made").mkdir()
@@ -174,11 +177,35 @@ def test_cassettes(tmp_path: Path) -> None:
     places, (made,) = read_cassette(tmp_path / "made" / "ada.jsonl.zst")
     assert places == {"home": "/home/u1_"}
     assert made.body == {**body, "messages": [{"role": "user", "content": "cd /home/u1_\ne1_____________"}]}
-    assert (made.pieces, made.at_s, made.status) == (["by u1_", "end"], 0.5, 200)
+    assert (made.pieces, made.at_s, made.status) == (["by u1_\n", "end"], 0.5, 200)
     assert not made.changed, "its digests are those of what it says now"
     quiet = Masker(users=["nobody-else"], keep=["ada", "eve@example.org"])
     assert mask_file(tmp_path / "ada.jsonl.zst", tmp_path / "none.jsonl.zst", quiet) is False
     assert not (tmp_path / "none.jsonl.zst").exists()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("cut", [5, 40, 10_000])
+def test_answers_that_come_in_pieces(size: int, cut: int) -> None:
+    """A text split over the deltas of a stream, and the stream over the pieces in which it was received."""
+    said = "In /home/ada I wrote to eve@example.org, as ada does; adamant."
+
+    def stream(text: str) -> str:
+        deltas = [text[start : start + size] for start in range(0, len(text), size)]
+        events = [
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": d}} for d in deltas
+        ]
+        lines = [f"event: content_block_delta\ndata: {json.dumps(one, separators=(',', ':'))}\n\n" for one in events]
+        return "".join(['event: ping\ndata: {"type": "ping"}\n\n', *lines, "data: [DONE]\n\n"])
+
+    whole = stream(said)
+    pieces = [whole[start : start + cut] for start in range(0, len(whole), cut)]
+    found = masker()
+    made = mask_pieces(pieces, found)
+    assert len(made) == len(pieces)
+    assert "".join(made) == stream(masker().text(said))
+    quiet = "".join(mask_pieces(pieces, Masker(users=["nobody-else"], keep=["ada", "eve@*"])))
+    assert quiet == whole, "what holds nothing private is as it was"
 
 
 # recordings ---------------------------------------------------------------------------------------
