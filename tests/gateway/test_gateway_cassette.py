@@ -119,7 +119,7 @@ async def test_a_new_supervisor_goes_on_with_the_recording(tmp_path: Path, clien
     assert [take.at_s for take in takes] == sorted(take.at_s for take in takes)
     async with replaying(tmp_path, "ada", "bob") as running:
         running.player.restore([1, 2, 3])
-        assert [(await say(running, client, "twice", agent)).status_code for agent in ("ada", "bob", "bob")] == [
+        assert [(await say(running, client, "twice", agent)).status_code for agent in ("bob", "ada", "bob")] == [
             200
         ] * 3
         assert running.told == []
