@@ -36,6 +36,7 @@ __all__ = [
     "OrchestratorLabError",
     "ProgramNotFound",
     "ReplayDiverged",
+    "ReplayWarning",
     "RunNotFound",
     "SupervisorLost",
     "TmuxError",
@@ -207,6 +208,10 @@ class CassetteDamaged(OrchestratorLabError):
 
 class ReplayDiverged(OrchestratorLabError):
     """A strict replay came to something that its recording does not hold; it has stopped there."""
+
+
+class ReplayWarning(UserWarning):
+    """A replay that is not strict came to a difference while it answered a message, and has gone on."""
 
 
 _BY_NAME = {

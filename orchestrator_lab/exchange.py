@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator_lab.errors import (
@@ -11,6 +12,7 @@ from orchestrator_lab.errors import (
     ExchangeTimeout,
     MessageExpired,
     MessageRefused,
+    ReplayWarning,
     RunNotFound,
     TurnFailed,
     from_payload,
@@ -74,6 +76,12 @@ class Exchange:
     def content(self) -> str:
         """The text that was sent."""
         return str(self._facts["content"])
+
+    @property
+    def divergence(self) -> str | None:
+        """What was not as recorded while a replay answered this, None when nothing was; the first of several."""
+        found = self._facts.get("divergence")
+        return None if found is None else str(found)
 
     @property
     def done(self) -> bool:
@@ -156,6 +164,9 @@ class Exchange:
         """Return the answer, or raise what became of the message instead, after so many seconds of waiting."""
         status, recipient = self._facts["status"], self.recipient
         why = self._facts.get("error_message") or "no reason is known"
+        if self.divergence is not None and not self._facts.get("diverged"):
+            told = f"{self.divergence}; the replay goes on, and the event replay.divergence shows the difference"
+            warnings.warn(told, ReplayWarning, stacklevel=3)
         if status == "answered":
             return str(self._facts.get("reply") or "")
         if self._facts.get("diverged"):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from orchestrator_lab import Cluster, open_run
 from orchestrator_lab.cli.app import app
-from orchestrator_lab.errors import ConfigError, ReplayDiverged, RunNotFound, TurnFailed
+from orchestrator_lab.errors import ConfigError, ReplayDiverged, ReplayWarning, RunNotFound, TurnFailed
 from orchestrator_lab.modes import choose_mode, recorded_run
 from orchestrator_lab.runtime import cluster_dir, read_record
 
@@ -165,14 +165,17 @@ def test_a_strict_replay_stops_where_it_differs_and_stays_so(recorded: Run, conf
 def test_a_replay_goes_on_where_it_differs(recorded: Run, config: dict[str, Any]) -> None:
     with Cluster.start(config, run=recorded.path) as cluster:
         assert cluster.status()["mode"] == "replay"
-        assert cluster["ada"].ask("good day", timeout=30).reply == "ada no 1: hello"
+        with pytest.warns(ReplayWarning, match="agent 'ada' asks its model something else .*; the replay goes on"):
+            assert cluster["ada"].ask("good day", timeout=30).reply == "ada no 1: hello"
         (told,) = divergences(cluster)
         diff = ["-user: hello", "+user: good day"]
         assert (told["level"], told["kind"], told["diff"].split("\n")[-2:]) == ("warning", "request", diff)
         assert "something else than the recording's request 1" in told["message"]
+        asked = CliRunner().invoke(app, ["ask", "ada", "and now?"])
+        assert "note: agent 'ada' asks its model something else than the recording's request 2" in asked.output
     _, *rest = divergences(cluster)
-    assert [(one["kind"], one["request"]) for one in rest] == [("missing", 2), ("missing", 3)]
-    assert "not asked all that is recorded: 3 of its 4 requests are left" in rest[0]["message"]
+    assert [(one["kind"], one["request"]) for one in rest] == [("request", 2), ("missing", 4), ("missing", 3)]
+    assert "not asked all that is recorded: 2 of its 4 requests are left" in rest[1]["message"]
 
 
 def test_what_cannot_be_replayed_does_not_start(recorded: Run, config: dict[str, Any], tmp_path: Path) -> None:

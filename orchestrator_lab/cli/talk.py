@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from orchestrator_lab.cli import common
 from orchestrator_lab.cli.common import ClusterOption, JsonOption
+from orchestrator_lab.errors import ReplayWarning
 from orchestrator_lab.schema import new_id
 
 if TYPE_CHECKING:
@@ -140,7 +142,8 @@ def ask(
         timeout = _configured_timeout(found, agent)
     exchange = found.send([agent], said, source="human")[0]
     try:
-        with common.busy(f"{agent} is at work"):
+        with common.busy(f"{agent} is at work"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReplayWarning)
             reply = exchange.result(timeout)
     except KeyboardInterrupt:
         common.say_note(f"no longer waiting; the message ({exchange.message_id}) and {agent}'s turn go on")
@@ -149,6 +152,9 @@ def ask(
         if as_json:
             common.print_json(_whole(found, exchange))
         raise
+    finally:
+        if exchange.divergence is not None:
+            common.say_note(exchange.divergence)
     if as_json:
         common.print_json(_whole(found, exchange))
     else:

@@ -187,6 +187,7 @@ class Api:
             **message.to_dict(),
             "held_by": None if hold is None else hold.message,
             "diverged": None if stopped is None else to_payload(stopped),
+            "divergence": self._supervisor.replaying.told.get(message.message_id),
         }
 
     async def _reached(self, messages: list[Message], request: Request) -> None:

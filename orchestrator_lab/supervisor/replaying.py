@@ -70,6 +70,8 @@ class Replaying:
         self.mode = run_mode(supervisor.run_dir)
         #: Why a strict replay has stopped.
         self.stopped: ReplayDiverged | None = None
+        #: What was told to differ, by the id of the message that was being answered.
+        self.told: dict[str, str] = {}
         self._player: Player | None = None
 
     @property
@@ -158,9 +160,18 @@ class Replaying:
         player.restore(used)
 
     def _tell(self, agent: str, kind: str, sentence: str, *, take: int | None, diff: str, strict: bool) -> None:
+        runner = self._cluster.runners.get(agent)
+        turn = None if runner is None else runner.turn
+        # A program may ask its model before its report of the prompt is here.
+        delivering = None if runner is None else runner.delivering
+        ids = turn.message_ids if turn is not None else [] if delivering is None else [delivering.message_id]
+        for message_id in ids:
+            self.told.setdefault(message_id, sentence)
         self._cluster.journal.append(
             "replay.divergence",
             agent=agent,
+            turn_id=None if turn is None else turn.turn_id,
+            message_id=ids[-1] if ids else None,
             source="gateway",
             level="error" if strict else "warning",
             kind=kind,

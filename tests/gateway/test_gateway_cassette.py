@@ -107,6 +107,25 @@ async def test_the_same_bytes_again(tmp_path: Path, client: httpx.AsyncClient) -
         assert running.player.missing() == {}
 
 
+async def test_a_new_supervisor_goes_on_with_the_recording(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    """Numbers and clock go on, over all agents; what a successor is told was answered is not answered again."""
+    for texts in (("one", "twice"), ("twice", "two")):
+        async with recording(tmp_path, "ada", "bob") as running:
+            for text in texts:
+                await say(running, client, text)
+                await say(running, client, text, "bob")
+    takes = sorted([*read(tmp_path, "ada"), *read(tmp_path, "bob")], key=lambda take: take.n)
+    assert [(take.n, take.agent) for take in takes] == list(enumerate(["ada", "bob"] * 4, start=1))
+    assert [take.at_s for take in takes] == sorted(take.at_s for take in takes)
+    async with replaying(tmp_path, "ada", "bob") as running:
+        running.player.restore([1, 2, 3])
+        assert [(await say(running, client, "twice", agent)).status_code for agent in ("bob", "ada", "bob")] == [
+            200
+        ] * 3
+        assert running.told == []
+        assert running.player.missing() == {"ada": [7], "bob": [8]}
+
+
 async def test_order_decides_only_among_equals(tmp_path: Path, client: httpx.AsyncClient) -> None:
     async with recording(tmp_path, "ada") as running:
         for text in ("one", "twice", "two", "twice"):
