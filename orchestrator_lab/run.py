@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator_lab.bundle.exporting import Export
+    from orchestrator_lab.comparing.difference import RunDiff
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.reading.conversation import Conversation
     from orchestrator_lab.reading.story import Story
@@ -343,6 +344,44 @@ class Run:
         from orchestrator_lab.reading.story import Story
 
         return Story(self.tables, message_id, settle_s=settle_s)
+
+    def diff(self, other: Run | str | os.PathLike[str], *, exact: bool = False) -> RunDiff:
+        """Compare this run with another: what is not the same in the second.
+
+        Messages are aligned by conversation and order, turns by the messages that they answer, tool calls and dialogs
+        by turn, agents by name, the configuration by key path. Ids in texts, and the path of the work folder, count as
+        the same whatever they are.
+
+        Parameters
+        ----------
+        other : Run or path-like
+            The second run, or anything that :func:`open_run` takes.
+        exact : bool
+            Compare what is expected to differ as well: ids, instants, durations, process ids, pane ids.
+
+        Returns
+        -------
+        RunDiff
+            Text by ``print``, HTML in a notebook; ``equal``, ``frame`` and ``to_frames()`` for programs.
+
+        Raises
+        ------
+        RunNotFound
+            When there is no run there, or more than one.
+        ConfigError
+            When it is neither a run nor a path.
+
+        Examples
+        --------
+        >>> run.diff("runs/run_y")  # doctest: +SKIP
+        >>> run.diff("runs/run_y").messages.rows[0].changes  # doctest: +SKIP
+        """
+        from orchestrator_lab.comparing.difference import compare
+
+        if not isinstance(other, Run | str | os.PathLike):
+            raise ConfigError(f"cannot compare with {type(other).__name__}; expected a run, or what open_run takes")
+        second = other if isinstance(other, Run) else open_run(other)
+        return compare(self.tables, second.tables, exact=exact)
 
     def screen(self, agent: str, at: object = None) -> Screen:
         """Return what an agent's pane showed at an instant, from its recording: without tmux, on any machine.

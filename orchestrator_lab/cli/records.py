@@ -30,13 +30,14 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     panel = "Records"
     app.command(rich_help_panel=panel)(logs)
-    from orchestrator_lab.cli import bundles, keeping
+    from orchestrator_lab.cli import bundles, comparing, keeping
 
     runs = typer.Typer(cls=Commands, rich_markup_mode=None, help="List the runs that were recorded, and show one.")
     runs.callback(invoke_without_command=True)(_runs)
     runs.command("list")(runs_list)
     runs.command("show")(runs_show)
     runs.command("path")(runs_path)
+    runs.command("diff")(comparing.diff)
     for command in (keeping.seal, keeping.unseal, keeping.prune):
         runs.command(command.__name__)(command)
     runs.command("export")(bundles.export_run)

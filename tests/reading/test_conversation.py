@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import html.parser
 import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from html_page import Page
 from telling import NASTY
 
 from orchestrator_lab.errors import AgentNotFound, ConfigError
@@ -15,35 +15,6 @@ from orchestrator_lab.run import Run, create_run
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: tags, attributes, text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: set[str] = set()
-        self.links: list[str] = []
-        self.anchors: list[str] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes |= {name for name, _ in attrs}
-        self.links += [value or "" for name, value in attrs if name == "href"]
-        self.anchors += [value or "" for name, value in attrs if name == "id"]
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_entries_are_in_the_order_in_which_they_happened(told: Run) -> None:
