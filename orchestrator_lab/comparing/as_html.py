@@ -71,9 +71,10 @@ class _Page:
 
     def html(self) -> str:
         diff = self._diff
+        names, _, how = diff.title.rpartition(": ")
         parts = [
-            f'<div role="group" aria-label="{escaped(one_line(diff.title, 200))}">',
-            f"<div><b>{escaped(one_line(diff.title, 200))}</b></div>",
+            f'<div role="group" aria-label="{escaped(diff.title)}">',
+            f"<div><b><bdi>{escaped(names)}</bdi>: {escaped(how)}</b></div>",
             f"<div>{_run(diff.a, '-')}</div><div>{_run(diff.b, '+')}</div>",
         ]
         if diff.equal:

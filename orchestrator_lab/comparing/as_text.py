@@ -48,7 +48,7 @@ def text_of(diff: RunDiff, *, limit: int | None) -> str:
         Lines without an end of line behind the last.
     """
     effort = Effort()
-    lines = [one_line(diff.title, 200), f"- {_run(diff, 'a')}", f"+ {_run(diff, 'b')}"]
+    lines = [diff.title, f"- {_run(diff, 'a')}", f"+ {_run(diff, 'b')}"]
     if diff.equal:
         counts = ", ".join(f"{one.same} {name.replace('_', ' ')}" for name, one in diff.tables.items() if one.same)
         return "\n".join([*lines, counts or "neither holds anything"])
@@ -119,11 +119,12 @@ def _row(diff: RunDiff, table: str, row: RowDiff, effort: Effort, limit: int | N
 
 def _costs(diff: RunDiff) -> list[str]:
     names = [name for name in TOTALS if any(one.name == name and (one.a or one.b) for one in diff.costs)]
+    known = {(one.agent, one.name): one for one in diff.costs}
     table = [["", *(HEADS[name] for name in names)]]
     for agent in dict.fromkeys(one.agent for one in diff.costs):
         cells = ["all" if agent is None else one_line(agent, 40)]
         for name in names:
-            (one,) = (total for total in diff.costs if total.agent == agent and total.name == name)
+            one = known[agent, name]
             a, b, more = amount(name, one.a), amount(name, one.b), change_of(one)
             cells.append(a if a == b else f"{a} → {b}" + (f" ({more})" if more else ""))
         table.append(cells)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.casting import to_values
 from orchestrator_lab.comparing.facts import Change, changes_of, config_of, run_facts, versions_of
 from orchestrator_lab.comparing.rows import TableDiff, compare_rows, signature
 from orchestrator_lab.comparing.sides import IDS, Side
 from orchestrator_lab.journal.reader import without_gc
+from orchestrator_lab.reading.texts import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,16 +146,19 @@ class RunDiff:
     @property
     def title(self) -> str:
         """Both runs and how they compare, on one line."""
-        names = self.a.name if self.a.name == self.b.name else f"{self.a.name} and {self.b.name}"
+        names = " and ".join(dict.fromkeys(one_line(one.name, 60) for one in (self.a, self.b)))
         how = "the same" if self.equal else "not the same"
         return f"{names}: two runs, {how}{' to the last value' if self.equal and self.exact else ''}"
 
     def value(self, table: str, column: str, a: int | None, b: int | None) -> tuple[Any, Any]:
         """Return what stands in a column of a row of each run; None where there is no row, or nothing is known."""
-        first, second = (
-            None if place is None else to_values(frames[table][column].iloc[[place]], instants_as_text=False)[0]
+        import pandas as pd
+
+        found = [
+            None if place is None else frames[table][column].iloc[place]
             for frames, place in zip(self._frames, (a, b), strict=True)
-        )
+        ]
+        first, second = (None if pd.isna(one) else one for one in found)
         return first, second
 
     def inverted(self) -> RunDiff:
@@ -239,9 +242,8 @@ class RunDiff:
         """
         from orchestrator_lab.comparing.as_html import html_of
         from orchestrator_lab.reading.chat import page
-        from orchestrator_lab.reading.texts import clean
 
-        return page(clean(self.title), html_of(self, limit=None, most=None))
+        return page(self.title, html_of(self, limit=None, most=None))
 
     def __repr__(self) -> str:
         from orchestrator_lab.comparing.as_text import text_of

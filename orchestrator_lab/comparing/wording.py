@@ -47,8 +47,10 @@ HEADS = {
 }
 #: Lines around a change, and characters of a long line around what changed in it.
 _AROUND, _CHARACTERS = 1, 80
-#: A longer line is cut where it is the same on both sides; one of more words is not compared word by word.
-_LONG_LINE, _WORDS = 400, 3000
+#: A longer line is cut where it is the same on both sides; one of more characters is not compared word by word.
+_LONG_LINE, _CHARACTERS_BY_WORD = 400, 20_000
+#: Lines in a row that changed and are compared word by word.
+_LINES_BY_WORD = 200
 #: A text up to this length stands on the line of its name.
 _SHORT = 60
 _WORD = re.compile(r"\w+|\s+|.")
@@ -111,10 +113,10 @@ def line_diff(a: str, b: str, effort: Effort) -> list[Line]:
 def _replaced(old: Sequence[str], new: Sequence[str], effort: Effort) -> list[Line]:
     removed: list[Line] = []
     added: list[Line] = []
-    for before, after in zip_longest(old, new):
-        if before is None or after is None:
-            mark, line = ("+", after) if before is None else ("-", before)
-            (added if before is None else removed).append(Line(mark, ((str(line), False),)))
+    for number, (before, after) in enumerate(zip_longest(old, new)):
+        if before is None or after is None or number >= _LINES_BY_WORD:
+            removed += [] if before is None else [Line("-", ((before, False),))]
+            added += [] if after is None else [Line("+", ((after, False),))]
             continue
         left, right = _words(before, after, effort)
         removed.append(Line("-", left))
@@ -124,9 +126,8 @@ def _replaced(old: Sequence[str], new: Sequence[str], effort: Effort) -> list[Li
 
 def _words(a: str, b: str, effort: Effort) -> tuple[tuple[tuple[str, bool], ...], tuple[tuple[str, bool], ...]]:
     """Return two versions of a line in pieces; nothing is marked where they have nothing in common."""
-    old, new = _WORD.findall(a), _WORD.findall(b)
     sides: list[tuple[tuple[str, bool], ...]]
-    if max(len(old), len(new)) > _WORDS:
+    if max(len(a), len(b)) > _CHARACTERS_BY_WORD:
         begin = _common(a, b)
         end = _common(a[begin:][::-1], b[begin:][::-1])
         sides = [
@@ -134,6 +135,7 @@ def _words(a: str, b: str, effort: Effort) -> tuple[tuple[tuple[str, bool], ...]
             for one in (a, b)
         ]
     else:
+        old, new = _WORD.findall(a), _WORD.findall(b)
         same = align(old, new, effort)
         if not any(old[i].strip() for i, _ in same):
             return ((a, False),), ((b, False),)
@@ -148,7 +150,15 @@ def _words(a: str, b: str, effort: Effort) -> tuple[tuple[tuple[str, bool], ...]
 
 
 def _common(a: str, b: str) -> int:
-    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    """Return how many characters two texts begin with in common."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _joined(parts: Sequence[tuple[str, bool]], *, cut: bool) -> tuple[tuple[str, bool], ...]:
@@ -193,13 +203,15 @@ def shown(value: Any, length: int = _SHORT) -> str:  # noqa: ANN401 - any JSON v
 
     Examples
     --------
-    >>> shown(None), shown(""), shown("two\nlines"), shown(1.5), shown(True)
-    ('—', '""', 'two lines', '1.5', 'true')
+    >>> shown(None), shown(""), shown("two\nlines"), shown(0.1 + 0.2), shown(True)
+    ('—', '""', 'two lines', '0.3', 'true')
     """
     if value is None:
         return NOTHING
     if isinstance(value, str):
         return one_line(value, length) if value.strip() else json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.12g}"
     return one_line(json.dumps(value, ensure_ascii=False), length)
 
 
