@@ -61,6 +61,7 @@ def present(path: Path) -> Path:
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> present(Path("runs/run_x/journal.jsonl")).name
     'journal.jsonl'
     """

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["exchanges_table", "find_run", "logs", "messages_table", "register", "runs_dir"]
 
 _RUN = typer.Argument(None, metavar="[RUN]", help="A run's folder or id, or a cluster's name; the newest when omitted.")
+#: Columns of a terminal in which a list of runs has all its own.
+_WIDE = 100
 _DIR = typer.Argument(None, metavar="[DIR]", help="A folder of runs; runs_dir of this folder's cluster when omitted.")
 
 
@@ -273,18 +275,20 @@ def _row(run: Run) -> dict[str, Any]:
 def _show_runs(rows: list[dict[str, Any]]) -> None:
     from orchestrator_lab.cli.words import amount, moment, seconds
 
-    experiments = any(row.get("experiment") for row in rows)
+    # Whole ids and names, which people copy, before figures, which `runs show` has too.
+    wide = common.out().width >= _WIDE
+    experiments = wide and any(row.get("experiment") for row in rows)
     columns: list[str | tuple[str, dict[str, Any]]] = [("run", {"no_wrap": True}), ("cluster", {"style": "bold"})]
     columns += ["experiment"] if experiments else []
     columns += [("started", {"no_wrap": True}), ("status", {"no_wrap": True})]
-    columns += [(name, {"justify": "right"}) for name in ("took", "agents", "messages")]
+    columns += [(name, {"justify": "right", "no_wrap": True}) for name in ("took", "agents", "messages") if wide]
     shown = common.table(*columns)
     for row in rows:
         cells: list[Any] = [row["run_id"], row["cluster"] or ""]
         cells += [row.get("experiment") or ""] if experiments else []
         cells += [moment(row.get("started_at")), common.state_text(row.get("status") or "unknown")]
-        cells += [seconds(row.get("duration_s")), amount(row["agent_count"]), amount(row["message_count"])]
-        shown.add_row(*cells)
+        figures = [seconds(row.get("duration_s")), amount(row["agent_count"]), amount(row["message_count"])]
+        shown.add_row(*cells, *(figures if wide else []))
     common.out().print(shown)
 
 

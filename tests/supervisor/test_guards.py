@@ -357,6 +357,7 @@ class Stand:
         self.journal = JournalWriter(path, run_id="run_x")
         self.runners: dict[str, Any] = {}
         self.ledger = SimpleNamespace(poke=lambda: None)
+        self.replaying = SimpleNamespace(stopped=None)
         self.alerts = Alerts(self)  # type: ignore[arg-type]
         self.guards = Guards(self)  # type: ignore[arg-type]
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from orchestrator_lab.errors import JournalError, MessageRefused
 from orchestrator_lab.journal.writer import JournalWriter
 from orchestrator_lab.supervisor.conversations import Conversations
+from orchestrator_lab.supervisor.crosscheck import CrossCheck
 from orchestrator_lab.supervisor.journalled import Journalled, read_journal
 from orchestrator_lab.supervisor.messages import Ledger, Message
 
@@ -67,7 +68,7 @@ def again(path: Path) -> tuple[Ledger, Journalled]:
     """Read a journal as a new supervisor does."""
     with JournalWriter(path, run_id="run_x") as writer:
         ledger = Ledger(writer)
-        supervisor: Any = SimpleNamespace(journal=writer, ledger=ledger)
+        supervisor: Any = SimpleNamespace(journal=writer, ledger=ledger, crosscheck=CrossCheck(lambda *_: None))
         supervisor.conversations = Conversations(supervisor)
         known = read_journal(supervisor)
     # The file may be written by one at a time; it is read by this one alone from here on.
