@@ -121,24 +121,24 @@ class RuntimeWatch(FileSystemEventHandler):
     def __init__(self, told: Callable[[], None]) -> None:
         self._told = told
         self._stop: Callable[[], None] | None = None
-        self._watched: tuple[Path, int, int] | None = None
+        self._watched: list[tuple[Path, int, int]] = []
         self._usable = True
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Hear of a change, in a thread of the observer's."""
         watched = self._watched
-        if watched is None:
+        if not watched:
             return
-        root, *_ = watched
+        root, *_ = watched[0]
         paths = [Path(os.fsdecode(path)) for path in (event.src_path, event.dest_path) if path]
-        if root in paths and isinstance(event, DirDeletedEvent):
-            self._watched = None  # its number may be given to the next folder of that name
+        if isinstance(event, DirDeletedEvent) and any(path in paths for path, *_ in watched):
+            self._watched = []  # its number may be given to the next folder of that name
         elif self._usable and not any(concerns(root, path) for path in paths):
             return
         self._told()
 
     def renew(self) -> None:
-        """Watch the folder anew, unless it is the one that is watched."""
+        """Watch the folder and those of clusters anew, unless they are the ones that are watched."""
         for _ in range(3):  # it may be removed between two of these lines
             try:
                 # Links are followed: macOS names the real place.
@@ -147,12 +147,13 @@ class RuntimeWatch(FileSystemEventHandler):
                 above = runtime_place().parents
                 place, self._usable = next(one for one in above if one.is_dir()).resolve(), False
             try:
-                found = place.stat()
-                now = (place, found.st_dev, found.st_ino)
+                # One by one: a watch of all that is below would hear of each text on its way into a pane.
+                below = sorted(one for one in place.iterdir() if one.is_dir()) if self._usable else []
+                now = [(one, found.st_dev, found.st_ino) for one in (place, *below) for found in (one.stat(),)]
                 if now == self._watched:
                     return
                 self.close()
-                self._stop = observe(self, place, recursive=self._usable, events=_EVENTS if self._usable else None)
+                self._stop = observe(self, place, *below, events=_EVENTS if self._usable else None)
             except FileNotFoundError:
                 continue
             self._watched = now
@@ -160,6 +161,6 @@ class RuntimeWatch(FileSystemEventHandler):
 
     def close(self) -> None:
         """Watch nothing."""
-        stop, self._stop, self._watched = self._stop, None, None
+        stop, self._stop, self._watched = self._stop, None, []
         if stop is not None:
             stop()

@@ -55,10 +55,8 @@ def size_of(folder: Path) -> int:
 
 def observe(
     handler: FileSystemEventHandler,
-    folder: Path,
-    *,
+    *folders: Path,
     events: list[type[FileSystemEvent]] | None = None,
-    recursive: bool = False,
 ) -> Callable[[], None]:
     """Tell a handler of changes, in threads of the observer's; return what ends that.
 
@@ -66,17 +64,15 @@ def observe(
     ----------
     handler : FileSystemEventHandler
         Who is told.
-    folder : Path
-        The folder.
+    *folders : Path
+        The folders; what is in the folders in them does not count.
     events : list of type, optional
         Kinds of changes; all by default.
-    recursive : bool
-        Whether the folders in it count.
 
     Raises
     ------
     FileNotFoundError
-        When the folder is gone.
+        When one of the folders is gone.
     """
     from watchdog.observers import Observer
     from watchdog.observers.polling import PollingObserver
@@ -85,14 +81,15 @@ def observe(
     for polled in (False, True):
         try:
             observer = PollingObserver(timeout=_POLL_S) if polled else Observer()
-            observer.schedule(handler, str(folder), recursive=recursive, event_filter=events)
+            for folder in folders:
+                observer.schedule(handler, str(folder), event_filter=events)
             observer.start()
         except OSError as error:
             if observer is not None:
                 observer.stop()
             if polled or isinstance(error, FileNotFoundError):
                 raise
-            logger.warning("%s cannot be watched (%s): it is looked at each %g s", folder, error, _POLL_S)
+            logger.warning("%s cannot be watched (%s): it is looked at each %g s", folders[0], error, _POLL_S)
         else:
             break
     assert observer is not None  # noqa: S101 - the loop is left by it or by an error

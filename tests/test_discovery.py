@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from orchestrator_lab.discovery import follow
 from orchestrator_lab.folders import size_of
 
@@ -24,8 +26,19 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+#: Those of panels that other tests of this process left open.
+BEFORE: set[int | None] = set()
+
+
+@pytest.fixture(autouse=True)
+def before() -> None:
+    BEFORE.clear()
+    BEFORE.update(one.ident for one in threading.enumerate())
+
+
 def threads() -> list[str]:
-    return [one.name for one in threading.enumerate() if one.name == "orchestrator-lab-discovery"]
+    alive = [one for one in threading.enumerate() if one.ident not in BEFORE]
+    return [one.name for one in alive if one.name == "orchestrator-lab-discovery"]
 
 
 def test_it_tells_of_clusters_that_come_and_go(runtime: Path) -> None:

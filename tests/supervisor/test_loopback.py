@@ -266,7 +266,9 @@ def test_no_secret_in_a_run(cluster: Cluster) -> None:
         if path.suffix == ".zst":
             lines = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True).read()
             # A secret may also be cut in two by the reads of which a recording is made.
-            data = lines + b"".join(str(json.loads(line)[2]).encode() for line in lines.splitlines()[1:])
+            data = lines
+            if path.name.endswith(".cast.zst"):
+                data += b"".join(str(json.loads(line)[2]).encode() for line in lines.splitlines()[1:])
         checked += 1
         for kind, secret in secrets.items():
             assert secret.encode() not in data, (kind, path)

@@ -203,7 +203,9 @@ def test_everything_of_one_loss(house: House) -> None:
         driver.close()
 
     # No event of the lab's own says anything else went wrong.
-    noise = [one for one in house.events()[since:] if one.event == "note"]
+    # The keeper may see a pane's end before anybody sees that of tmux, which is its reason.
+    notes = [one for one in house.events()[since:] if one.event == "note"]
+    noise = [one for one in notes if one.attributes["text"] != "pane_closed"]
     assert not noise, noise
 
     # Everything works, also for whoever comes now.
