@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
-
 
 def until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
