@@ -178,7 +178,7 @@ class ClaudeImporter:
                 self._is_there(uuid)
                 return
             orphan = record.get("type") == "assistant" and isinstance(parent, str) and parent not in self._seen
-            if orphan and self._agents and sum(map(len, self._early.values())) < _EARLY:
+            if orphan and sum(map(len, self._early.values())) < _EARLY:
                 self._early.setdefault(str(parent), []).append((line, subagent))
                 return
         self._take(line, record, subagent)

@@ -28,6 +28,20 @@ def unknown(path: Path) -> list[str]:
     return [json.loads(one)["kind"] for one in events[events["event"] == "import.unknown"]["attributes"]]
 
 
+def test_a_first_answer_that_is_written_before_its_prompt_belongs_to_it(tmp_path: Path) -> None:
+    session = Session("s-1")
+    session.prompt(0, "hello", "p1")
+    session.said(1, "a", "hello to you", input_tokens=3, output_tokens=2, stop="end_turn")
+    session.prompt(5, "and again", "p2")
+    session.said(6, "b", "again", input_tokens=3, output_tokens=2, stop="end_turn")
+    session.records[:2] = session.records[1::-1]  # as a busy Claude Code does
+    path = session.write(tmp_path)
+    messages, turns = messages_df(path), turns_df(path)
+    assert messages["content"].tolist() == ["hello", "and again"]
+    assert messages["status"].tolist() == ["answered", "answered"]
+    assert messages["turn_id"].tolist() == turns["turn_id"].tolist()
+
+
 def test_one_transcript_is_a_run_with_one_agent(tmp_path: Path) -> None:
     path = two_turns().write(tmp_path)
     turns = turns_df(path)
