@@ -33,6 +33,7 @@ __all__ = [
     "MessageExpired",
     "MessageRefused",
     "ModelNotAvailable",
+    "NotebookError",
     "OrchestratorLabError",
     "ProgramNotFound",
     "ReplayDiverged",
@@ -200,6 +201,10 @@ class GatewayError(OrchestratorLabError):
 
 class ModelNotAvailable(OrchestratorLabError):
     """A local model is not on this machine or failed its checksum."""
+
+
+class NotebookError(OrchestratorLabError):
+    """A notebook cannot be read, or does not run to its end."""
 
 
 class CassetteDamaged(OrchestratorLabError):

@@ -101,9 +101,11 @@ ALLOWED: dict[str, set[str]] = {
     "dialog": {"errors", "schema", "client"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},
+    "apart": CLIENT,
+    "notebook": CLIENT | {"apart"},
     "metrics": {"errors"},
     "demo": CLIENT | {"models", "doctor"},
-    "cli": CLIENT | {"retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics"},
+    "cli": CLIENT | {"retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics", "notebook"},
     "widgets": CLIENT | {"discovery"},
     "server": CLIENT | {"discovery", "folders", "metrics"},
     # the cluster side
@@ -120,7 +122,9 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
 CLIENT_SIDE = (
-    {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records", "cassette", "costs"}
+    {"apart", "cli", "notebook", "widgets", "server", "folds", "metrics", *CLIENT}
+    - RECORD
+    - {"orphans", "records", "cassette", "costs"}
 )
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}

@@ -22,6 +22,8 @@ import zstandard
 from orchestrator_lab import models, open_run
 from orchestrator_lab.config import ChatAgent, ClaudeAgent, load_config
 from orchestrator_lab.errors import ModelNotAvailable
+from orchestrator_lab.notebook.executing import execute
+from orchestrator_lab.notebook.sanitizing import clean, sanitized, sanitizers
 
 HERE = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
@@ -49,7 +51,6 @@ def _script(name: str) -> Any:
     return module
 
 
-execute = _script("execute")
 recorder = _script("record_five_agents")
 
 
@@ -123,16 +124,12 @@ def test_every_cell_that_draws_has_its_picture(path: Path) -> None:
 def test_cleaning_is_idempotent_and_keeps_the_texts() -> None:
     notebook = read(QUICKSTART)
     before = nbformat.writes(notebook)
-    assert nbformat.writes(execute.clean(notebook)) == before
+    assert nbformat.writes(clean(notebook)) == before
 
 
 def test_what_cleaning_replaces() -> None:
-    rules = execute.sanitizers()
-
-    def cleaned(text: str) -> str:
-        for pattern, replacement in rules:
-            text = pattern.sub(replacement, text)
-        return text
+    def cleaned(text: str) -> Any:
+        return sanitized(text, sanitizers())
 
     assert cleaned("From boss (msg_01m83k63tfy0mtr8xjy53c2k7z):") == "From boss (msg_...):"
     assert cleaned("chat · 127.0.0.1:43035") == "chat · 127.0.0.1:..."
@@ -298,7 +295,7 @@ def test_it_runs_on_the_local_model(tmp_path: Path) -> None:
         pytest.fail(f"the local model cannot be got: {error.message}")
     copy = tmp_path / QUICKSTART.name
     copy.write_bytes(QUICKSTART.read_bytes())
-    notebook = execute.execute(copy, parameters={"agents": "local"})
+    notebook = execute(copy, parameters={"agents": "local"}).notebook
     cells = {cell.id: cell for cell in code_cells(notebook)}
     assert "completed" in cells["converse"].outputs[0]["data"]["text/plain"]
     assert cells["compare"].outputs[0]["data"]["text/plain"] == "True"
@@ -342,7 +339,7 @@ def test_it_runs_on_the_real_claude_code(
         monkeypatch.setenv("ANTHROPIC_API_KEY", key)
         monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(own))
         monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-        notebook = execute.execute(copy, parameters={"agents": "claude"})
+        notebook = execute(copy, parameters={"agents": "claude"}).notebook
     cells = {cell.id: cell for cell in code_cells(notebook)}
     assert cells["ask"].outputs[0]["data"]["text/plain"] == "'Answer 1.'"
     assert "completed" in cells["converse"].outputs[0]["data"]["text/plain"]

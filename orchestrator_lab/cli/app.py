@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from orchestrator_lab.cli import alerts, asked, dashboard, export, guards, lifecycle, records, setup, talk
+from orchestrator_lab.cli import alerts, asked, dashboard, export, guards, lifecycle, notebook, records, setup, talk
 from orchestrator_lab.cli.group import Commands
 
 __all__ = ["app"]
@@ -26,6 +26,7 @@ guards.register(app)
 asked.register(app)
 records.register(app)
 export.register(app)
+notebook.register(app)
 setup.register(app)
 
 

@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 from uuid import uuid4
 
-__all__ = ["Saved", "static_only"]
+__all__ = ["Saved", "freeze_all", "static_only"]
 
 _VARIABLE = "ORCHESTRATOR_LAB_WIDGETS"
 #: Those that leave a still behind when the kernel ends.
@@ -65,6 +65,13 @@ class Saved:
     def leave(self) -> None:
         """Leave a still behind, as the kernel ends."""
         self.freeze()
+
+
+def freeze_all() -> None:
+    """Replace every widget by its still, after a last look: the notebook is about to be stored without its kernel."""
+    for widget in list(_kept):
+        with contextlib.suppress(Exception):
+            widget.freeze()
 
 
 @atexit.register
