@@ -64,7 +64,7 @@ browser-tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp $(PLAYERS)/node_modul
 
 notebooks: $(STAMPS)/dev tmux
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval-lax notebooks/ --ignore=$(RECORDED) --nbval-current-env --nbval-cell-timeout=300 $(PYTEST_ARGS)
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval $(RECORDED) --nbval-sanitize-with orchestrator_lab/notebook/sanitize.cfg --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval $(RECORDED) --nbval-sanitize-with orchestrator-lab --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS)
 
 execute-notebooks: $(STAMPS)/dev tmux ## Run the notebooks again and keep their outputs
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python notebooks/execute.py

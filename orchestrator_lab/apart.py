@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Apart", "apart", "environment"]
 
 _VARIABLE = "ORCHESTRATOR_RUNTIME_DIR"
+#: Python's own helpers of this process end with it.
+_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 #: Seconds that processes have to end by themselves once their cluster is shut down.
 _GRACE_S = 3.0
 
@@ -149,7 +151,10 @@ def _inhabitants(folder: Path) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error, OSError):
             if process.uids().real != os.getuid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            named = any(word == str(folder) or f"{folder}/" in word for word in process.cmdline())
+            words = process.cmdline()
+            if any(helper in word for word in words for helper in _HELPERS):
+                continue
+            named = any(word == str(folder) or f"{folder}/" in word for word in words)
             if named or process.environ().get(_VARIABLE) == str(folder):
                 found.append(process)
     return found

@@ -103,6 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "cluster": CLIENT - {"cluster"},
     "apart": CLIENT,
     "notebook": CLIENT | {"apart"},
+    "pytest_plugin": CLIENT | {"apart", "notebook"},
     "metrics": {"errors"},
     "demo": CLIENT | {"models", "doctor"},
     "cli": CLIENT | {"retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics", "notebook"},
@@ -122,7 +123,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
 CLIENT_SIDE = (
-    {"apart", "cli", "notebook", "widgets", "server", "folds", "metrics", *CLIENT}
+    {"apart", "cli", "notebook", "pytest_plugin", "widgets", "server", "folds", "metrics", *CLIENT}
     - RECORD
     - {"orphans", "records", "cassette", "costs"}
 )

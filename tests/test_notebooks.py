@@ -5,19 +5,27 @@ That they run is checked by ``make notebooks`` (nbval, in a process of its own).
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import re
+import sys
 import tempfile
+import tomllib
 from collections import Counter
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 import zstandard
+from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from orchestrator_lab import models, open_run
 from orchestrator_lab.config import ChatAgent, ClaudeAgent, load_config
@@ -135,6 +143,51 @@ def test_what_cleaning_replaces() -> None:
     assert cleaned("chat · 127.0.0.1:43035") == "chat · 127.0.0.1:..."
     assert cleaned("<object at 0x7f01a2b3c4d5>") == "<object at 0x...>"
     assert cleaned("msg_short 127.0.0.1 0x7") == "msg_short 127.0.0.1 0x7"
+
+
+# Binder -------------------------------------------------------------------------------------------
+
+
+def _imported() -> set[str]:
+    found = set()
+    for path in NOTEBOOKS:
+        for cell in code_cells(read(path)):
+            for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    found.add(str(node.module).partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
+def test_binder_installs_what_the_notebooks_need() -> None:
+    """In a folder named binder, repo2docker would look for everything, and overlook what lies in the root."""
+    root = HERE.parent
+    assert not (root / "binder").exists()
+    assert not (root / ".binder").exists()
+    packages = [line.partition("#")[0].split() for line in (root / "apt.txt").read_text(encoding="utf-8").splitlines()]
+    assert ["tmux"] in packages
+    # repo2docker refuses whatever does not look like a package.
+    assert all(re.fullmatch(r"[a-z0-9.+-]+", one) for line in packages for one in line)
+    wanted = yaml.safe_load((root / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    assert {"pip": ["-e ."]} in wanted
+    assert {str(one).split()[0] for one in wanted if isinstance(one, str)} >= {"python", "tmux", "jupyterlab", "pip"}
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    waiting = [Requirement(one) for one in project["dependencies"]]
+    installed = {"orchestrator-lab"}
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in installed and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            installed.add(name)
+            waiting += [Requirement(one) for one in distribution(name).requires or []]
+    homes = packages_distributions()
+    missing = {
+        name
+        for name in _imported() - {"orchestrator_lab"}
+        if not {canonicalize_name(one) for one in homes[name]} & installed
+    }
+    assert not missing
 
 
 # the recorded run ---------------------------------------------------------------------------------

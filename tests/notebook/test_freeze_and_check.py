@@ -36,7 +36,7 @@ cluster.run.manifest['mode']""",
     "print(cluster['ada'].ask('hello', timeout=60).reply, cluster.run_id)",
     "import ipywidgets\nipywidgets.IntSlider()",
     "# NBVAL_RAISES_EXCEPTION\nint('x')",
-    "open_run('recorded').messages[['sender', 'content']]",
+    "open_run('night.olab.zip').messages[['sender', 'content']]",
 ]
 
 
@@ -62,6 +62,7 @@ def folder(
     config = script_config("ada", runs_dir=str(place / "recorded"), name="frozen")
     with Cluster.start(config) as cluster:
         assert cluster["ada"].ask("hello", timeout=60).reply == "ada: hello"
+    cluster.run.export(place / "night.olab.zip")
     notebook(place / "replay.ipynb", *REPLAY, widgets={"state": {}}, authors=[{"name": "Ada"}])
     return place
 
@@ -80,10 +81,8 @@ def test_a_frozen_notebook_holds_what_a_reader_needs_and_nothing_of_the_session(
     made = nbformat.read(frozen, as_version=4)
     journal = next(frozen.parent.glob("recorded/*/journal.jsonl"))
     assert made.metadata["orchestrator_lab"]["runs"] == [
-        {
-            "file": journal.relative_to(frozen.parent).as_posix(),
-            "sha256": hashlib.sha256(journal.read_bytes()).hexdigest(),
-        }
+        {"file": file.relative_to(frozen.parent).as_posix(), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in (frozen.parent / "night.olab.zip", journal)
     ]
     assert made.metadata["authors"] == [{"name": "Ada"}]
     assert "widgets" not in made.metadata
@@ -103,7 +102,7 @@ def test_it_reproduces(frozen: Path) -> None:
     told = json.loads(result.stdout)
     # What a pane shows depends on the moment at which it is looked at.
     assert [one["state"] for one in told["cells"]] == ["same", "not compared", *["same"] * 4], told
-    assert [one["state"] for one in told["runs"]] == ["same"]
+    assert [one["state"] for one in told["runs"]] == ["same", "same"]
     assert told["reproduces"]
     assert told["frozen"]
     assert result.exit_code == 0
