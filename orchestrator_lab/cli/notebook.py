@@ -58,7 +58,7 @@ def freeze(
     timeout: float = _TIMEOUT,
     as_json: bool = JsonOption,
 ) -> None:
-    """Execute a notebook in replay and write it: stills for widgets, no state, and the runs that it was made from."""
+    """Execute a notebook in replay and write it so that others can check it, with stills for widgets."""
     from orchestrator_lab.notebook.freezing import freeze as freeze_notebook
 
     with common.busy(f"executing {file}"):
@@ -88,7 +88,7 @@ def check(
     timeout: float = _TIMEOUT,
     as_json: bool = JsonOption,
 ) -> None:
-    """Run a notebook again in replay and tell, cell by cell, whether it shows the same; status 1 when it does not."""
+    """Run a notebook again and tell, cell by cell, whether it shows the same; status 1 when not."""
     from orchestrator_lab.notebook.checking import check as check_notebook
 
     with common.busy(f"executing {file}"):
@@ -125,7 +125,7 @@ def _show(done: CheckedNotebook) -> None:
         console.print()
         table = common.table(("run", {"overflow": "fold"}), "outcome", "SHA-256")
         for one in done.sources:
-            table.add_row(Text(one.file), _styled(one.state), one.sha256)
+            table.add_row(Text(one.file), _styled(one.state), f"{one.sha256[:16]}…")
         console.print(table)
     console.print()
     if not done.frozen:

@@ -32,6 +32,7 @@ _MARKS = {
     "nbval-skip": "skip",
     "skip-execution": "skip",
 }
+_COMPARING = {"ignore", "check"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,10 @@ def marks(cell: NotebookNode) -> set[str]:
     {'skip'}
     """
     comments = [line.strip().lstrip("#").strip() for line in cell.source.splitlines() if line.strip().startswith("#")]
-    words = [*cell.metadata.get("tags", []), *(one.lower().replace("_", "-") for one in comments if one.isupper())]
-    return {_MARKS[one] for one in words if one in _MARKS}
+    said = {_MARKS[one] for word in comments if word.isupper() and (one := word.lower().replace("_", "-")) in _MARKS}
+    tags = {_MARKS[one] for one in cell.metadata.get("tags", []) if one in _MARKS}
+    # A comment outdoes a tag.
+    return said | (tags - _COMPARING if said & _COMPARING else tags)
 
 
 def numbered(notebook: NotebookNode) -> dict[int, int]:
@@ -207,7 +210,7 @@ def _run(client: NotebookClient, source: Path, *, go_on: bool) -> tuple[dict[int
                     if "raises" in marks(cell):
                         continue
                     said = f"ended with {error.ename}: {error.evalue}"
-                    detail = f"\n{_plain(error.traceback)}"
+                    detail = _in_cell(error.traceback)
                 except CellTimeoutError:
                     said, detail = f"took longer than {client.timeout:g} s; --timeout gives more", ""
                 except DeadKernelError:
@@ -237,8 +240,11 @@ def _aside(client: NotebookClient, code: str) -> str:
     return "".join(output.text for output in cell.outputs if output.output_type == "stream")
 
 
-def _plain(traceback: str) -> str:
-    """Return a traceback as IPython colours it, without its colours."""
+def _in_cell(traceback: str) -> str:
+    """Return the lines of the cell that a traceback of IPython points at; what lies below them is not the user's."""
     import re
 
-    return re.sub(r"\x1b\[[0-9;]*m", "", traceback)
+    found = re.search(
+        r"^ *Cell In\s?\[.*?(?=\n *\n|\Z)", re.sub(r"\x1b\[[0-9;]*m", "", traceback), re.MULTILINE | re.DOTALL
+    )
+    return "" if found is None else f"\n{found[0]}"

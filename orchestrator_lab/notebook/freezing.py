@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator_lab.errors import NotebookError
 from orchestrator_lab.notebook.executing import CELL_TIMEOUT_S, execute, numbered
 from orchestrator_lab.notebook.sanitizing import REFERENCE, clean
 
@@ -77,6 +78,8 @@ def freeze(
 
     source = Path(path).expanduser()
     target = source if output is None else Path(output).expanduser()
+    if not (folder := target.resolve().parent).is_dir():
+        raise NotebookError(f"{target} cannot be written: there is no folder {folder}; make it first")
     done = execute(source, mode=mode, timeout_s=timeout_s)
     notebook = clean(done.notebook)
     notebook.metadata[REFERENCE] = {"version": __version__, "runs": [one.to_json() for one in done.sources]}

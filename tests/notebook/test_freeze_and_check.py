@@ -16,7 +16,7 @@ from orchestrator_lab import Cluster
 from orchestrator_lab.cli.app import app
 from orchestrator_lab.errors import NotebookError
 from orchestrator_lab.notebook.checking import check, difference
-from orchestrator_lab.notebook.executing import read
+from orchestrator_lab.notebook.executing import marks, read
 from orchestrator_lab.notebook.freezing import freeze
 from orchestrator_lab.notebook.sources import runs_among
 
@@ -38,6 +38,11 @@ cluster.run.manifest['mode']""",
     "# NBVAL_RAISES_EXCEPTION\nint('x')",
     "open_run('night.olab.zip').messages[['sender', 'content']]",
 ]
+#: It shows a recorded run, and in which mode it is run.
+MODE = """
+import os
+from orchestrator_lab import messages_df
+len(messages_df('recorded')), os.environ['ORCHESTRATOR_LAB_MODE']"""
 
 
 def notebook(path: Path, *sources: str, executed: bool = False, **metadata: Any) -> Path:
@@ -117,19 +122,19 @@ def test_what_does_not_reproduce_is_told_cell_by_cell(folder: Path) -> None:
         "# NBVAL_SKIP\nundefined",
         "1 / 0",
         "print('id', id(object), hex(id(object)))",
-        "from orchestrator_lab import messages_df\nlen(messages_df('recorded'))",
+        MODE,
         "import os\nos._exit(3)",
         "'not reached'",
         executed=True,
     )
     stored = nbformat.read(path, as_version=4)
     stored.cells[0].outputs = [new_output("stream", name="stdout", text="old\n")]
-    stored.cells[5].outputs = [new_output("execute_result", {"text/plain": "1"}, execution_count=6)]
+    stored.cells[5].outputs = [new_output("execute_result", {"text/plain": "(1, 'replay_strict')"}, execution_count=6)]
     stored.metadata["orchestrator_lab"] = {
         "runs": [{"file": next(folder.glob("recorded/*/journal.jsonl")).relative_to(folder).as_posix(), "sha256": "00"}]
     }
     nbformat.write(stored, path)
-    result = run("check", str(path))
+    result = run("check", str(path), "--strict")
     assert result.exit_code == 1
     lines = [line.split() for line in result.output.splitlines()]
     states = [" ".join(words[1:3]) for words in lines if words and words[0] in {f"[{n}]" for n in range(1, 9)}][:8]
@@ -139,7 +144,7 @@ def test_what_does_not_reproduce_is_told_cell_by_cell(folder: Path) -> None:
         "not run",
         "failed 1",
         "differs print('id',",
-        "same from",
+        "same import",
         "failed import",
         "failed 'not",
     ]
@@ -185,6 +190,8 @@ def test_a_notebook_that_does_not_run_is_left_as_it_was(
     with pytest.raises(NotebookError) as error:
         freeze(path, timeout_s=timeout_s)
     assert message in error.value.message
+    # The cell's own line is shown where it raised, and nothing of what it called.
+    assert ("----> 2 1 / 0" in error.value.message) == ("1 / 0" in source)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["n.ipynb"]
 
@@ -220,6 +227,22 @@ def test_what_cannot_be_run_is_one_sentence(content: Any, command: str, message:
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_where_it_cannot_be_written_nothing_is_run(tmp_path: Path) -> None:
+    path = notebook(tmp_path / "n.ipynb", "open('ran', 'w').close()")
+    result = run("freeze", str(path), "-o", str(tmp_path / "no" / "where.ipynb"))
+    assert result.exit_code == 2
+    assert "there is no folder" in result.output
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_cell_asks_for() -> None:
+    assert marks(new_code_cell("x = 1  # NBVAL_SKIP")) == set()
+    assert marks(new_code_cell("# nbval_skip")) == set()
+    assert marks(new_code_cell("#NBVAL_IGNORE_OUTPUT\nx")) == {"ignore"}
+    tagged = new_code_cell("# NBVAL_CHECK_OUTPUT\nx", metadata={"tags": ["nbval-ignore-output", "raises-exception"]})
+    assert marks(tagged) == {"check", "raises"}
 
 
 def test_outputs_are_compared_as_nbval_does() -> None:
