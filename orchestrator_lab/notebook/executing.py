@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,8 @@ def _run(client: NotebookClient, source: Path, *, go_on: bool) -> tuple[dict[int
     notebook = client.nb
     numbers, troubles = numbered(notebook), {}
     try:
-        with client.setup_kernel():
+        # What a kernel says beside its cells would come between the lines of whoever asked.
+        with client.setup_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
             _aside(client, "watch()")
             for index in numbers:
                 cell, said = notebook.cells[index], None

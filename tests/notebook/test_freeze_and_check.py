@@ -150,7 +150,7 @@ def test_what_does_not_reproduce_is_told_cell_by_cell(folder: Path) -> None:
     ]
     assert "-old\n+new" in result.output
     assert "ZeroDivisionError: division by zero" in result.output
-    assert "ended the kernel" in result.output
+    assert "ended the kernel: the process died" in result.output
     assert "does not reproduce, 5 of 8 cells" in result.output
 
 
