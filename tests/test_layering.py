@@ -68,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "folders": set(),
     "discovery": {"errors", "folders", "runtime"},
     "retention": {"annotations", "errors", "folders", "frames", "tables"},
+    "backup": RECORD | {"bundle", "folders", "resuming", "retention", "run", "tables"},
     "folds": RECORD,
     "importing": RECORD | {"records", "costs"},
     "tables": RECORD | {"bundle", "choosing", "costs", "folds", "importing", "sealing"},
@@ -103,7 +104,7 @@ ALLOWED: dict[str, set[str]] = {
     "cluster": CLIENT - {"cluster"},
     "metrics": {"errors"},
     "demo": CLIENT | {"models", "doctor"},
-    "cli": CLIENT | {"retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics"},
+    "cli": CLIENT | {"backup", "retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics"},
     "widgets": CLIENT | {"discovery"},
     "server": CLIENT | {"discovery", "folders", "metrics"},
     # the cluster side
@@ -120,7 +121,9 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
 CLIENT_SIDE = (
-    {"cli", "widgets", "server", "folds", "metrics", *CLIENT} - RECORD - {"orphans", "records", "cassette", "costs"}
+    {"backup", "cli", "widgets", "server", "folds", "metrics", *CLIENT}
+    - RECORD
+    - {"orphans", "records", "cassette", "costs"}
 )
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}
