@@ -33,7 +33,7 @@ from orchestrator_lab.bundle.collecting import choose
 from orchestrator_lab.bundle.exporting import export_bundle
 from orchestrator_lab.bundle.layout import CHECKSUMS, JOURNAL, MANIFEST, fault_of_name
 from orchestrator_lab.bundle.opening import open_bundle
-from orchestrator_lab.bundle.staging import sync_tree, workshop
+from orchestrator_lab.bundle.staging import clear_abandoned, sync_tree, workshop
 from orchestrator_lab.errors import (
     BackupError,
     BundleError,
@@ -44,7 +44,8 @@ from orchestrator_lab.errors import (
     RunNotFound,
     is_full,
 )
-from orchestrator_lab.resuming import has_no_end
+from orchestrator_lab.resuming import has_no_end, is_recorded
+from orchestrator_lab.retention import REMOVED
 from orchestrator_lab.run import Run
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.tables import find_runs
@@ -141,6 +142,7 @@ def create_backup(
     at = datetime.now(UTC)
     with _told(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        clear_abandoned(folder, REMOVED)
         with workshop(folder, _WORKSHOP) as shop:
             facts = _fill(shop, setup, folder, at)
             sync_tree(shop)
@@ -189,6 +191,10 @@ def _fill(shop: Path, setup: Setup, folder: Path, at: datetime) -> dict[str, Any
             logger.warning("run %s is left out: %s", path.name, error.message)
             left_out[path.name] = error.message
             continue
+        except FileNotFoundError:
+            if path.exists():
+                raise
+            continue  # somebody removed the run meanwhile
         runs.append(told)
         digests[run_file(told["run_id"])] = digest
     facts = {
@@ -232,29 +238,26 @@ def _keep_run(path: Path, shop: Path, earlier: Backup | None) -> tuple[dict[str,
     _check(path)
     state = _state(path)
     target = shop / run_file(path.name)
-    digest = None if earlier is None else _same(earlier, path.name, state, target)
-    if digest is None:
-        with workshop(shop, ".run-") as place:
-            source = path
-            if has_no_end(path):
-                source = place / path.name
-                _snapshot(path, source)
-            export_bundle(
-                source,
-                target,
-                seal=lambda copy: Run(copy).seal(),
-                manifest=Run(source).manifest,
-                initial_limit=_ANY_SIZE,
-                mask=False,
-            )
-        open_bundle(target)  # says so when it could not be restored
-        digest = _digest(target)
-    return {
-        "run_id": path.name,
-        "status": Run(path).status,
-        "size": target.stat().st_size,
-        "state": state,
-    }, digest
+    if earlier is not None and (taken := _taken_over(earlier, path.name, state, target)) is not None:
+        return taken
+    recorded = is_recorded(path)
+    with workshop(shop, ".run-") as place:
+        source = path
+        if has_no_end(path):
+            source = place / path.name
+            _snapshot(path, source)
+        run = Run(source)
+        export_bundle(
+            source,
+            target,
+            seal=lambda copy: Run(copy).seal(),
+            manifest=run.manifest,
+            initial_limit=_ANY_SIZE,
+            mask=False,
+        )
+        status = "running" if recorded else run.status
+    open_bundle(target)  # says so when it could not be restored
+    return {"run_id": path.name, "status": status, "size": target.stat().st_size, "state": state}, _digest(target)
 
 
 def _check(path: Path) -> None:
@@ -321,9 +324,10 @@ def _state(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _same(earlier: Backup, run_id: str, state: str, target: Path) -> str | None:
-    """Take a run over from an earlier backup, when it has not changed and is whole there; return its digest."""
-    if not any(run["run_id"] == run_id and run["state"] == state for run in earlier.runs):
+def _taken_over(earlier: Backup, run_id: str, state: str, target: Path) -> tuple[dict[str, Any], str] | None:
+    """Give a run's file of an earlier backup another name, when the run has not changed and the file is whole."""
+    told = next((run for run in earlier.runs if run["run_id"] == run_id and run["state"] == state), None)
+    if told is None or told["status"] == "running":
         return None
     try:
         listed = listed_digests(earlier.path).get(run_file(run_id))
@@ -332,7 +336,7 @@ def _same(earlier: Backup, run_id: str, state: str, target: Path) -> str | None:
         os.link(earlier.bundle(run_id), target)
     except (OSError, OrchestratorLabError):  # damaged there, or no place for links: it is written anew
         return None
-    return listed
+    return told, listed
 
 
 def _digest(path: Path) -> str:

@@ -193,6 +193,8 @@ def _checked(path: Path, facts: Any) -> Backup:  # noqa: ANN401 - what a file ho
     for run in facts["runs"]:
         if "/" in run["run_id"] or not isinstance(run["size"], int):
             raise ValueError(f"run {run['run_id']!r}")
+    if not isinstance(facts["left_out"], dict) or not isinstance(facts["masked"], list):
+        raise TypeError("left_out, masked")
     for key in ("config", "cluster"):
         if not isinstance(facts[key], str | None):
             raise TypeError(key)

@@ -305,6 +305,7 @@ def _make(
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     shop = stack.enter_context(workshop(parent, _WORKSHOP))
     new = shop / "new"
+    new.mkdir(mode=0o700)
     for target, bundle in runs.items():
         made = new / target.relative_to(root)
         made.mkdir(mode=0o700, parents=True)
