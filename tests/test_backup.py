@@ -333,6 +333,8 @@ def test_names_that_lead_elsewhere_are_refused(made: Path, tmp_path: Path) -> No
         {"files": {"../../.bashrc": None}},
         {"runs_dir": "../../elsewhere"},
         {"runs": [{**facts["runs"][0], "run_id": "../x"}]},
+        {"runs": [{**facts["runs"][0], "run_id": "."}]},
+        {"runs": [{**facts["runs"][0], "run_id": ""}]},
         {"created_at": 3},
         {"format": 99},
     ):

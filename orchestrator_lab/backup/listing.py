@@ -191,7 +191,7 @@ def _checked(path: Path, facts: Any) -> Backup:  # noqa: ANN401 - what a file ho
     if not Path(facts["runs_dir"]).is_absolute() and facts["runs_dir"] != "." and fault_of_name(facts["runs_dir"]):
         raise ValueError(facts["runs_dir"])
     for run in facts["runs"]:
-        if "/" in run["run_id"] or not isinstance(run["size"], int):
+        if "/" in run["run_id"] or fault_of_name(run["run_id"]) or not isinstance(run["size"], int):
             raise ValueError(f"run {run['run_id']!r}")
     if not isinstance(facts["left_out"], dict) or not isinstance(facts["masked"], list):
         raise TypeError("left_out, masked")
