@@ -284,7 +284,7 @@ def _keys(group: str, definition: dict[str, Any], definitions: dict[str, Any], n
 
 def configuration_parts() -> dict[str, str]:
     """Return the generated parts of ``configuration.md``: every key of the JSON schema."""
-    from orchestrator_lab.config import KINDS, AgentConfig, ClusterOverrides, Retention, Settings, json_schema
+    from orchestrator_lab.config import KINDS, AgentConfig, Backups, ClusterOverrides, Retention, Settings, json_schema
 
     schema = json_schema()
     definitions = schema["$defs"]
@@ -322,9 +322,10 @@ def configuration_parts() -> dict[str, str]:
     variables = [
         str(field.validation_alias or f"ORCHESTRATOR_{name.upper()}")
         for name, field in Settings.model_fields.items()
-        if name not in {"cluster", "retention"}
+        if name not in {"backup", "cluster", "retention"}
     ]
     variables += [f"ORCHESTRATOR_RETENTION__{name.upper()}" for name in Retention.model_fields]
+    variables += [f"ORCHESTRATOR_BACKUP__{name.upper()}" for name in Backups.model_fields]
     nested = [f"ORCHESTRATOR_CLUSTER__{name.upper()}" for name in ClusterOverrides.model_fields]
     parts["variables"] = "\n".join(f"- `{name}`" for name in [*variables, *nested])
     return parts

@@ -14,6 +14,7 @@ __all__ = [
     "AgentFailed",
     "AgentNotFound",
     "AlertNotFound",
+    "BackupError",
     "BundleError",
     "CassetteDamaged",
     "ClusterExists",
@@ -189,6 +190,10 @@ class DiskFull(JournalError):
 
 class RunNotFound(OrchestratorLabError):
     """There is no run at this place."""
+
+
+class BackupError(OrchestratorLabError):
+    """A backup is damaged, is none, or would be restored over what is there."""
 
 
 class BundleError(OrchestratorLabError):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.config import ClusterConfig
 
-__all__ = ["Resumable", "default_runs_dir", "find_run", "has_no_end", "prepare", "resumable_runs"]
+__all__ = ["Resumable", "default_runs_dir", "find_run", "has_no_end", "is_recorded", "prepare", "resumable_runs"]
 
 #: What stands in a run's record in place of a secret.
 _MASK = "***"
@@ -136,7 +136,7 @@ def resumable_runs(folder: Path) -> list[Path]:
     []
     """
     found = find_runs(folder) if folder.is_dir() else []
-    return [run for run in reversed(found) if has_no_end(run) and not _recorded_now(run)]
+    return [run for run in reversed(found) if has_no_end(run) and not is_recorded(run)]
 
 
 def has_no_end(run_dir: Path) -> bool:
@@ -223,7 +223,7 @@ def _refuse_running(run_dir: Path) -> None:
                 cluster=record.name,
             )
     deadline = time.monotonic() + _RELEASE_S
-    while held := _recorded_now(run_dir):
+    while held := is_recorded(run_dir):
         if time.monotonic() > deadline:
             break
         time.sleep(0.02)
@@ -234,8 +234,19 @@ def _refuse_running(run_dir: Path) -> None:
         )
 
 
-def _recorded_now(run_dir: Path) -> bool:
-    """Tell whether a supervisor holds the journal, wherever it keeps its sockets."""
+def is_recorded(run_dir: Path) -> bool:
+    """Tell whether a supervisor holds the journal of a run, wherever it keeps its sockets.
+
+    Parameters
+    ----------
+    run_dir : pathlib.Path
+        The run's folder.
+
+    Returns
+    -------
+    bool
+        False also when there is no journal.
+    """
     try:
         descriptor = os.open(run_dir / JOURNAL, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-__all__ = ["Kept", "expired", "look_at", "remove"]
+__all__ = ["REMOVED", "Kept", "expired", "look_at", "remove"]
 
 logger = logging.getLogger(__name__)
+
+#: How the name of something begins that is being removed.
+REMOVED = ".removed-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ def remove(runs: Iterable[Kept]) -> int:
     freed = 0
     for run in runs:
         # Under another name first: what is half removed is no run that a later look would take for one.
-        gone = run.path.with_name(f".removed-{run.path.name}")
+        gone = run.path.with_name(f"{REMOVED}{run.path.name}")
         try:
             run.path.rename(gone)
             shutil.rmtree(gone)

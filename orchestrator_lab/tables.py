@@ -204,7 +204,7 @@ class RunTables:
         ended = self._run.facts.get("status")
         if ended is not None:
             return str(ended)
-        return "running" if self.path is not None and _is_live(self.run_id) else None
+        return "running" if self.path is not None and _is_live(self.path, self.run_id) else None
 
     def columns(self, table: str) -> dict[str, list[Any]]:
         """Return a table as plain lists, one a column, up to date.
@@ -560,13 +560,15 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _is_live(run_id: str) -> bool:
-    """Return whether a cluster of this user, on this machine, is recording the run."""
+def _is_live(path: Path, run_id: str) -> bool:
+    """Return whether a cluster of this user, on this machine, is recording the run there; a copy of it is not."""
     try:
         from orchestrator_lab import runtime
 
         return any(
-            record.run_id == run_id and runtime.is_locked(runtime.cluster_dir(record.name))
+            record.run_id == run_id
+            and Path(record.run_dir).resolve() == path.resolve()
+            and runtime.is_locked(runtime.cluster_dir(record.name))
             for record in runtime.list_clusters()
         )
     except (OrchestratorLabError, OSError) as error:

@@ -68,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "folders": set(),
     "discovery": {"errors", "folders", "runtime"},
     "retention": {"annotations", "errors", "folders", "frames", "tables"},
+    "backup": RECORD | {"bundle", "folders", "resuming", "retention", "run", "tables"},
     "folds": RECORD,
     "importing": RECORD | {"records", "costs"},
     "tables": RECORD | {"bundle", "choosing", "costs", "folds", "importing", "sealing"},
@@ -106,7 +107,8 @@ ALLOWED: dict[str, set[str]] = {
     "pytest_plugin": CLIENT | {"apart", "notebook"},
     "metrics": {"errors"},
     "demo": CLIENT | {"models", "doctor"},
-    "cli": CLIENT | {"retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics", "notebook"},
+    "cli": CLIENT
+    | {"backup", "retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics", "notebook"},
     "widgets": CLIENT | {"discovery"},
     "server": CLIENT | {"discovery", "folders", "metrics"},
     # the cluster side
@@ -123,7 +125,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
 CLIENT_SIDE = (
-    {"apart", "cli", "notebook", "pytest_plugin", "widgets", "server", "folds", "metrics", *CLIENT}
+    {"apart", "backup", "cli", "notebook", "pytest_plugin", "widgets", "server", "folds", "metrics", *CLIENT}
     - RECORD
     - {"orphans", "records", "cassette", "costs"}
 )

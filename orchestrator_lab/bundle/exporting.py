@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +27,7 @@ from orchestrator_lab.bundle.layout import (
 from orchestrator_lab.bundle.masking import mask_file
 from orchestrator_lab.bundle.packing import pack
 from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity
+from orchestrator_lab.bundle.staging import workshop
 from orchestrator_lab.errors import BundleError, ConfigError
 from orchestrator_lab.schema import SCHEMA_VERSION
 from orchestrator_lab.sealing import read_sealed
@@ -242,11 +241,13 @@ def export_bundle(
     sources = dict(chosen.files)
     if notebook is not None:
         sources[f"{NOTEBOOK}/{_checked(notebook).name}"] = notebook
-    with _workshop(target) as shop:
+    # Beside the target: what is large is written once.
+    with workshop(Path(tempfile.gettempdir()) if target is None else target.parent, ".olab-export-") as shop:
         files, told = _masked(sources, shop / "files", masker)
         run = shop / "run"
         run.mkdir()
-        unread = _without_privacy(files, shop)
+        # Whoever masks nothing moves the run to another machine of their own, where it goes on as it was configured.
+        unread = {} if masker is None else _without_privacy(files, shop)
         told = {name: one for name, one in told.items() if name not in unread}
         left_out = chosen.left_out | unread
         if masker is not None:
@@ -277,16 +278,6 @@ def export_bundle(
             substitutes=() if masker is None else tuple(_shown(masker)),
             passed_over=() if masker is None else tuple(masker.passed_over),
         )
-
-
-@contextmanager
-def _workshop(target: Path | None) -> Iterator[Path]:
-    """Give a private folder, beside the target: what is large is written once."""
-    place = tempfile.mkdtemp(prefix=".olab-export-", dir=None if target is None else target.parent)
-    try:
-        yield Path(place)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _checked(notebook: Path) -> Path:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.bundle.opening import open_bundle
+from orchestrator_lab.bundle.staging import sync_tree, workshop
 from orchestrator_lab.errors import BundleError, DiskFull, EnvironmentProblem, is_full
 from orchestrator_lab.runtime import sync_folder
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["import_bundle"]
+    from orchestrator_lab.bundle.opening import OpenedBundle
+
+__all__ = ["import_bundle", "unpack_run"]
 
 
 def import_bundle(path: str | os.PathLike[str], runs_dir: str | os.PathLike[str]) -> Path:
@@ -48,14 +49,11 @@ def import_bundle(path: str | os.PathLike[str], runs_dir: str | os.PathLike[str]
             path=str(bundle.path),
             run_id=bundle.run_id,
         )
-    partial: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".importing-", dir=folder))
-        with bundle.archive.reading():
-            for name in bundle.names():
-                bundle.unpack(name, partial / name)
-        partial.rename(target)
+        with workshop(folder, ".importing-") as partial:
+            unpack_run(bundle, partial)
+            partial.rename(target)
         sync_folder(folder)
     except OSError as error:
         kind = DiskFull if is_full(error) else EnvironmentProblem
@@ -63,7 +61,27 @@ def import_bundle(path: str | os.PathLike[str], runs_dir: str | os.PathLike[str]
             f"{folder}: run {bundle.run_id} cannot be unpacked there ({error.strerror}); check its owner and the room",
             path=str(folder),
         ) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def unpack_run(bundle: OpenedBundle, folder: Path) -> None:
+    """Unpack all files of a run, each checked and brought to the disk.
+
+    Parameters
+    ----------
+    bundle : OpenedBundle
+        Where they are.
+    folder : pathlib.Path
+        Where they go: an empty folder.
+
+    Raises
+    ------
+    BundleError
+        When one is damaged.
+    EnvironmentProblem, DiskFull
+        When one cannot be written.
+    """
+    with bundle.archive.reading():
+        for name in bundle.names():
+            bundle.unpack(name, folder / name)
+    sync_tree(folder)

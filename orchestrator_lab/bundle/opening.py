@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -17,18 +16,16 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from orchestrator_lab import mirrors
 from orchestrator_lab.bundle.archive import Archive
 from orchestrator_lab.bundle.layout import FACTS, GENERATED, JOURNAL, MANIFEST, NOTEBOOK, TABLES, part_of
+from orchestrator_lab.bundle.staging import claim
 from orchestrator_lab.bundle.upgrades import check_facts, names_now, upgrade_file
 from orchestrator_lab.errors import BundleError
 from orchestrator_lab.runtime import private_dir
 from orchestrator_lab.schema import SCHEMA_VERSION
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["OpenedBundle", "open_bundle"]
 
@@ -230,30 +227,10 @@ def _place() -> Path:
         if kept is not None and kept[0].exists():
             return kept[0]
         root = private_dir(Path(tempfile.gettempdir()) / f"olab-bundles-{os.getuid()}")
-        handle = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            _clear(root.iterdir())
-            place = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
-            lives = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(lives, fcntl.LOCK_EX)
-        finally:
-            os.close(handle)
+        place, lives = claim(root, "process-")
         _places[os.getpid()] = (place, lives)
         atexit.register(_leave, os.getpid())
         return place
-
-
-def _clear(places: Iterable[Path]) -> None:
-    """Remove the folders of processes that ended without doing so: nobody holds them."""
-    for place in places:
-        with contextlib.suppress(OSError):
-            handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(place, ignore_errors=True)
-            finally:
-                os.close(handle)
 
 
 def _leave(pid: int) -> None:

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     panel = "Records"
     app.command(rich_help_panel=panel)(logs)
-    from orchestrator_lab.cli import bundles, comparing, keeping
+    from orchestrator_lab.cli import backups, bundles, comparing, keeping
 
     runs = typer.Typer(cls=Commands, rich_markup_mode=None, help="List the runs that were recorded, and show one.")
     runs.callback(invoke_without_command=True)(_runs)
@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
     runs.command("verify")(bundles.verify)
     runs.command("open")(bundles.open_bundled)
     app.add_typer(runs, name="runs", rich_help_panel=panel)
+    backups.register(app)
 
 
 # finding ----------------------------------------------------------------------------------------

@@ -39,15 +39,23 @@ from orchestrator_lab.config._models import (
     Stop,
     TurnEnd,
 )
-from orchestrator_lab.config._notes import SECRET_TEXT, known_secrets, without_secrets
+from orchestrator_lab.config._notes import SECRET_TEXT, is_secret_name, known_secrets, mask_text, without_secrets
 from orchestrator_lab.config._notify import address_secrets, mask_address, notify_addresses, scheme_of
 from orchestrator_lab.config._params import parse_params
 from orchestrator_lab.config._prices import dated_prices
+from orchestrator_lab.config._resolve import here
 from orchestrator_lab.config._templates import template_files, template_names, template_text
 from orchestrator_lab.config._topology import USER, Edge, Topology
 
 if TYPE_CHECKING:
-    from orchestrator_lab.config._settings import ClusterOverrides, Retention, Settings, load_settings
+    from orchestrator_lab.config._settings import (
+        Backups,
+        ClusterOverrides,
+        Retention,
+        Settings,
+        load_settings,
+        settings_given,
+    )
 
 __all__ = [
     "FILE_NAMES",
@@ -58,6 +66,7 @@ __all__ = [
     "Agent",
     "AgentConfig",
     "AlertsConfig",
+    "Backups",
     "ChatAgent",
     "ClaudeAgent",
     "ClusterConfig",
@@ -82,15 +91,19 @@ __all__ = [
     "address_secrets",
     "agent_dict",
     "dated_prices",
+    "here",
     "instructions_text",
+    "is_secret_name",
     "json_schema",
     "known_secrets",
     "load_config",
     "load_settings",
     "mask_address",
+    "mask_text",
     "notify_addresses",
     "parse_params",
     "scheme_of",
+    "settings_given",
     "template_files",
     "template_names",
     "template_text",
@@ -100,7 +113,7 @@ __all__ = [
     "without_secrets",
 ]
 
-_SETTINGS = {"ClusterOverrides", "Retention", "Settings", "load_settings"}
+_SETTINGS = {"Backups", "ClusterOverrides", "Retention", "Settings", "load_settings", "settings_given"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -32,11 +32,26 @@ from orchestrator_lab.config._problems import Problems, translate
 from orchestrator_lab.config._yaml import Document, KeyPath
 from orchestrator_lab.errors import ConfigError
 
-__all__ = ["ClusterOverrides", "Retention", "Settings", "load_settings", "unknown_variables"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "Backups",
+    "ClusterOverrides",
+    "Retention",
+    "Settings",
+    "load_settings",
+    "settings_given",
+    "unknown_variables",
+]
 
 _PREFIX = "ORCHESTRATOR_"
 #: The one variable behind the lab's own prefix that is an override.
 _MODE_VARIABLE = "ORCHESTRATOR_LAB_MODE"
+#: How the names of variables begin that stand for one key of several.
+_NESTED = tuple(f"{_PREFIX}{name}__" for name in ("CLUSTER", "RETENTION", "BACKUP"))
+#: Where this machine keeps its sockets: of no use on another.
+_OF_THIS_MACHINE = "ORCHESTRATOR_RUNTIME_DIR"
 
 
 class ClusterOverrides(BaseModel):
@@ -74,6 +89,16 @@ class Retention(BaseModel):
     gigabytes: float | None = Field(default=None, ge=0, description="the newest, up to so many gigabytes in all")
 
 
+class Backups(BaseModel):
+    """Where ``orchestrator-lab backup`` keeps its backups and how many, where its options say nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dir: FilePath | None = Field(default=None, description="the folder of backups")
+    keep: int | None = Field(default=None, ge=1, description="so many of the newest")
+    days: float | None = Field(default=None, ge=0, description="those of so many days")
+
+
 class Settings(BaseSettings):
     """Overrides from ``ORCHESTRATOR_*`` variables, and from ``.env`` where no variable is set.
 
@@ -87,6 +112,8 @@ class Settings(BaseSettings):
         How runs are made (``ORCHESTRATOR_LAB_MODE``); None leaves it to whoever starts one.
     retention : Retention
         Which runs are kept (``ORCHESTRATOR_RETENTION__KEEP``, ``__DAYS``, ``__GIGABYTES``).
+    backup : Backups
+        Where backups go, and which are kept (``ORCHESTRATOR_BACKUP__DIR``, ``__KEEP``, ``__DAYS``).
     cluster : ClusterOverrides
         Keys of ``cluster:``, for example ``ORCHESTRATOR_CLUSTER__COLS=120`` or
         ``ORCHESTRATOR_CLUSTER__GATEWAY__MODE=local``.
@@ -106,6 +133,7 @@ class Settings(BaseSettings):
         default=None, validation_alias=_MODE_VARIABLE
     )
     retention: Retention = Field(default_factory=Retention)
+    backup: Backups = Field(default_factory=Backups)
     cluster: ClusterOverrides = Field(default_factory=ClusterOverrides)
 
     def cluster_values(self) -> dict[str, Any]:
@@ -151,6 +179,32 @@ def load_settings(env_file: Path | str | None = ".env") -> Settings:
         raise ConfigError(f"{source}: {_PREFIX}* cannot be read: {reason}") from None
 
 
+def settings_given(env_file: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that say something to the settings, as they count now.
+
+    Parameters
+    ----------
+    env_file : Path
+        The ``.env``, which need not exist.
+    environ : mapping
+        The environment, which overrides the file.
+
+    Returns
+    -------
+    dict of str to str
+        Without ``ORCHESTRATOR_RUNTIME_DIR``, which is about one machine. They may hold secrets.
+    """
+    from dotenv import dotenv_values
+
+    known = {_variable((name,)) for name in Settings.model_fields} - {_OF_THIS_MACHINE}
+    given = {**(dotenv_values(env_file) if env_file.is_file() else {}), **environ}
+    return {
+        name: value
+        for name, value in sorted(given.items())
+        if value is not None and (name.upper() in known or name.upper().startswith(_NESTED))
+    }
+
+
 def _variable(path: KeyPath) -> str:
     if path in {("mode",), (_MODE_VARIABLE,)}:
         return _MODE_VARIABLE
@@ -158,8 +212,9 @@ def _variable(path: KeyPath) -> str:
 
 
 def _known(path: KeyPath) -> list[str]:
-    if path and path[0] == "retention":
-        return list(Retention.model_fields)
+    groups: dict[object, type[BaseModel]] = {"retention": Retention, "backup": Backups}
+    if path and path[0] in groups:
+        return list(groups[path[0]].model_fields)
     if len(path) > 1 and path[1] in NESTED:
         return list(NESTED[str(path[1])].model_fields)
     return list(ClusterOverrides.model_fields)
@@ -172,7 +227,7 @@ def unknown_variables() -> list[str]:
     for name in sorted(os.environ):
         if not name.upper().startswith(_PREFIX) or name.upper().startswith(_PREFIX + "LAB_"):
             continue
-        if name.upper() in known or name.upper().startswith((_PREFIX + "CLUSTER__", _PREFIX + "RETENTION__")):
+        if name.upper() in known or name.upper().startswith(_NESTED):
             continue
         close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
         if close:

@@ -1,17 +1,20 @@
-"""The real programs lose their tmux server, and then everything but their run: their conversations go on."""
+"""The real programs lose their tmux server, then everything but a backup of their run: their conversations go on."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from power_cut import events, power_cut, until
 
 from orchestrator_lab import Cluster
+from orchestrator_lab.backup import create_backup, restore_backup
 from orchestrator_lab.runtime import read_record
 
 SCRIPT = [{"reply": "I read: {text}"}]
@@ -29,7 +32,10 @@ def config(runtime: Path, tmp_path: Path) -> dict[str, Any]:  # noqa: ARG001 - c
 
 
 def goes_on(config: dict[str, Any], name: str) -> None:
-    """Kill the tmux server, then everything, and look for the first turn in the conversation each time."""
+    """Kill the tmux server, then everything, and look for the first turn in the conversation each time.
+
+    The second time the run itself is gone too, and comes from a backup.
+    """
     cluster = Cluster.start(config)
     try:
         assert "violet" in str(cluster[name].ask("My word is violet.", timeout=60).reply)
@@ -47,6 +53,12 @@ def goes_on(config: dict[str, Any], name: str) -> None:
         until(lambda: "And a second turn." in texts(cluster.run_dir, name))
         until(lambda: "I read: And a second turn." in texts(cluster.run_dir, name))
         run_dir = power_cut(cluster)
+        home = run_dir.parent.parent
+        (home / "cluster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        backup = create_backup(home, home / "kept").backup
+        shutil.rmtree(run_dir.parent)
+        (home / "cluster.yaml").unlink()
+        assert restore_backup(backup, home).resumable == (run_dir,)
         cluster = Cluster.start(resume=run_dir)
         assert cluster[name].facts["state"] == "idle", cluster[name].screen()
         assert "third" in str(cluster[name].ask("And a third turn.", timeout=60).reply)
