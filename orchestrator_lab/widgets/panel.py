@@ -200,11 +200,12 @@ class _ClusterRow(widgets.VBox):  # type: ignore[misc]
         try:
             self._cluster = Cluster.attach(name)
             self._facts = Facts.of(self._cluster.status())
+            # It may end between any two of these lines.
+            self._feed = Feed.of(name)
         except OrchestratorLabError as error:
             self._gap = error.message
             return
         mine = weakref.WeakMethod(self._tick)
-        self._feed = Feed.of(name)
         self._listener = self._feed.listen(lambda tick: (met := mine()) and met(tick))
 
     @property

@@ -8,7 +8,8 @@ import pytest
 
 import orchestrator_lab
 from orchestrator_lab import Cluster
-from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.errors import ClusterNotFound, ConfigError
+from orchestrator_lab.live import Feed
 from orchestrator_lab.widgets import opened
 from orchestrator_lab.widgets.controls import ClusterControls
 from orchestrator_lab.widgets.starting import written
@@ -68,6 +69,24 @@ def test_closed_while_it_looks(cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     assert panel.clusters == []
     panel._found()
     assert panel.clusters == []
+
+
+def test_a_cluster_that_ends_while_it_is_shown_is_told_in_its_row(
+    cluster: Cluster, panel: ControlPanel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel._rows.pop(cluster.name).leave()
+
+    def gone(name: str) -> Feed:
+        raise ClusterNotFound(f"no cluster {name!r} is running here; running: none", cluster=name)
+
+    monkeypatch.setattr(Feed, "of", gone)
+    panel._show([cluster.name])
+    row = panel._rows[cluster.name]
+    assert not row.follows
+    assert "no cluster" in row._text.value
+    monkeypatch.undo()
+    panel._show([cluster.name])
+    assert panel._rows[cluster.name].follows
 
 
 def test_states_and_alerts(cluster: Cluster, panel: ControlPanel, until: Any) -> None:
