@@ -207,7 +207,7 @@ class GrowingTable:
         ]
         if len(ripe) >= _MANY // 2:
             self._settle(ripe)
-        if count - len(self._new()) > _BACK:
+        if sum(place <= self._last_place for place in self._places) > _BACK:
             self._rebuild()
 
     def frame(self) -> pd.DataFrame:
@@ -283,24 +283,22 @@ class GrowingTable:
                     self._back.add(self._places[-1])
                     break
 
-    def _new(self) -> list[int]:
-        last = self._last_place
-        return [row for row, place in enumerate(self._places) if place > last]
-
-    def _settle(self, rows: list[int]) -> None:
+    def _moved(self, rows: list[int]) -> _Settled:
+        """Take rows out of the fold, into arrays."""
         import numpy as np
         import pandas as pd
 
         known = self.fold.everything(rows)
-        hidden = {name: known.pop(name) for name in self.fold.hidden}
-        places = np.array([self._places[row] for row in rows], np.int64)
+        hidden = pd.DataFrame({name: known.pop(name) for name in self.fold.hidden}, index=pd.RangeIndex(len(rows)))
         frame = build_frame(self.fold.table, {"run_id": [self.run_id] * len(rows), **known})
-        self._settled.append(
-            _Settled(self.fold.key, frame, pd.DataFrame(hidden, index=pd.RangeIndex(len(rows))), places)
-        )
+        places = np.array([self._places[row] for row in rows], np.int64)
         gone = set(rows)
         self.fold.forget(gone)
         self._places = [place for row, place in enumerate(self._places) if row not in gone]
+        return _Settled(self.fold.key, frame, hidden, places)
+
+    def _settle(self, rows: list[int]) -> None:
+        self._settled.append(self._moved(rows))
         # Few parts, each much longer than the next: that keeps both looking for rows and joining parts cheap.
         while len(self._settled) > 1 and len(self._settled[-2]) < 2 * len(self._settled[-1]):
             one, other = self._settled[-2:]
@@ -311,33 +309,23 @@ class GrowingTable:
         import numpy as np
         import pandas as pd
 
-        last = self._last_place
-        rows = [row for row, place in enumerate(self._places) if place <= last]
-        settled = self.fold.settled()
-        rows = [row for row in rows if settled[row]]
+        last, settled = self._last_place, self.fold.settled()
+        rows = [row for row, place in enumerate(self._places) if place <= last and settled[row]]
         if len(rows) <= _BACK // 2:
             return
-        known = self.fold.everything(rows)
-        hidden = pd.DataFrame({name: known.pop(name) for name in self.fold.hidden}, index=pd.RangeIndex(len(rows)))
-        frame = build_frame(self.fold.table, {"run_id": [self.run_id] * len(rows), **known})
-        places = np.array([self._places[row] for row in rows], np.int64)
+        back = self._moved(rows)
         whole = self._settled[0]
         for part in self._settled[1:]:
             whole = _joined(whole, part)
-        stays = ~np.isin(whole.places, places)
-        order = np.argsort(np.concatenate([whole.places[stays], places]), kind="stable")
-        self._settled = [
-            _Settled(
-                self.fold.key,
-                pd.concat([whole.frame[stays], frame], ignore_index=True).take(order).reset_index(drop=True),
-                pd.concat([whole.hidden[stays], hidden], ignore_index=True).take(order).reset_index(drop=True),
-                np.concatenate([whole.places[stays], places])[order],
-            )
-        ]
-        self._back -= set(places.tolist())
-        gone = set(rows)
-        self.fold.forget(gone)
-        self._places = [place for row, place in enumerate(self._places) if row not in gone]
+        stays = ~np.isin(whole.places, back.places)
+        places = np.concatenate([whole.places[stays], back.places])
+        order = np.argsort(places, kind="stable")
+        frame, hidden = (
+            pd.concat([one[stays], other], ignore_index=True).take(order).reset_index(drop=True)
+            for one, other in ((whole.frame, back.frame), (whole.hidden, back.hidden))
+        )
+        self._settled = [_Settled(self.fold.key, frame, hidden, places[order])]
+        self._back -= set(back.places.tolist())
 
     # frames ---------------------------------------------------------------------------------------------------
 

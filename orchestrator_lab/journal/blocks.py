@@ -131,17 +131,7 @@ def read_blocks(path: Path, wanted: Sequence[Wanted], *, begin: int, end: int) -
     OSError
         When the file cannot be read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(start: int) -> Block:
-        place, data = _piece(handle, start, min(start + _SIZE, end), begin, end)
-        return _block(place, data, wanted, path)
-
-    try:
-        with ThreadPoolExecutor(os.cpu_count() or 1, "journal-blocks") as pool:
-            yield from _in_order(pool, read, range(begin, end, _SIZE))
-    finally:
-        os.close(handle)
+    return _read(path, begin, end, lambda place, data: _block(place, data, wanted, path))
 
 
 def read_lines(path: Path, block: Block, numbers: Iterable[int]) -> list[tuple[int, Event]]:
@@ -187,17 +177,7 @@ def read_envelopes(path: Path, *, begin: int, end: int) -> Iterator[Block]:
     OSError
         When the file cannot be read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(start: int) -> Block:
-        place, data = _piece(handle, start, min(start + _SIZE, end), begin, end)
-        return _block(place, data, None, path)
-
-    try:
-        with ThreadPoolExecutor(os.cpu_count() or 1, "journal-blocks") as pool:
-            yield from _in_order(pool, read, range(begin, end, _SIZE))
-    finally:
-        os.close(handle)
+    return _read(path, begin, end, lambda place, data: _block(place, data, None, path))
 
 
 def read_some(
@@ -234,17 +214,7 @@ def read_some(
     """
     wanted = frozenset(names)
     light = {name: reads[name] for name in wanted if reads and name in reads}
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(start: int) -> tuple[int, list[Event]]:
-        place, data = _piece(handle, start, min(start + _SIZE, end), begin, end)
-        return _some(data, wanted, light, f"{path}, byte {place}")
-
-    try:
-        with ThreadPoolExecutor(os.cpu_count() or 1, "journal-blocks") as pool:
-            yield from _in_order(pool, read, range(begin, end, _SIZE))
-    finally:
-        os.close(handle)
+    return _read(path, begin, end, lambda place, data: _some(data, wanted, light, f"{path}, byte {place}"))
 
 
 def _some(
@@ -301,15 +271,27 @@ def _light(lines: Any, known: Any, light: Mapping[str, Mapping[str, str]]) -> li
     return found
 
 
-def _in_order(pool: ThreadPoolExecutor, read: Callable[[int], _Read], starts: Iterable[int]) -> Iterator[_Read]:
-    """Yield what is read, reading no further ahead than the threads need: a long journal is never held whole."""
+def _read(path: Path, begin: int, end: int, make: Callable[[int, bytes], _Read]) -> Iterator[_Read]:
+    """Yield what is made of each piece of a journal and its place, in order, on as many threads as there are cores.
+
+    It is read no further ahead than the threads need: a long journal is never held whole.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def piece(start: int) -> _Read:
+        return make(*_piece(handle, start, min(start + _SIZE, end), begin, end))
+
     waiting: deque[Future[_Read]] = deque()
-    for start in starts:
-        waiting.append(pool.submit(read, start))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1, "journal-blocks") as pool:
+            for start in range(begin, end, _SIZE):
+                waiting.append(pool.submit(piece, start))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        os.close(handle)
 
 
 def _piece(handle: int, start: int, stop: int, begin: int, end: int) -> tuple[int, bytes]:
