@@ -249,6 +249,8 @@ class Cluster:
         seed: int | None = None,
         mode: str | None = None,
         run: str | Path | Run | None = None,
+        level: str | None = None,
+        speed: float | str | None = None,
         resume: str | Path | None = None,
         on_event: Callable[[dict[str, Any]], None] | None = None,
     ) -> Cluster:
@@ -272,7 +274,14 @@ class Cluster:
             something differs or stopping there. ``ORCHESTRATOR_LAB_MODE`` says it when this does not; without both
             it is ``replay`` when a `run` is given, and ``record`` otherwise.
         run : path-like or Run, optional
-            The run that is replayed: itself, its folder, its id, or ``last``. Of no meaning in the other modes.
+            The run that is replayed: itself, its folder or bundle, its id, or ``last``. Of no meaning in the other
+            modes.
+        level : {"terminal", "model"}, optional
+            How it is replayed: its programs played on their terminals, which needs neither them nor a model, and gives
+            the same tables; or the real programs run on the recorded answers of their models.
+            ``ORCHESTRATOR_LAB_LEVEL`` says it when this does not; without both it is ``terminal``.
+        speed : float or ``"max"``, optional
+            How many times faster than then a terminal is played: 1.0 to watch; as fast as it can be by default.
         resume : path-like, optional
             A run that has no end, since the machine or all of the cluster's processes went down: its folder, its id,
             or ``last``. It goes on in the same folder, with the agents and conversations that it had; nothing else is
@@ -307,12 +316,15 @@ class Cluster:
         from orchestrator_lab.run import create_run
 
         if resume is not None:
-            if any(given not in (None, ()) for given in (config, experiment, params, tags, seed, mode, run)):
+            others = (config, experiment, params, tags, seed, mode, run, level, speed)
+            if any(given not in (None, ()) for given in others):
                 raise ConfigError("a run that is resumed has its configuration and its tags: give resume= alone")
             return cls._resume(resume, on_event)
         mode = choose_mode(mode, has_run=run is not None)
-        recorded = recorded_run(run) if run is not None and mode.startswith("replay") else None
+        recorded = recorded_run(run, level, speed) if run is not None and mode.startswith("replay") else None
         settings = recorded.config() if recorded is not None and config is None else load_config(config)
+        if recorded is not None:
+            settings = recorded.fit(settings)
         environ = processes.check_locale(dict(os.environ))
         if settings.alerts.enabled:
             notify_addresses(settings.alerts.notify, environ, check=True)

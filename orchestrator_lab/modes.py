@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX
 from orchestrator_lab.errors import ConfigError, EnvironmentProblem
+from orchestrator_lab.journal.reader import read_events
+from orchestrator_lab.mirrors import present
 from orchestrator_lab.resuming import default_runs_dir, find_run
 from orchestrator_lab.run import MODES
-from orchestrator_lab.runtime import private_dir
+from orchestrator_lab.runtime import private_dir, runtime_dir, write_private
+from orchestrator_lab.tables import JOURNAL
 
 if TYPE_CHECKING:
     from orchestrator_lab.config import ClusterConfig
+    from orchestrator_lab.journal.event import Event
     from orchestrator_lab.run import Run
 
-__all__ = ["Recorded", "choose_mode", "recorded_run"]
+__all__ = ["LEVELS", "Recorded", "choose_level", "choose_mode", "recorded_run"]
 
+#: How a run is replayed: its programs played on their terminals, or run for real on recorded answers of their models.
+LEVELS = ("terminal", "model")
+#: Folder of a replay with what it plays; the supervisor's name for it.
+_REPLAYED = "replayed"
+#: What a replay cannot do again.
+_BROKEN = {
+    "tmux.lost": "its tmux server ended in the middle",
+    "run.resumed": "it was resumed after all its processes had ended",
+    "keeper.gap": "its keeper ended in the middle, and part of what the panes showed is lost",
+}
 #: What stands in a run's record in place of a secret.
 _MASK = "***"
 
@@ -59,6 +75,37 @@ def choose_mode(mode: str | None, *, has_run: bool) -> str:
     return chosen
 
 
+def choose_level(level: str | None) -> str:
+    """Return the level at which a run is replayed.
+
+    Parameters
+    ----------
+    level : str or None
+        What the caller said; None leaves it to ``ORCHESTRATOR_LAB_LEVEL``, in the environment or in ``.env``.
+
+    Returns
+    -------
+    str
+        ``terminal`` when nobody says anything.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such level.
+
+    Examples
+    --------
+    >>> choose_level("model")
+    'model'
+    """
+    from orchestrator_lab.config import load_settings
+
+    chosen = level or load_settings().level or LEVELS[0]
+    if chosen not in LEVELS:
+        raise ConfigError(f"there is no level {chosen!r} of replay; the levels are: {', '.join(LEVELS)}")
+    return chosen
+
+
 class Recorded:
     """A run that is to be replayed.
 
@@ -66,17 +113,25 @@ class Recorded:
     ----------
     path : Path
         Its folder.
+    level : {"terminal", "model"}
+        How.
+    speed : float or None
+        How many times faster than then it is played on the terminal; None for as fast as it can be.
 
     Raises
     ------
     ConfigError
-        When no model was recorded in it.
+        When it cannot be replayed at this level.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, level: str = "terminal", speed: float | None = None) -> None:
+        self.path, self.level, self.speed = path, level, speed
         self.cassettes = sorted((path / CASSETTES).glob(f"*{SUFFIX}"))
-        if not self.cassettes:
+        if level == "terminal":
+            why = obstacle(path)
+            if why is not None:
+                raise ConfigError(f"run {path.name} cannot be replayed on the terminal: {why}")
+        elif not self.cassettes:
             raise ConfigError(
                 f"run {path.name} holds no cassette: it was made in mode live, or its agents talk to their models "
                 "themselves; record it again in mode record with a gateway, or look at it as data with open_run"
@@ -110,28 +165,75 @@ class Recorded:
             _fit(one, Path.cwd() / f"{cluster['name']}-replay")
         return load_config(data, base_dir=Path.cwd())
 
+    def fit(self, config: ClusterConfig) -> ClusterConfig:
+        """Return a configuration as it is replayed.
+
+        On the terminal no program works anywhere or asks anything: folders, gateways, tools and watches are not needed,
+        and panes have the size that they had.
+        """
+        if self.level == "model":
+            return config
+        added = {one.agent: one.attributes for one in self._events() if one.event == "agent.added"}
+        here = runtime_dir()
+        agents = []
+        for agent in config.agents:
+            facts = added.get(agent.name, {})
+            update: dict[str, Any] = {"work_dir": None, "create_work_dir": False}
+            update.update({key: facts[key] for key in ("cols", "rows") if isinstance(facts.get(key), int)})
+            if "mcp" in type(agent).model_fields:
+                update["mcp"] = False
+            agents.append(agent.model_copy(update=update))
+        return config.model_copy(
+            update={
+                "agents": agents,
+                "work_dir": here,
+                "create_work_dir": False,
+                "record_changes": False,
+                "alerts": config.alerts.model_copy(update={"enabled": False}),
+            }
+        )
+
     def give(self, run_dir: Path) -> None:
         """Copy what was recorded into the run that replays it."""
-        folder = private_dir(run_dir / CASSETTES)
-        for cassette in self.cassettes:
+        if self.level == "model":
+            self._copy(self.cassettes, private_dir(run_dir / CASSETTES))
+            return
+        folder = private_dir(run_dir / _REPLAYED)
+        self._copy([self.path / JOURNAL], folder)
+        self._copy(sorted((self.path / "panes").glob("*.cast.zst")), private_dir(folder / "panes"))
+        write_private(folder / "how.json", json.dumps({"speed": self.speed}))
+        for patch in sorted((self.path / "changes").rglob("*.patch")):
+            self._copy([patch], private_dir(private_dir(run_dir / "changes") / patch.parent.name))
+
+    @staticmethod
+    def _copy(files: list[Path], folder: Path) -> None:
+        for file in files:
             try:
-                shutil.copyfile(cassette, folder / cassette.name)
-                (folder / cassette.name).chmod(0o600)
+                shutil.copyfile(file, folder / file.name)
+                (folder / file.name).chmod(0o600)
             except OSError as error:
                 raise EnvironmentProblem(
-                    f"the cassette {cassette} cannot be copied into the new run ({error.strerror}); check its owner "
-                    "and the space left",
-                    path=str(cassette),
+                    f"{file} cannot be copied into the new run ({error.strerror}); check its owner and the space left",
+                    path=str(file),
                 ) from error
 
+    def _events(self) -> list[Event]:
+        return read_events(present(self.path / JOURNAL))[0]
 
-def recorded_run(run: str | os.PathLike[str] | Run) -> Recorded:
+
+def recorded_run(
+    run: str | os.PathLike[str] | Run, level: str | None = None, speed: float | str | None = None
+) -> Recorded:
     """Return the run that is to be replayed.
 
     Parameters
     ----------
     run : path-like or Run
         A run; its folder, its bundle, its id, or ``last``.
+    level : str, optional
+        How; see :func:`choose_level`.
+    speed : float or ``"max"``, optional
+        How many times faster than then, on the terminal.
 
     Raises
     ------
@@ -140,12 +242,47 @@ def recorded_run(run: str | os.PathLike[str] | Run) -> Recorded:
     ConfigError
         When no model was recorded in it.
     """
+    level, pace = choose_level(level), _pace(speed)
     path = Path(getattr(run, "path", None) or os.fspath(run)).expanduser()  # type: ignore[arg-type]
     if is_bundle(path):
         from orchestrator_lab.bundle.opening import open_bundle
 
-        return Recorded(open_bundle(path).all())
-    return Recorded(path if hasattr(run, "path") else find_run(run))
+        return Recorded(open_bundle(path).all(), level, pace)
+    return Recorded(path if hasattr(run, "path") else find_run(run), level, pace)
+
+
+def _pace(speed: float | str | None) -> float | None:
+    if speed in {None, "max"}:
+        return None
+    try:
+        pace = float(speed)
+    except (TypeError, ValueError):
+        pace = 0.0
+    if not 0 < pace < float("inf"):
+        raise ConfigError(f"speed={speed!r} is no speed of a replay; give 'max', 1.0 for that of the recording, or 2.0")
+    return pace
+
+
+def obstacle(path: Path) -> str | None:
+    """Return why a run cannot be replayed on the terminal, None when it can.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder.
+    """
+    journal = present(path / JOURNAL)
+    if not journal.is_file():
+        return "it holds no journal"
+    counted = Counter(one.event for one in read_events(journal)[0])
+    if not counted["agent.started"]:
+        return "it has no agents"
+    for event, why in _BROKEN.items():
+        if counted[event]:
+            return why
+    if counted["supervisor.started"] > 1:
+        return "its supervisor was started again in the middle, and what happened meanwhile is not in order"
+    return None
 
 
 def _fit(part: dict[str, Any], folder: Path) -> None:

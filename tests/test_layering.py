@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "mirrors": set(),
     "records": set(),
     "cassette": {"errors"},
-    "modes": RECORD | {"bundle", "cassette", "resuming", "run"},
+    "modes": RECORD | {"bundle", "cassette", "resuming", "run", "tables"},
     "costs": {"config"},
     "config": {"errors"},
     "journal": BASE | {"mirrors"},

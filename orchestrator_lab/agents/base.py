@@ -33,6 +33,7 @@ __all__ = [
     "Program",
     "Queued",
     "Ready",
+    "Recorded",
     "SessionEnded",
     "ToolEnded",
     "ToolStarted",
@@ -334,6 +335,14 @@ class SessionEnded(Evidence):
     """The program says that its session is over."""
 
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Evidence):
+    """Something of a recorded run that nothing else tells of: tokens, changes in files, what a screen showed."""
+
+    what: str
+    facts: Mapping[str, Any]
 
 
 @dataclass(slots=True)

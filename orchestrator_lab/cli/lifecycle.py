@@ -92,6 +92,15 @@ def start(
     run: str | None = typer.Option(
         None, "--run", metavar="RUN", help="The run that is replayed: its id, its folder, or 'last'."
     ),
+    level: str | None = typer.Option(
+        None,
+        "--level",
+        metavar="LEVEL",
+        help="How it is replayed: terminal (default: programs are played), or model (they run, on recorded answers).",
+    ),
+    speed: str | None = typer.Option(
+        None, "--speed", metavar="TIMES", help="How fast a terminal is played: 1 is as recorded, max as fast as it can."
+    ),
     resume: str | None = typer.Option(
         None,
         "--resume",
@@ -109,7 +118,12 @@ def start(
     from orchestrator_lab.resuming import prepare
 
     if resume is not None:
-        if any(given is not None for given in (source, name, seed, mode, run)) or experiment or param or tag:
+        if (
+            any(given is not None for given in (source, name, seed, mode, run, level, speed))
+            or experiment
+            or param
+            or tag
+        ):
             raise ConfigError("--resume goes on with what the run had: give it alone, or with --attach and --json")
         found = prepare(resume, dict(os.environ))
         with interruptible("Ending what was started"):
@@ -118,12 +132,12 @@ def start(
         return
     mode = choose_mode(mode, has_run=run is not None)
     replays = run is not None and mode.startswith("replay")
-    config = recorded_run(str(run)).config() if replays and source is None else load_config(source)
+    config = recorded_run(str(run), level, speed).config() if replays and source is None else load_config(source)
     if name is not None:
         config = config.renamed(name)
     given = {"experiment": experiment, "params": parse_params(param), "tags": tag, "seed": seed}
     with interruptible("Ending what was started"):
-        cluster = starting(config, quiet=as_json, mode=mode, run=run, **given)
+        cluster = starting(config, quiet=as_json, mode=mode, run=run, level=level, speed=speed, **given)
     _say_started(cluster, config, attach_after=attach_after, as_json=as_json)
 
 

@@ -46,8 +46,8 @@ __all__ = [
 ]
 
 _PREFIX = "ORCHESTRATOR_"
-#: The one variable behind the lab's own prefix that is an override.
-_MODE_VARIABLE = "ORCHESTRATOR_LAB_MODE"
+#: The variables behind the lab's own prefix that are overrides.
+_MODE_VARIABLE, _LEVEL_VARIABLE = "ORCHESTRATOR_LAB_MODE", "ORCHESTRATOR_LAB_LEVEL"
 #: How the names of variables begin that stand for one key of several.
 _NESTED = tuple(f"{_PREFIX}{name}__" for name in ("CLUSTER", "RETENTION", "BACKUP"))
 #: Where this machine keeps its sockets: of no use on another.
@@ -110,6 +110,8 @@ class Settings(BaseSettings):
         Folder of runs (``ORCHESTRATOR_RUNS_DIR``), relative to the current folder.
     mode : {"live", "record", "replay", "replay_strict"} or None
         How runs are made (``ORCHESTRATOR_LAB_MODE``); None leaves it to whoever starts one.
+    level : {"terminal", "model"} or None
+        How runs are replayed (``ORCHESTRATOR_LAB_LEVEL``); None leaves it to whoever starts one.
     retention : Retention
         Which runs are kept (``ORCHESTRATOR_RETENTION__KEEP``, ``__DAYS``, ``__GIGABYTES``).
     backup : Backups
@@ -132,6 +134,7 @@ class Settings(BaseSettings):
     mode: Literal["live", "record", "replay", "replay_strict"] | None = Field(
         default=None, validation_alias=_MODE_VARIABLE
     )
+    level: Literal["terminal", "model"] | None = Field(default=None, validation_alias=_LEVEL_VARIABLE)
     retention: Retention = Field(default_factory=Retention)
     backup: Backups = Field(default_factory=Backups)
     cluster: ClusterOverrides = Field(default_factory=ClusterOverrides)
@@ -206,8 +209,9 @@ def settings_given(env_file: Path, environ: Mapping[str, str]) -> dict[str, str]
 
 
 def _variable(path: KeyPath) -> str:
-    if path in {("mode",), (_MODE_VARIABLE,)}:
-        return _MODE_VARIABLE
+    for name, variable in (("mode", _MODE_VARIABLE), ("level", _LEVEL_VARIABLE)):
+        if path in {(name,), (variable,)}:
+            return variable
     return _PREFIX + "__".join(str(part).upper() for part in path)
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.folds.messages import RUNGS, MessageFold
-from orchestrator_lab.folds.turns import TOKENS, Recordings, TurnFold
+from orchestrator_lab.folds.turns import TOKENS, TurnFold
 from orchestrator_lab.journal.blocks import Wanted, read_blocks, read_envelopes, read_lines
 from orchestrator_lab.journal.event import Event
+from orchestrator_lab.journal.origins import Recordings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator_lab.folds.base import Fold, as_json
-from orchestrator_lab.folds.turns import Recordings
+from orchestrator_lab.journal.origins import Recordings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

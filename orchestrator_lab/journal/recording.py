@@ -149,6 +149,9 @@ class CastWriter:
         Title in the header.
     term : str
         Terminal type in the header.
+    started_at : float, optional
+        A recording of something recorded: when that began, in seconds since 1970. Time does not pass by itself then;
+        :meth:`clock` says it.
 
     Raises
     ------
@@ -176,10 +179,13 @@ class CastWriter:
         rows: int,
         title: str | None = None,
         term: str = "tmux-256color",
+        started_at: float | None = None,
     ) -> None:
         import zstandard
 
         self.path = Path(path)
+        #: Milliseconds of the recording, where its time is told.
+        self._clock_ms: int | None = None if started_at is None else 0
         #: Sentence about the last piece that could not be written, or None.
         self.error: str | None = None
         #: Seconds without a writer before a continued recording; 0.0 for a new one.
@@ -196,12 +202,12 @@ class CastWriter:
                 path=str(self.path),
             ) from error
         try:
-            self._begin(cols, rows, title, term)
+            self._begin(cols, rows, title, term, started_at)
         except BaseException:
             os.close(self._file)
             raise
 
-    def _begin(self, cols: int, rows: int, title: str | None, term: str) -> None:
+    def _begin(self, cols: int, rows: int, title: str | None, term: str, started_at: float | None) -> None:
         last = None
         size = os.fstat(self._file).st_size
         self._end = 0
@@ -211,13 +217,13 @@ class CastWriter:
         if last is None:
             if size and os.pread(self._file, 4, 0) not in {struct.pack("<I", _SKIPPABLE), b""}:
                 raise JournalError(f"{self.path} exists and is no recording: move it away", path=str(self.path))
-            self.started_at = wall
+            self.started_at = wall if started_at is None else started_at
             self._monotonic = monotonic
             self._last_ms = 0
             header: dict[str, Any] = {
                 "version": 3,
                 "term": {"cols": cols, "rows": rows, "type": term},
-                "timestamp": int(wall),
+                "timestamp": int(self.started_at),
             }
             if title:
                 header["title"] = title
@@ -230,6 +236,8 @@ class CastWriter:
             offset = max(trusted, last.end_ms / 1000)
             self._monotonic = monotonic - offset
             self._last_ms = last.end_ms
+            if self._clock_ms is not None:
+                self._clock_ms = last.end_ms
             self.gap_s = offset - last.end_ms / 1000
         self._first_ms = self._last_ms
         if self._end < size:
@@ -266,6 +274,10 @@ class CastWriter:
         text = self._decoder.decode(data)
         if text:
             self._event("o", text)
+
+    def clock(self, at_ms: int) -> None:
+        """Say what time it is in the recording, in milliseconds; for one whose time does not pass by itself."""
+        self._clock_ms = at_ms
 
     def resize(self, cols: int, rows: int) -> None:
         """Note that the pane has a new size, in cells."""
@@ -339,7 +351,8 @@ class CastWriter:
         self._decoder.reset()
 
     def _event(self, code: str, data: str) -> None:
-        now = max(round((time.monotonic() - self._monotonic) * 1000), self._last_ms)
+        passed = round((time.monotonic() - self._monotonic) * 1000) if self._clock_ms is None else self._clock_ms
+        now = max(passed, self._last_ms)
         interval = (now - self._last_ms) / 1000
         self._last_ms = now
         self._append(f'[{interval}, "{code}", {json.dumps(data, ensure_ascii=False)}]')

@@ -195,13 +195,30 @@ class JournalWriter:
         JournalError
             When it cannot be written for another reason, or the writer is closed.
         """
-        at = datetime.now(UTC)
-        now = round(time.monotonic() - self._origin_s, 6)
-        record = Event(
-            self.seq + 1,
+        at = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+        now = max(round(time.monotonic() - self._origin_s, 6), self._last_s)
+        record = self._made(self.seq + 1, event, at, now, agent, message_id, turn_id, source, level, attributes)
+        return self._put(record)
+
+    def _made(
+        self,
+        seq: int,
+        event: str,
+        at: str,
+        now_s: float,
+        agent: str | None,
+        message_id: str | None,
+        turn_id: str | None,
+        source: str | None,
+        level: str,
+        attributes: dict[str, Any],
+    ) -> Event:
+        """Return an event as it will be written, with secrets masked."""
+        return Event(
+            seq,
             self._text(event),
-            at.isoformat(timespec="microseconds")[:-6] + "Z",
-            max(now, self._last_s),
+            at,
+            now_s,
             None if agent is None else self._text(agent),
             None if message_id is None else self._text(message_id),
             None if turn_id is None else self._text(turn_id),
@@ -209,6 +226,9 @@ class JournalWriter:
             level,
             {self._text(key): self._plain(value) for key, value in attributes.items() if value is not None},
         )
+
+    def _put(self, record: Event) -> Event:
+        """Write an event, and tell the subscribers; return it as a reader will see it."""
         line = record.to_json()
         if line.isascii() and "\\ud" in line:
             # Two lone surrogates side by side are one character to whoever reads the line.

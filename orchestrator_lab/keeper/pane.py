@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.keeper.clock import Clock
 from orchestrator_lab.keeper.loop import READ
 from orchestrator_lab.keeper.mask import Mask
 from orchestrator_lab.keeper.modes import ModeTracker
@@ -63,6 +64,8 @@ class Pane:
         self.writer: CastWriter | None = None
         #: Secrets that are kept out of the recording, or None.
         self.mask: Mask | None = None
+        #: Reads the time that a replayed program tells, or None.
+        self.clock: Clock | None = None
         #: Bytes seen by this keeper.
         self.bytes = 0
         #: When the last byte came: seconds since 1970, and monotonic.
@@ -148,6 +151,9 @@ class Panes:
         tracker.seed(message.get("modes") or {})
         tracker.title = message.get("screen_title", tracker.title)
         secrets = message.get("mask")
+        replayed_at = message.get("replayed_at")
+        if replayed_at is not None and pane.clock is None:
+            pane.clock = Clock()
         path = Path(message["path"])
         if pane.writer is None or pane.writer.path != path:
             self._close(pane)
@@ -157,6 +163,7 @@ class Panes:
                     cols=int(message["cols"]),
                     rows=int(message["rows"]),
                     title=message.get("title"),
+                    started_at=replayed_at,
                 )
             except JournalError as error:
                 logger.warning("%s", error)
@@ -315,11 +322,18 @@ class Panes:
             return False
         pane.at = time.time()
         pane.monotonic_s = now = time.monotonic()
+        if pane.clock is None:
+            self._record(pane, data)
+        else:
+            pieces = pane.clock.feed(data)
+            for at_ms, piece in pieces:
+                if pane.writer is not None and at_ms is not None:
+                    self._settle(pane)
+                    pane.writer.clock(at_ms)
+                self._record(pane, piece)
+            data = b"".join(piece for _, piece in pieces)
         pane.bytes += len(data)
         changed = pane.tracker.feed(data)
-        if pane.writer is not None:
-            pane.writer.write(data if pane.mask is None else pane.mask.feed(data))
-            self._pending()
         self._hub.output(pane.agent, pane.at, pane.bytes, data)
         if changed or (pane.every_s is not None and now - pane.told_at >= pane.every_s):
             self._report(pane, now)
@@ -330,6 +344,11 @@ class Panes:
                 self._loop.cancel("activity")  # it may be due before the others
             self._later()
         return True
+
+    def _record(self, pane: Pane, data: bytes) -> None:
+        if pane.writer is not None and data:
+            pane.writer.write(data if pane.mask is None else pane.mask.feed(data))
+            self._pending()
 
     def _report(self, pane: Pane, now: float) -> None:
         if not self._may_tell():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.folds.turns import Recordings
+from orchestrator_lab.journal.origins import Recordings
 from orchestrator_lab.reading.entries import events_with
 
 if TYPE_CHECKING:

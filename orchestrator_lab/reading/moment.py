@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.errors import ConfigError
-from orchestrator_lab.folds.turns import Recordings
 from orchestrator_lab.journal.event import Event
+from orchestrator_lab.journal.origins import Recordings
 from orchestrator_lab.reading.entries import chosen_agents, events_with
 from orchestrator_lab.reading.happened import SETTLE_S
 from orchestrator_lab.reading.screens import recording_of, screens_at

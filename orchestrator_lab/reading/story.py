@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.annotations import read_annotations
 from orchestrator_lab.errors import ConfigError
-from orchestrator_lab.folds.turns import Recordings
+from orchestrator_lab.journal.origins import Recordings
 from orchestrator_lab.plots import agent_colors
 from orchestrator_lab.reading.entries import agent_names, events_with, lists_of, rows_of
 from orchestrator_lab.reading.screens import recording_of, screens_at

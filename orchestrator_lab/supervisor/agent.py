@@ -17,7 +17,6 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.agents import adapter_for
 from orchestrator_lab.agents.base import (
     Accepted,
     DialogClosed,
@@ -27,6 +26,7 @@ from orchestrator_lab.agents.base import (
     LaunchContext,
     Limited,
     Ready,
+    Recorded,
     SessionEnded,
     ToolEnded,
     ToolStarted,
@@ -92,7 +92,7 @@ class AgentRunner:
         self.supervisor = supervisor
         self.config = config
         self.name = config.name
-        self.adapter = adapter_for(config.kind)
+        self.adapter = supervisor.replaying.adapter(config)
         self.token = token or new_token()
         self.gateway_secret = new_token()
         self.folder = private_dir(supervisor.folder / "agents" / self.name)
@@ -100,7 +100,7 @@ class AgentRunner:
         self.program: Program | None = None
         self.launch: Launch | None = None
         self.context: LaunchContext | None = None
-        self.session_id = str(uuid.uuid4())
+        self.session_id = supervisor.replaying.session_id(self.name) or str(uuid.uuid4())
         self.session_used = False
         self.transcript: Path | None = None
         self.model: str | None = config.model
@@ -514,6 +514,8 @@ class AgentRunner:
                     self.dialogs.closed(piece)
                 case Limited():
                     self.supervisor.guards.breakers.report(self, piece)
+                case Recorded():
+                    self.supervisor.replaying.told_by(self, piece)
                 case SessionEnded():
                     logger.info("%s: session ended (%s)", self.name, piece.reason)
                 case _:

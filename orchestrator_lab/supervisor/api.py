@@ -159,6 +159,7 @@ class Api:
         conversation = None
         sent: list[Message] = []
         for name, identity in zip(names, ids, strict=True):
+            await self._supervisor.replaying.before_message(str(name), body["text"], identity)
             message = self._supervisor.routing.send(
                 sender="user",
                 recipient=str(name),
@@ -224,6 +225,7 @@ class Api:
             raise ConfigError("'opening' is what the first agent is told, a string")
         if isinstance(rounds, bool) or not isinstance(rounds, int):
             raise ConfigError(f"'rounds' is a whole number, got {rounds!r}")
+        await self._supervisor.replaying.before("conversation.started", agents=agents)
         conversation = self._supervisor.conversations.start(
             agents,
             opening,
@@ -254,6 +256,7 @@ class Api:
         return JSONResponse({"agents": [runner.describe() for runner in runners]})
 
     async def _remove(self, request: Request) -> Response:
+        await self._supervisor.replaying.before("agent.stopping", request.path_params["name"], reason="remove")
         await self._supervisor.lifecycle.remove(request.path_params["name"])
         return JSONResponse(self._supervisor.status())
 
@@ -293,6 +296,7 @@ class Api:
         dialog_id, option = body.get("dialog_id"), body.get("option")
         if not isinstance(dialog_id, str) or isinstance(option, bool) or not isinstance(option, str | int):
             raise ConfigError("an answer needs 'dialog_id', and 'option': a label, allow, deny, or a number from 1")
+        await self._supervisor.replaying.before("dialog.answering", runner.name, dialog_id=dialog_id)
         answer_id = body.get("answer_id")
         label = await runner.dialogs.answer(
             dialog_id, option, answer_id=answer_id if isinstance(answer_id, str) else None
@@ -300,16 +304,19 @@ class Api:
         return JSONResponse({"option": label, "agent": runner.describe()})
 
     async def _interrupt(self, request: Request) -> Response:
+        await self._supervisor.replaying.before("note", request.path_params["name"], text="interrupted")
         await self._supervisor.lifecycle.interrupt(request.path_params["name"])
         return JSONResponse(self._supervisor.runner(request.path_params["name"]).describe())
 
     async def _restart(self, request: Request) -> Response:
         name = request.path_params.get("name")
+        await self._supervisor.replaying.before("agent.stopping", name, reason="restart")
         await self._supervisor.lifecycle.restart([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
     async def _stop(self, request: Request) -> Response:
         name = request.path_params.get("name")
+        await self._supervisor.replaying.before("agent.stopping", name, reason="stop")
         await self._supervisor.lifecycle.stop([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
@@ -334,6 +341,7 @@ class Api:
         status = body.get("status", "completed")
         if status not in {"completed", "failed", "cancelled"}:
             raise ConfigError(f"status={status!r} is not known; use completed, failed or cancelled")
+        await self._supervisor.replaying.before("agent.stopping", reason="shutdown")
         await self._supervisor.lifecycle.shutdown(status)
         return JSONResponse({"run_dir": str(self._supervisor.run_dir)})
 

@@ -134,6 +134,7 @@ class Conversations:
         A client that repeats a request, because the answer was lost, gives the same `conversation_id`.
         """
         supervisor = self._supervisor
+        conversation_id = supervisor.replaying.conversation_id(agents, conversation_id)
         known = self.known.get(str(conversation_id))
         if known is not None and known.begun:
             return known

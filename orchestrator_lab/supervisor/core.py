@@ -25,7 +25,7 @@ from orchestrator_lab.errors import (
     OrchestratorLabError,
 )
 from orchestrator_lab.journal.reader import read_events
-from orchestrator_lab.journal.writer import JournalWriter, SecretMask
+from orchestrator_lab.journal.writer import SecretMask
 from orchestrator_lab.runtime import private_dir, process_start_time, read_record, update_record, write_private
 from orchestrator_lab.supervisor.alerts import Alerts
 from orchestrator_lab.supervisor.changes import Changes
@@ -41,7 +41,7 @@ from orchestrator_lab.supervisor.messages import Ledger
 from orchestrator_lab.supervisor.monitor import Monitor
 from orchestrator_lab.supervisor.notify import Notifier
 from orchestrator_lab.supervisor.rebuild import Rebuild
-from orchestrator_lab.supervisor.replaying import Replaying
+from orchestrator_lab.supervisor.replaying import replaying_of
 from orchestrator_lab.supervisor.routing import Routing
 from orchestrator_lab.supervisor.tmuxthread import TmuxThread
 from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv
@@ -94,12 +94,13 @@ class Supervisor:
         self.environ: dict[str, str] = json.loads((folder / "environ.json").read_text(encoding="utf-8"))
         self.url = f"http://127.0.0.1:{record.port}"
         self.mask = SecretMask(known_secrets(self.config, self.environ))
-        self.journal = JournalWriter(self.run_dir / "journal.jsonl", run_id=record.run_id, mask=self.mask)
-        self.replaying = Replaying(self)
+        self.replaying = replaying_of(self)
+        self.journal = self.replaying.journal()
         self.alerts = Alerts(self)
         self.monitor = Monitor(self)
         self.notifier = Notifier(self)
         self.ledger = Ledger(self.journal)
+        self.replaying.take_over(self.ledger)
         self.tmux = TmuxThread()
         self.driver: TmuxDriver
         self.runners: dict[str, AgentRunner] = {}
@@ -149,7 +150,7 @@ class Supervisor:
         """Start the cluster, or adopt it when it runs already."""
         private_dir(self.run_dir / "panes")
         await self.keeper.open()
-        left = self._left_to_end()
+        left = self._left_to_end() or self.replaying.broken_off()
         if left is not None:
             self.status_text, self.end_status = "ending", left
         if left is not None and not self.record.alive("tmux"):
@@ -192,7 +193,8 @@ class Supervisor:
             self.status_text = "ending"
             self.background(self.lifecycle.shutdown(left))
         self.monitor.start()
-        self.hangs.open()
+        if not self.replaying.terminal:
+            self.hangs.open()
         self._watch_owner()
 
     async def new_driver(self) -> TmuxDriver:
@@ -281,6 +283,7 @@ class Supervisor:
         await self.keeper.close()
         self.tmux.close()
         self.journal.close()
+        self.replaying.close()
         if self.config.seal and not self.resuming:
             seal_when_long(self.journal)
 
@@ -492,8 +495,10 @@ class Supervisor:
                 "recording.started",
                 agent=runner.name,
                 path=f"panes/{runner.name}.cast.zst",
-                started_at=_instant(message.get("started_at")),
-                offset_s=message.get("offset_s"),
+                **(
+                    self.replaying.recording(runner.name)
+                    or {"started_at": _instant(message.get("started_at")), "offset_s": message.get("offset_s")}
+                ),
             )
         elif op == "recording_failed" or (op == "pane_closed" and runner.running and self.driver.alive):
             self.journal.append(

@@ -107,7 +107,7 @@ class Dialogs:
         if current is not None and current.source == "screen" and current.kind == dialog.kind == "permission":
             self._told_late(dataclasses.replace(dialog, options=current.options), verdict, reply)
             return
-        dialog_id = new_id("dlg_")
+        dialog_id = self._runner.supervisor.replaying.dialog_id(self._runner.name) or new_id("dlg_")
         if verdict is not None and reply is not None:
             self._journal_opened(dialog, dialog_id)
             self._answered_in_hook(dialog, dialog_id, verdict)
@@ -248,8 +248,7 @@ class Dialogs:
             menu = read_menu(plain(screen))
             if not self._dialog_shown and menu is not None:
                 if not dialog.options:
-                    dialog = self._runner.dialog = dataclasses.replace(dialog, options=menu.options)
-                    self._journal_opened(dataclasses.replace(dialog, source="screen"), dialog_id)
+                    self.shows(menu.options)
                 self._dialog_shown = True
                 self._runner.supervisor.ledger.poke()
             elif menu is None:
@@ -259,6 +258,15 @@ class Dialogs:
             self._runner.publish()
         else:
             self.look_soon()
+
+    def shows(self, options: tuple[str, ...]) -> None:
+        """Take in the options of the open dialog, which the screen shows."""
+        dialog, dialog_id = self._runner.dialog, self._runner.dialog_id
+        if dialog is None or dialog_id is None:
+            return
+        self._runner.dialog = dataclasses.replace(dialog, options=options)
+        self._journal_opened(dataclasses.replace(dialog, options=options, source="screen"), dialog_id)
+        self._runner.supervisor.ledger.poke()
 
     # answered -----------------------------------------------------------------------------------
 
@@ -460,6 +468,8 @@ class Dialogs:
             await runner.supervisor.journal.asynced()
             # Where several are asked for at once, another question may stand there by now.
             about = _about(dialog) if self._behind else ""
+            if await runner.supervisor.replaying.answer(runner, dialog_id, label):
+                return label
             if not await runner.watch.choose(label, about=about):
                 if runner.dialog_id != dialog_id:
                     raise self._gone(dialog_id)

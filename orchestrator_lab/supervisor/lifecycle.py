@@ -135,7 +135,7 @@ class Lifecycle:
         replaying = self._cluster.replaying
         replaying.check(runner)
         gateway = runner.config.gateway
-        if gateway is None or gateway.mode == "none":
+        if gateway is None or gateway.mode == "none" or replaying.terminal:
             return
         if self._cluster.gateway is None:
             self._cluster.gateway = replaying.gateway()
@@ -163,6 +163,7 @@ class Lifecycle:
             title=runner.name,
             # Another agent's token, or the owner's key, may be printed here as well.
             mask=self._cluster.mask.secrets,
+            replayed_at=self._cluster.replaying.recorded_at(runner.name),
         )
         runner.looks.follow_again()
 
@@ -386,7 +387,8 @@ class Lifecycle:
     async def _ask_to_end(self, runner: AgentRunner) -> float:
         """Ask a program to end in its own way; return the seconds that it should be given."""
         stop = getattr(runner.config, "stop", None)
-        if stop is None or runner.pane_id is None or runner.ready is None:
+        played = self._cluster.replaying.terminal
+        if stop is None or runner.pane_id is None or runner.ready is None or played:
             _signal_group(runner, signal.SIGTERM)
             return _TERM_GRACE_S
         try:
@@ -486,6 +488,7 @@ class Lifecycle:
         async with self._lock:
             if self._cluster.ending.is_set():
                 return
+            self._cluster.replaying.ends()
             self._cluster.status_text = "ending"
             self._cluster.end_status = status
             # Whoever comes after this supervisor, if it is killed now, goes on with the end.

@@ -152,6 +152,10 @@ class Ledger:
         self._history: dict[str, list[str]] = defaultdict(list)
         self._waiters: set[asyncio.Event] = set()
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        #: Gives a message of a replay the ids that it had: its own id and its conversation's.
+        self.recorded: Callable[[str, str | None, str, str, str], tuple[str, str | None]] | None = None
+        #: Whether all messages stay in memory.
+        self.keeps_all = False
         #: Told of messages that end without having been answered by a turn.
         self.on_lost: Callable[[Message], None] | None = None
 
@@ -234,6 +238,8 @@ class Ledger:
     ) -> Message:
         """Journal a new message and return it."""
         message_id = message_id or new_id("msg_")
+        if self.recorded is not None:
+            message_id, conversation_id = self.recorded(message_id, conversation_id, sender, recipient, content)
         message = Message(
             message_id=message_id,
             conversation_id=conversation_id or new_id("cnv_"),
@@ -300,7 +306,7 @@ class Ledger:
         uncertain = message.status == "uncertain"
         over = self._over[message.recipient, uncertain]
         over.append(message)
-        while len(over) > (_KEPT_UNCERTAIN if uncertain else _KEPT):
+        while not self.keeps_all and len(over) > (_KEPT_UNCERTAIN if uncertain else _KEPT):
             oldest = over.popleft()
             # Late evidence may have taken an uncertain one on.
             if oldest.final and (oldest.status == "uncertain") == uncertain:

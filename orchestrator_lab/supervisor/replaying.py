@@ -11,8 +11,9 @@ import logging
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.agents import adapter_for
 from orchestrator_lab.cassette import CASSETTES
 from orchestrator_lab.errors import ConfigError, ReplayDiverged
 from orchestrator_lab.gateway.gateway import Gateway
@@ -20,18 +21,26 @@ from orchestrator_lab.gateway.plain import Places
 from orchestrator_lab.gateway.player import Player, stopped
 from orchestrator_lab.gateway.recorder import Recorder
 from orchestrator_lab.journal.reader import read_events
+from orchestrator_lab.journal.writer import JournalWriter
 from orchestrator_lab.runtime import private_dir
 from orchestrator_lab.supervisor.header import split_header
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator_lab.agents.base import Adapter, Recorded
+    from orchestrator_lab.config import AgentConfig
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.messages import Ledger
 
-__all__ = ["Replaying", "run_mode"]
+__all__ = ["Replaying", "replaying_of", "run_mode"]
 
 logger = logging.getLogger(__name__)
 
 _TAKE = re.compile(r"take (\d+)")
+#: Folder of a run with what it replays on its terminals.
+REPLAYED = "replayed"
 #: Characters of a difference that stand in the journal.
 _IN_JOURNAL = 6000
 
@@ -56,6 +65,15 @@ def run_mode(run_dir: Path) -> str:
     return str(manifest.get("mode") or "live") if isinstance(manifest, dict) else "live"
 
 
+def replaying_of(supervisor: Supervisor) -> Replaying:
+    """Return what a cluster's run does about a recording: nothing, its models' answers, or all that was there."""
+    if (supervisor.run_dir / REPLAYED).is_dir():
+        from orchestrator_lab.supervisor.terminal import TerminalReplaying
+
+        return TerminalReplaying(supervisor)
+    return Replaying(supervisor)
+
+
 class Replaying:
     """The mode of one cluster's run.
 
@@ -64,6 +82,9 @@ class Replaying:
     supervisor : Supervisor
         Its journal is told of divergences.
     """
+
+    #: Whether programs are played from their recordings, instead of being run.
+    terminal = False
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._cluster = supervisor
@@ -144,6 +165,76 @@ class Replaying:
             )
             self._tell(agent, "missing", sentence, take=numbers[0], diff="", strict=False)
 
+    # what a replay on the terminal does otherwise: see TerminalReplaying ------------------------------
+
+    def journal(self) -> JournalWriter:
+        """Return the run's journal."""
+        cluster = self._cluster
+        return JournalWriter(cluster.run_dir / "journal.jsonl", run_id=cluster.record.run_id, mask=cluster.mask)
+
+    def adapter(self, config: AgentConfig) -> Adapter:
+        """Return the adapter of an agent's program."""
+        return adapter_for(config.kind)
+
+    def take_over(self, ledger: Ledger) -> None:
+        """Have messages get the ids that they had."""
+
+    def session_id(self, _agent: str) -> str | None:
+        """Return the session that an agent's program had, None when it is to have one of its own."""
+        return None
+
+    def turn_id(self, _agent: str, _message_id: str) -> str | None:
+        """Return the id that a turn had, None when it gets one of its own."""
+        return None
+
+    def dialog_id(self, _agent: str) -> str | None:
+        """Return the id that a dialog had, None when it gets one of its own."""
+        return None
+
+    def conversation_id(self, _agents: list[str], conversation_id: str | None) -> str | None:
+        """Return the id that a conversation had, or the one that is given."""
+        return conversation_id
+
+    def known_as(self, message_id: str) -> str:
+        """Return the id under which the run has a message that a client knows by this one."""
+        return message_id
+
+    def recording(self, _agent: str) -> dict[str, Any] | None:
+        """Return the facts of the recording of an agent's pane, None where it is a new one."""
+        return None
+
+    def recorded_at(self, _agent: str) -> float | None:
+        """Return when the recording of an agent's pane began, in epoch seconds; None for a new one."""
+        return None
+
+    def broken_off(self) -> str | None:
+        """Return the status with which a replay ends that cannot go on, None when it can."""
+        return None
+
+    async def due(self, payload: Mapping[str, Any]) -> None:
+        """Wait for the turn of a report."""
+
+    async def before(self, event: str, agent: str | None = None, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+        """Wait for the turn of what somebody outside does."""
+
+    async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
+        """Wait for the turn of a message from outside."""
+
+    async def answer(self, _runner: AgentRunner, _dialog_id: str, _label: str) -> bool:
+        """Answer a dialog of a played program; False where a real one has its menu."""
+        return False
+
+    def told_by(self, _runner: AgentRunner, _told: Recorded) -> None:
+        """Take in what only a recording tells."""
+
+    def ends(self) -> None:
+        """Take note that the cluster ends."""
+
+    def close(self) -> None:
+        """Put away what was only needed to replay."""
+
+    # small helpers ------------------------------------------------------------------------------
+
     def _restore(self, player: Player) -> None:
         """Go on where an earlier supervisor was."""
         cluster = self._cluster
@@ -159,14 +250,26 @@ class Replaying:
                 self.stopped = stopped(facts.pop("message", ""), facts.pop("diff", None) or "", **facts)
         player.restore(used)
 
-    def _tell(self, agent: str, kind: str, sentence: str, *, take: int | None, diff: str, strict: bool) -> None:
+    def _tell(
+        self,
+        agent: str,
+        kind: str,
+        sentence: str,
+        *,
+        take: int | None,
+        diff: str,
+        strict: bool,
+        message_id: str | None = None,
+    ) -> None:
         runner = self._cluster.runners.get(agent)
         turn = None if runner is None else runner.turn
         # A program may ask its model before its report of the prompt is here.
         delivering = None if runner is None else runner.delivering
         ids = turn.message_ids if turn is not None else [] if delivering is None else [delivering.message_id]
-        for message_id in ids:
-            self.told.setdefault(message_id, sentence)
+        if message_id is not None:
+            ids = [message_id]
+        for one in ids:
+            self.told.setdefault(one, sentence)
         self._cluster.journal.append(
             "replay.divergence",
             agent=agent,

@@ -68,8 +68,10 @@ class Routing:
 
         A client that repeats a request, because the answer was lost, gives the same `message_id`.
         """
-        if message_id is not None and (known := self._cluster.ledger.find(message_id)) is not None:
-            return known
+        if message_id is not None:
+            known = self._cluster.ledger.find(self._cluster.replaying.known_as(message_id))
+            if known is not None:
+                return known
         self._cluster.replaying.refuse()
         if recipient == "user":
             raise MessageRefused(

@@ -99,7 +99,7 @@ class TurnBook:
         message.expected = message.expected or accepted.prompt
         if self._runner.turn is None:
             self._runner.turn = Turn(
-                new_id("trn_"),
+                self._runner.supervisor.replaying.turn_id(self._runner.name, message.message_id) or new_id("trn_"),
                 accepted.prompt,
                 accepted.prompt_id,
                 [message.message_id],

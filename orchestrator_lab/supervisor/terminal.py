@@ -1,0 +1,362 @@
+"""A replay on the terminal: recorded agents are played in real panes, and everything else happens again.
+
+No agent, no model and no key is needed. The lab types what it typed, the players answer as the programs did, and
+states, turns and messages are derived from what they report, as they always are. Ids, numbers and times are those of
+the recording (see :mod:`~orchestrator_lab.supervisor.score`), so that the tables come out the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.agents.base import Accepted, Limited, Program, TurnEnded
+from orchestrator_lab.agents.replay import ReplayAdapter
+from orchestrator_lab.config import USER
+from orchestrator_lab.errors import ConfigError, JournalError
+from orchestrator_lab.gateway.player import stopped
+from orchestrator_lab.journal.reader import read_events
+from orchestrator_lab.journal.seeking import CastReader
+from orchestrator_lab.supervisor.conductor import Conductor
+from orchestrator_lab.supervisor.reels import reels
+from orchestrator_lab.supervisor.replaying import REPLAYED, Replaying
+from orchestrator_lab.supervisor.score import Score
+from orchestrator_lab.supervisor.scored import ScoredJournal
+from orchestrator_lab.tmux import sanitize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator_lab.agents.base import Adapter, Recorded
+    from orchestrator_lab.config import AgentConfig
+    from orchestrator_lab.journal.event import Event
+    from orchestrator_lab.journal.recording import CastEvent
+    from orchestrator_lab.journal.writer import JournalWriter
+    from orchestrator_lab.supervisor.agent import AgentRunner
+    from orchestrator_lab.supervisor.core import Supervisor
+    from orchestrator_lab.supervisor.messages import Ledger
+
+__all__ = ["TerminalReplaying"]
+
+
+class TerminalReplaying(Replaying):
+    """Plays a recorded run's programs on the terminals of a cluster.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        The cluster that replays.
+    """
+
+    terminal = True
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__(supervisor)
+        self._folder = supervisor.run_dir / REPLAYED
+        events, _ = read_events(self._folder / "journal.jsonl")
+        how = json.loads((self._folder / "how.json").read_text(encoding="utf-8"))
+        self._score = Score(events, how.get("speed"))
+        self._conductor = Conductor(self._score, self._gave_up)
+        self._first = {
+            name: self._events("agent.added", name) for name in {str(one.agent) for one in events if one.agent}
+        }
+        #: What a client calls a message or a conversation, and its recorded id.
+        self._aliases: dict[str, str] = {}
+        journal = supervisor.run_dir / "journal.jsonl"
+        self._broken = journal.exists() and journal.stat().st_size > 0
+
+    @property
+    def strict(self) -> bool:
+        """Whether it stops where something differs."""
+        return self.mode == "replay_strict"
+
+    # what is played -----------------------------------------------------------------------------
+
+    def journal(self) -> JournalWriter:
+        """Return a journal that has the numbers and times of the recorded one."""
+        cluster = self._cluster
+        if self._broken:
+            return super().journal()
+        return ScoredJournal(
+            cluster.run_dir / "journal.jsonl",
+            run_id=cluster.record.run_id,
+            conductor=self._conductor,
+            mask=cluster.mask,
+        )
+
+    def adapter(self, config: AgentConfig) -> Adapter:
+        """Return the adapter that plays an agent's recording."""
+        found = self._first.get(config.name) or []
+        if not found:
+            names = ", ".join(sorted(name for name, added in self._first.items() if added))
+            raise ConfigError(
+                f"agent {config.name!r} is not in the run that is replayed, which has: {names}; leave it out, or run "
+                "the real programs against the recorded model (level: model)",
+                agent=config.name,
+            )
+        facts = found[0].attributes
+        program = Program((), str(facts.get("program")), facts.get("program_version"), facts.get("provider"))
+        lines = [[one.head, *one.steps] for one in reels(self._score, config.name, self._cast(config.name))]
+        return ReplayAdapter(str(facts.get("kind")), program, lines)
+
+    def check(self, runner: AgentRunner) -> None:
+        """Accept any agent: no model is asked."""
+
+    def take_over(self, ledger: Ledger) -> None:
+        """Have messages get the ids that they had."""
+        ledger.recorded, ledger.keeps_all = self._message_ids, True
+
+    def session_id(self, agent: str) -> str | None:
+        """Return the session with which an agent was started."""
+        started = self._events("agent.started", agent)
+        return started[0].attributes.get("session_id") if started else None
+
+    def turn_id(self, agent: str, message_id: str) -> str | None:
+        """Return the id of the recorded turn that began with a message."""
+        return self._score.next_turn(agent, message_id)
+
+    def dialog_id(self, agent: str) -> str | None:
+        """Return the id of the next recorded dialog."""
+        return self._score.next_dialog(agent)
+
+    def conversation_id(self, agents: list[str], conversation_id: str | None) -> str | None:
+        """Return the id of the recorded conversation of these speakers."""
+        if conversation_id in self._aliases:
+            return self._aliases[conversation_id]
+        found = self._score.next_conversation(agents)
+        if found is None:
+            return conversation_id
+        recorded = str(found.attributes.get("conversation_id"))
+        if conversation_id is not None:
+            self._aliases[conversation_id] = recorded
+        return recorded
+
+    def known_as(self, message_id: str) -> str:
+        """Return the recorded id of a message."""
+        return self._aliases.get(message_id, message_id)
+
+    def recording(self, agent: str) -> dict[str, Any] | None:
+        """Return what the recorded run says of the recording of an agent's pane."""
+        found = self._events("recording.started", agent)
+        facts = found[0].attributes if found else {}
+        return {"started_at": facts.get("started_at"), "offset_s": facts.get("offset_s")} if facts else None
+
+    def recorded_at(self, agent: str) -> float | None:
+        """Return when the recording of an agent's pane began."""
+        started_at = (self.recording(agent) or {}).get("started_at")
+        return None if started_at is None else datetime.fromisoformat(str(started_at)).timestamp()
+
+    def broken_off(self) -> str | None:
+        """End a replay whose supervisor was killed: nobody knows where the players are."""
+        if not self._broken:
+            return None
+        self.stopped = stopped(
+            "its supervisor was ended in the middle, and a replay goes on from its beginning only", ""
+        )
+        return "failed"
+
+    # turns --------------------------------------------------------------------------------------
+
+    async def due(self, payload: Mapping[str, Any]) -> None:
+        """Wait until all is done that was done before a report."""
+        place = payload.get("place")
+        if isinstance(place, int):
+            await self._conductor.turn(place)
+
+    async def before(self, event: str, agent: str | None = None, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+        """Wait until all is done that was done before somebody outside did this."""
+        self.refuse()
+        place = self._score.first(event, agent, **facts)
+        if place is not None:
+            await self._conductor.turn(place, user=True)
+        self.refuse()
+
+    async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
+        """Wait for the turn of a message from outside, and tell when it is another than then."""
+        self.refuse()
+        if message_id is not None and message_id in self._aliases:
+            return
+        content, _ = sanitize(text)
+        then = self._score.peek_message(USER, recipient, content)
+        if then is None:
+            if not self._conductor.over:
+                await self._conductor.turn(len(self._score), user=True)
+        else:
+            await self._conductor.turn(self._score.place(then), user=True)
+        self._compare(USER, recipient, content, then)
+        self.refuse()
+
+    def _message_ids(
+        self, message_id: str, conversation_id: str | None, sender: str, recipient: str, content: str
+    ) -> tuple[str, str | None]:
+        then = self._score.next_message(sender, recipient, content)
+        if sender != USER or then is None:
+            self._compare(sender, recipient, content, then)
+        if then is None:
+            return message_id, conversation_id
+        recorded = str(then.message_id)
+        self._aliases[message_id] = recorded
+        return recorded, then.attributes.get("conversation_id") or conversation_id
+
+    def _compare(self, sender: str, recipient: str, content: str, then: Event | None) -> None:
+        """Tell when a message is another than the recorded one."""
+        if then is None:
+            if sender != USER:
+                sentence = f"{sender} writes to {recipient} once more than the recording does"
+                self._differs(recipient, "surplus", sentence, "")
+            return
+        was = str(then.attributes.get("content"))
+        if was != content:
+            sentence = f"what {sender} writes to {recipient} is not what is recorded (message {then.message_id})"
+            self._differs(recipient, "message", sentence, _diff(was, content), message_id=str(then.message_id))
+
+    # what players tell --------------------------------------------------------------------------
+
+    def told_by(self, runner: AgentRunner, told: Recorded) -> None:
+        """Take in what only the recording tells."""
+        facts = dict(told.facts)
+        match told.what:
+            case "said":
+                self._cluster.routing.send_from_agent(
+                    runner,
+                    str(facts.get("to")),
+                    str(facts.get("text")),
+                    in_reply_to=facts.get("in_reply_to"),
+                    kind="broadcast" if facts.get("kind") == "broadcast" else "direct",
+                    conversation_id=facts.get("conversation_id"),
+                )
+            case "usage":
+                self._cluster.journal.append(
+                    "turn.usage",
+                    agent=runner.name,
+                    turn_id=facts.get("turn_id"),
+                    source=told.source,
+                    **facts.get("facts", {}),
+                )
+            case "changes":
+                self._cluster.journal.append(
+                    "turn.changes",
+                    agent=runner.name,
+                    turn_id=facts.get("turn_id"),
+                    source=told.source,
+                    level=str(facts.get("level")),
+                    **facts.get("facts", {}),
+                )
+            case "model":
+                runner.saw_model(str(facts.get("model")))
+            case "options":
+                runner.dialogs.shows(tuple(facts.get("options") or ()))
+            case "shown":
+                self._shown(runner, str(facts.get("fact")), facts.get("text"))
+            case "settled":
+                self._settled(told.source, facts)
+            case "other_text":
+                was, got = str(facts.get("text")), str(facts.get("got"))
+                sentence = f"what was typed into the pane of {runner.name} is not what is recorded"
+                self._differs(runner.name, "input", sentence, _diff(was, got), message_id=facts.get("message_id"))
+            case "surplus":
+                self._surplus(runner, str(facts.get("got")))
+
+    @staticmethod
+    def _shown(runner: AgentRunner, fact: str, text: str | None) -> None:
+        """Take in a fact that the screen told then."""
+        if fact == "limited":
+            runner.limited = None if text is None else Limited("hook")
+        elif fact in {"shown", "doubt", "hidden"}:
+            setattr(runner, fact, text)
+
+    def _settled(self, source: str, facts: Mapping[str, Any]) -> None:
+        """Give a message the end that it had where nothing that happens leads to it: time ran out, a pane was gone."""
+        message = self._cluster.ledger.find(str(facts.get("message_id")))
+        if message is not None:
+            self._cluster.ledger.advance(
+                message,
+                str(facts.get("status")),
+                source=source,
+                error_type=facts.get("error_type"),
+                error_message=facts.get("error_message"),
+            )
+
+    def _surplus(self, runner: AgentRunner, text: str) -> None:
+        sentence = f"{runner.name} is written to once more than is recorded: nothing answers"
+        self._differs(runner.name, "surplus", sentence, _diff("", text))
+        if self.stopped is None:
+            runner.apply(
+                [Accepted("hook", text), TurnEnded("hook", None, "error", error_message="nothing more is recorded")]
+            )
+
+    async def answer(self, runner: AgentRunner, dialog_id: str, label: str) -> bool:
+        """Type the chosen option: the player waits for it, and shows what the program showed."""
+        cluster = self._cluster
+        await cluster.tmux.run(cluster.driver.paste, runner.pane_id, label, framed=True, submit=True)
+        await cluster.ledger.until(
+            lambda: runner.dialog_id != dialog_id or not runner.running or self.stopped is not None, None
+        )
+        self.refuse()
+        return True
+
+    # the end ------------------------------------------------------------------------------------
+
+    def ends(self) -> None:
+        """Expect nothing more that was recorded before the end of the run."""
+        end = self._score.first("agent.stopping", reason="shutdown")
+        left = self._conductor.give_up(len(self._score) if end is None else end)
+        if left and self.stopped is None:
+            first = left[0]
+            sentence = (
+                f"not all that is recorded was replayed: {len(left)} events are left, the first is {first.event}"
+                + (f" of {first.agent}" if first.agent else "")
+                + f" (seq {first.seq})"
+            )
+            self._tell(first.agent or "", "missing", sentence, take=first.seq, diff="", strict=False)
+
+    def finish(self) -> None:
+        """Let go of those who wait for their turn."""
+        self._conductor.close()
+
+    def close(self) -> None:
+        """Remove the copy of what was replayed."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # small helpers ------------------------------------------------------------------------------
+
+    def _gave_up(self, event: Event) -> None:
+        about = f" of {event.agent}" if event.agent else ""
+        self._differs(
+            event.agent or "",
+            "event",
+            f"{event.event}{about} (seq {event.seq} of the recording) has not come this time",
+            "",
+            take=event.seq,
+        )
+
+    def _differs(
+        self, agent: str, kind: str, sentence: str, diff: str, *, take: int | None = None, message_id: str | None = None
+    ) -> None:
+        if message_id is not None and message_id in self.told:
+            return
+        self._tell(agent, kind, sentence, take=take, diff=diff, strict=self.strict, message_id=message_id)
+        if self.strict:
+            self._stop(stopped(sentence, diff, agent=agent, kind=kind, message_id=message_id))
+
+    def _events(self, name: str, agent: str) -> list[Event]:
+        return [one for one in self._score.events if one.event == name and one.agent == agent]
+
+    def _cast(self, agent: str) -> Iterator[CastEvent]:
+        path = self._folder / "panes" / f"{agent}.cast.zst"
+        if not path.is_file():
+            return
+        try:
+            with CastReader(path) as reader:
+                for number in range(len(reader)):
+                    yield from reader.events(number)
+        except JournalError as error:
+            raise ConfigError(f"agent {agent!r} cannot be replayed: {error.message}", agent=agent) from error
+
+
+def _diff(was: str, now: str) -> str:
+    lines = difflib.unified_diff(was.splitlines(), now.splitlines(), "recorded", "now", lineterm="")
+    return "\n".join(lines)
