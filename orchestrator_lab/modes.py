@@ -163,6 +163,11 @@ class Recorded:
         cluster["runs_dir"] = str(default_runs_dir().absolute())
         for one in [cluster, *data["agents"]]:
             _fit(one, Path.cwd() / f"{cluster['name']}-replay")
+        for agent in data["agents"]:
+            # The run has a copy of what each agent was told.
+            kept = present(self.path / "instructions" / f"{agent['name']}.md")
+            if agent.get("instructions_file") and kept.is_file():
+                agent["instructions_file"] = str(kept.absolute())
         return load_config(data, base_dir=Path.cwd())
 
     def fit(self, config: ClusterConfig) -> ClusterConfig:
@@ -173,7 +178,7 @@ class Recorded:
         """
         if self.level == "model":
             return config
-        added = {one.agent: one.attributes for one in self._events() if one.event == "agent.added"}
+        added = {one.agent: one.attributes for one in self.events() if one.event == "agent.added"}
         here = runtime_dir()
         agents = []
         for agent in config.agents:
@@ -217,7 +222,8 @@ class Recorded:
                     path=str(file),
                 ) from error
 
-    def _events(self) -> list[Event]:
+    def events(self) -> list[Event]:
+        """Return all events of the run."""
         return read_events(present(self.path / JOURNAL))[0]
 
 

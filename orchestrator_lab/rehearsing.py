@@ -1,0 +1,144 @@
+"""A recorded run, replayed by itself: what somebody did from outside is done again, in its order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator_lab.cluster import Cluster
+from orchestrator_lab.config import USER
+from orchestrator_lab.modes import recorded_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from orchestrator_lab.journal.event import Event
+    from orchestrator_lab.run import Run
+
+__all__ = ["Act", "acts", "rehearse"]
+
+#: Something that was done from outside, and what the cluster is asked for to do it again.
+Act = tuple[str, "Callable[[Cluster], object]"]
+
+
+def acts(events: list[Event]) -> Iterator[Act]:
+    """Yield what somebody did from outside in a recorded run.
+
+    Parameters
+    ----------
+    events : list of Event
+        All of the run.
+
+    Yields
+    ------
+    tuple of str and callable
+        In words, and what does it again to a cluster that replays.
+    """
+    claimed = {one.message_id for one in events if one.event == "message.claimed"}
+    accepted = {one.message_id for one in events if one.event == "message.accepted"}
+    openings = {
+        one.attributes.get("conversation_id"): one
+        for one in events
+        if one.event == "message.queued" and one.attributes.get("step") == 0
+    }
+    for event in events:
+        facts, agent = event.attributes, str(event.agent)
+        if event.event == "message.queued" and facts.get("sender") == USER and facts.get("step") is None:
+            if event.source == "human" and event.message_id in accepted - claimed:
+                continue  # typed at the pane: the player does it
+            yield f"write to {agent}", _sending(event)
+        elif event.event == "conversation.started":
+            opening = openings.get(facts.get("conversation_id"))
+            if opening is not None:
+                yield f"let {' and '.join(facts['agents'])} talk", _conversing(event, opening)
+        elif event.event == "dialog.answering" and facts.get("answered_by") == "human":
+            yield f"answer {agent}", _answering(agent, str(facts.get("dialog_id")), str(facts.get("option")))
+        elif event.event == "note" and facts.get("text") == "interrupted" and event.source == "human":
+            yield f"interrupt {agent}", lambda cluster, name=agent: cluster[name].interrupt()  # type: ignore[misc]
+        elif event.event == "agent.stopping" and facts.get("reason") in {"stop", "restart", "remove"}:
+            yield f"{facts['reason']} {agent}", _ending(agent, str(facts["reason"]))
+
+
+def rehearse(
+    run: str | Path | Run,
+    *,
+    mode: str = "replay",
+    speed: float | str | None = None,
+    on_act: Callable[[str], None] | None = None,
+) -> Run:
+    """Replay a run on its terminals from its beginning to its end, by itself.
+
+    Parameters
+    ----------
+    run : path-like or Run
+        A run; its folder, its bundle, its id, or ``last``.
+    mode : {"replay", "replay_strict"}
+        Whether it goes on where something differs.
+    speed : float or ``"max"``, optional
+        How many times faster than then.
+    on_act : callable, optional
+        Told of what is done from outside, before it is done.
+
+    Returns
+    -------
+    Run
+        The run that replayed it: its tables are to be those of the recorded one.
+
+    Raises
+    ------
+    ConfigError, RunNotFound, ReplayDiverged
+        When it cannot be replayed, or a strict replay came to a difference.
+
+    Examples
+    --------
+    >>> rehearse("night.olab.zip").messages  # doctest: +SKIP
+    """
+    recorded = recorded_run(run, "terminal", speed)
+    with Cluster.start(mode=mode, run=run, level="terminal", speed=speed) as cluster:
+        for words, act in acts(recorded.events()):
+            if on_act is not None:
+                on_act(words)
+            act(cluster)
+        return cluster.run
+
+
+def _sending(event: Event) -> Callable[[Cluster], object]:
+    facts = event.attributes
+
+    def send(cluster: Cluster) -> object:
+        return cluster.send(
+            [str(event.agent)],
+            str(facts.get("content")),
+            when=str(facts.get("when") or "idle"),
+            in_reply_to=facts.get("in_reply_to"),
+            expires=facts.get("expires_s"),
+            source="human" if event.source == "human" else "program",
+            broadcast=facts.get("kind") == "broadcast",
+        )
+
+    return send
+
+
+def _conversing(event: Event, opening: Event) -> Callable[[Cluster], object]:
+    facts = event.attributes
+    return lambda cluster: cluster.converse(facts["agents"], opening.attributes["content"], rounds=facts["rounds"])
+
+
+def _answering(agent: str, dialog_id: str, option: str) -> Callable[[Cluster], object]:
+    def answer(cluster: Cluster) -> object:
+        path = f"/agents/{agent}/dialog"
+        return cluster.client.post(path, {"dialog_id": dialog_id, "option": option}, timeout_s=None)
+
+    return answer
+
+
+def _ending(agent: str, reason: str) -> Callable[[Cluster], object]:
+    def end(cluster: Cluster) -> Any:  # noqa: ANN401 - nothing
+        if reason == "remove":
+            cluster.remove(agent)
+        elif reason == "restart":
+            cluster[agent].restart()
+        else:
+            cluster[agent].stop()
+
+    return end
