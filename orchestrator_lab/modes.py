@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX
 from orchestrator_lab.errors import ConfigError, EnvironmentProblem
+from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
 from orchestrator_lab.resuming import default_runs_dir, find_run
@@ -30,12 +30,6 @@ __all__ = ["LEVELS", "Recorded", "choose_level", "choose_mode", "recorded_run"]
 LEVELS = ("terminal", "model")
 #: Folder of a replay with what it plays; the supervisor's name for it.
 _REPLAYED = "replayed"
-#: What a replay cannot do again.
-_BROKEN = {
-    "tmux.lost": "its tmux server ended in the middle",
-    "run.resumed": "it was resumed after all its processes had ended",
-    "keeper.gap": "its keeper ended in the middle, and part of what the panes showed is lost",
-}
 #: What stands in a run's record in place of a secret.
 _MASK = "***"
 
@@ -128,9 +122,12 @@ class Recorded:
         self.path, self.level, self.speed = path, level, speed
         self.cassettes = sorted((path / CASSETTES).glob(f"*{SUFFIX}"))
         if level == "terminal":
-            why = obstacle(path)
+            why = unplayable(path)
             if why is not None:
-                raise ConfigError(f"run {path.name} cannot be replayed on the terminal: {why}")
+                raise ConfigError(
+                    f"run {path.name} cannot be replayed on the terminal: {why}; look at it as data with open_run, or "
+                    "run its programs on the recorded answers of their models (level: model)"
+                )
         elif not self.cassettes:
             raise ConfigError(
                 f"run {path.name} holds no cassette: it was made in mode live, or its agents talk to their models "
@@ -267,28 +264,6 @@ def _pace(speed: float | str | None) -> float | None:
     if not 0 < pace < float("inf"):
         raise ConfigError(f"speed={speed!r} is no speed of a replay; give 'max', 1.0 for that of the recording, or 2.0")
     return pace
-
-
-def obstacle(path: Path) -> str | None:
-    """Return why a run cannot be replayed on the terminal, None when it can.
-
-    Parameters
-    ----------
-    path : Path
-        Its folder.
-    """
-    journal = present(path / JOURNAL)
-    if not journal.is_file():
-        return "it holds no journal"
-    counted = Counter(one.event for one in read_events(journal)[0])
-    if not counted["agent.started"]:
-        return "it has no agents"
-    for event, why in _BROKEN.items():
-        if counted[event]:
-            return why
-    if counted["supervisor.started"] > 1:
-        return "its supervisor was started again in the middle, and what happened meanwhile is not in order"
-    return None
 
 
 def _fit(part: dict[str, Any], folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX, read_cassette
 from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
 from orchestrator_lab.runtime import sync_folder
@@ -99,10 +100,11 @@ class Run:
         Returns
         -------
         dict
-            By agent: ``data`` (tables, screens and playback, from what was recorded) is always there; ``model`` when
-            its model was recorded too, so that its program can be run against the recording
-            (``Cluster.start(mode="replay", run=…)``). An agent that talks to its model itself, not through the
-            gateway, has no such recording.
+            By agent: ``data`` (tables, screens and playback, from what was recorded) is always there; ``terminal``
+            when its program can be played in a pane (``Cluster.start(mode="replay", run=…)``), unless the run was
+            broken in the middle; ``model`` when its model was recorded too, so that the real program can be run on
+            the recorded answers (``level="model"``). An agent that talks to its model itself, not through the gateway,
+            has no such recording.
 
         Raises
         ------
@@ -112,13 +114,19 @@ class Run:
         Examples
         --------
         >>> open_run("runs/run_x").replayable()  # doctest: +SKIP
-        {'ada': ('data', 'model'), 'bob': ('data',)}
+        {'ada': ('data', 'terminal', 'model'), 'bob': ('data', 'terminal')}
         """
         found: dict[str, tuple[str, ...]] = {}
+        played = unplayable(self.files) is None
         for name in self.agents["name"]:
             cassette = present(self.files / CASSETTES / f"{name}{SUFFIX}")
-            recorded = cassette.is_file() and bool(read_cassette(cassette)[1])
-            found[str(name)] = ("data", "model") if recorded else ("data",)
+            pane = present(self.files / "panes" / f"{name}.cast.zst")
+            levels = {
+                "data": True,
+                "terminal": played and pane.is_file(),
+                "model": cassette.is_file() and bool(read_cassette(cassette)[1]),
+            }
+            found[str(name)] = tuple(level for level, there in levels.items() if there)
         return found
 
     def events(self) -> list[Event]:

@@ -102,13 +102,26 @@ ALLOWED: dict[str, set[str]] = {
     "dialog": {"errors", "schema", "client"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},
+    "rehearsing": CLIENT,
     "apart": CLIENT,
     "notebook": CLIENT | {"apart"},
     "pytest_plugin": CLIENT | {"apart", "notebook"},
     "metrics": {"errors"},
     "demo": CLIENT | {"models", "doctor"},
     "cli": CLIENT
-    | {"backup", "retention", "widgets", "server", "programs", "models", "doctor", "demo", "metrics", "notebook"},
+    | {
+        "backup",
+        "retention",
+        "widgets",
+        "server",
+        "programs",
+        "models",
+        "doctor",
+        "demo",
+        "metrics",
+        "notebook",
+        "rehearsing",
+    },
     "widgets": CLIENT | {"discovery"},
     "server": CLIENT | {"discovery", "folders", "metrics"},
     # the cluster side
@@ -125,7 +138,19 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": {"errors", "runtime", "models", "client", "tmux", "agents", "orphans", "resuming"},
 }
 CLIENT_SIDE = (
-    {"apart", "backup", "cli", "notebook", "pytest_plugin", "widgets", "server", "folds", "metrics", *CLIENT}
+    {
+        "apart",
+        "backup",
+        "rehearsing",
+        "cli",
+        "notebook",
+        "pytest_plugin",
+        "widgets",
+        "server",
+        "folds",
+        "metrics",
+        *CLIENT,
+    }
     - RECORD
     - {"orphans", "records", "cassette", "costs"}
 )

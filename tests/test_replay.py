@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from orchestrator_lab import Cluster, open_run
 from orchestrator_lab.cli.app import app
 from orchestrator_lab.errors import ConfigError, ReplayDiverged, ReplayWarning, RunNotFound, TurnFailed
-from orchestrator_lab.modes import choose_mode, recorded_run
+from orchestrator_lab.modes import choose_level, choose_mode, recorded_run
 from orchestrator_lab.runtime import cluster_dir, read_record
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def test_a_run_is_recorded_unless_somebody_says_otherwise(
     recorded: Run, script_config: Callable[..., dict[str, Any]]
 ) -> None:
     assert recorded.manifest["mode"] == "record"
-    assert recorded.replayable() == {"ada": ("data", "model"), "bob": ("data", "model"), "sh": ("data",)}
+    both = ("data", "terminal")
+    assert recorded.replayable() == {"ada": (*both, "model"), "bob": (*both, "model"), "sh": both}
     for place in sorted((recorded.path / "cassettes").iterdir()):
         assert stat.S_IMODE(place.stat().st_mode) == 0o600
         with place.open("rb") as file:
@@ -107,10 +108,10 @@ def test_a_run_is_recorded_unless_somebody_says_otherwise(
         cluster["ada"].ask("hello", timeout=30)
         assert cluster.status()["mode"] == "live"
     run = open_run(cluster.run_dir)
-    assert run.replayable() == {"ada": ("data",)}
+    assert run.replayable() == {"ada": ("data", "terminal")}
     assert not (run.path / "cassettes").exists()
     with pytest.raises(ConfigError, match="holds no cassette: it was made in mode live"):
-        recorded_run(run)
+        recorded_run(run, "model")
 
 
 def test_the_command_line_replays_what_the_run_was_started_with(
@@ -120,7 +121,18 @@ def test_the_command_line_replays_what_the_run_was_started_with(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MY_TOKEN", SECRET)
     recorded.export(tmp_path / "sent.olab.zip")
-    given = ["start", "--mode", "replay_strict", "--run", "sent.olab.zip", "--name", "again", "--json"]
+    given = [
+        "start",
+        "--mode",
+        "replay_strict",
+        "--run",
+        "sent.olab.zip",
+        "--level",
+        "model",
+        "--name",
+        "again",
+        "--json",
+    ]
     run = CliRunner().invoke(app, given)
     assert run.exit_code == 0, run.output
     with Cluster.attach("again") as cluster:
@@ -140,7 +152,7 @@ def test_the_command_line_replays_what_the_run_was_started_with(
 
 
 def test_a_strict_replay_stops_where_it_differs_and_stays_so(recorded: Run, config: dict[str, Any]) -> None:
-    with Cluster.start(config, mode="replay_strict", run=recorded) as cluster:
+    with Cluster.start(config, mode="replay_strict", run=recorded, level="model") as cluster:
         cluster["ada"].ask("hello", timeout=30)
         kill_supervisor(cluster)
         breaks(cluster)  # its successor knows what was answered
@@ -163,7 +175,7 @@ def test_a_strict_replay_stops_where_it_differs_and_stays_so(recorded: Run, conf
 
 
 def test_a_replay_goes_on_where_it_differs(recorded: Run, config: dict[str, Any]) -> None:
-    with Cluster.start(config, run=recorded.path) as cluster:
+    with Cluster.start(config, run=recorded.path, level="model") as cluster:
         assert cluster.status()["mode"] == "replay"
         with pytest.warns(ReplayWarning, match="agent 'ada' asks its model something else .*; the replay goes on"):
             assert cluster["ada"].ask("good day", timeout=30).reply == "ada no 1: hello"
@@ -181,7 +193,7 @@ def test_a_replay_goes_on_where_it_differs(recorded: Run, config: dict[str, Any]
 def test_what_cannot_be_replayed_does_not_start(recorded: Run, config: dict[str, Any], tmp_path: Path) -> None:
     config["agents"][0]["gateway"] = "none"
     with pytest.raises(ConfigError, match="agent 'ada' talks to its model itself, not through the gateway"):
-        Cluster.start(config, run=recorded)
+        Cluster.start(config, run=recorded, level="model")
     del config["agents"][0]["gateway"]
     other = tmp_path / recorded.run_id
     shutil.copytree(recorded.path, other)
@@ -190,7 +202,7 @@ def test_what_cannot_be_replayed_does_not_start(recorded: Run, config: dict[str,
         text = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True).read()
     place.write_bytes(zstandard.compress(text.replace(b'"status":200', b'"status":201', 1)))
     with pytest.raises(ReplayDiverged, match=r"agent 'bob': request \d of its cassette is not what was recorded"):
-        Cluster.start(config, mode="replay_strict", run=other)
+        Cluster.start(config, mode="replay_strict", run=other, level="model")
 
 
 def test_the_switch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -209,6 +221,14 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         choose_mode(None, has_run=False)
     with pytest.raises(ConfigError, match="there is no mode 'dead'; the modes are: live"):
         choose_mode("dead", has_run=False)
+    monkeypatch.delenv("ORCHESTRATOR_LAB_MODE")
+    assert choose_level(None) == "terminal"
+    monkeypatch.setenv("ORCHESTRATOR_LAB_LEVEL", "model")
+    assert (choose_level(None), choose_level("terminal")) == ("model", "terminal")
+    with pytest.raises(ConfigError, match="there is no level 'data' of replay; the levels are: terminal, model"):
+        choose_level("data")
+    with pytest.raises(ConfigError, match=r"speed='fast' is no speed of a replay; give 'max', 1\.0"):
+        recorded_run("run_x", speed="fast")
     with pytest.raises(RunNotFound, match="there is no run 'run_x'"):
         recorded_run("run_x")
     wrong = CliRunner().invoke(app, ["start", "--mode", "replay_strict", "--resume", "last"])

@@ -152,8 +152,8 @@ class Ledger:
         self._history: dict[str, list[str]] = defaultdict(list)
         self._waiters: set[asyncio.Event] = set()
         self._watchers: dict[str, set[asyncio.Event]] = {}
-        #: Gives a message of a replay the ids that it had: its own id and its conversation's.
-        self.recorded: Callable[[str, str | None, str, str, str], tuple[str, str | None]] | None = None
+        #: Gives a message of a replay what it had: its id, its conversation's, and the SHA-256 of its text.
+        self.recorded: Callable[[str, str | None, str, str, str], tuple[str, str | None, str | None]] | None = None
         #: Whether all messages stay in memory.
         self.keeps_all = False
         #: Told of messages that end without having been answered by a turn.
@@ -238,8 +238,9 @@ class Ledger:
     ) -> Message:
         """Journal a new message and return it."""
         message_id = message_id or new_id("msg_")
+        digest = None
         if self.recorded is not None:
-            message_id, conversation_id = self.recorded(message_id, conversation_id, sender, recipient, content)
+            message_id, conversation_id, digest = self.recorded(message_id, conversation_id, sender, recipient, content)
         message = Message(
             message_id=message_id,
             conversation_id=conversation_id or new_id("cnv_"),
@@ -268,7 +269,7 @@ class Ledger:
             kind=kind,
             source=source,
             content=content,
-            content_sha256=hashlib.sha256(content.encode()).hexdigest(),
+            content_sha256=digest or hashlib.sha256(content.encode()).hexdigest(),
             when=when,
             header=message.header,
             removed_controls=removed_controls or None,

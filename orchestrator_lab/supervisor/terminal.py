@@ -179,7 +179,7 @@ class TerminalReplaying(Replaying):
         self.refuse()
         if message_id is not None and message_id in self._aliases:
             return
-        content, _ = sanitize(text)
+        content = self._cluster.mask(sanitize(text)[0])
         then = self._score.peek_message(USER, recipient, content)
         if then is None:
             if not self._conductor.over:
@@ -191,15 +191,18 @@ class TerminalReplaying(Replaying):
 
     def _message_ids(
         self, message_id: str, conversation_id: str | None, sender: str, recipient: str, content: str
-    ) -> tuple[str, str | None]:
+    ) -> tuple[str, str | None, str | None]:
+        # What is recorded has known secrets in stars.
+        content = self._cluster.mask(content)
         then = self._score.next_message(sender, recipient, content)
         if sender != USER or then is None:
             self._compare(sender, recipient, content, then)
         if then is None:
-            return message_id, conversation_id
-        recorded = str(then.message_id)
+            return message_id, conversation_id, None
+        recorded, facts = str(then.message_id), then.attributes
         self._aliases[message_id] = recorded
-        return recorded, then.attributes.get("conversation_id") or conversation_id
+        digest = facts.get("content_sha256") if facts.get("content") == content else None
+        return recorded, facts.get("conversation_id") or conversation_id, digest
 
     def _compare(self, sender: str, recipient: str, content: str, then: Event | None) -> None:
         """Tell when a message is another than the recorded one."""
@@ -254,9 +257,10 @@ class TerminalReplaying(Replaying):
             case "settled":
                 self._settled(told.source, facts)
             case "other_text":
-                was, got = str(facts.get("text")), str(facts.get("got"))
-                sentence = f"what was typed into the pane of {runner.name} is not what is recorded"
-                self._differs(runner.name, "input", sentence, _diff(was, got), message_id=facts.get("message_id"))
+                was, got = str(facts.get("text")), self._cluster.mask(str(facts.get("got")))
+                if was != got:
+                    sentence = f"what was typed into the pane of {runner.name} is not what is recorded"
+                    self._differs(runner.name, "input", sentence, _diff(was, got), message_id=facts.get("message_id"))
             case "surplus":
                 self._surplus(runner, str(facts.get("got")))
 

@@ -80,15 +80,15 @@ def test_real_programs_do_the_same_again_on_recorded_answers(
     with Cluster.start(config("first", rules(tmp_path / "first"))) as cluster:
         story(cluster)
     recorded = open_run(cluster.run_dir)
-    assert recorded.replayable() == {"clara": ("data", "model"), "cody": ("data", "model")}
+    assert recorded.replayable() == dict.fromkeys(["clara", "cody"], ("data", "terminal", "model"))
     agents[0]["instructions"] = "Be long-winded."
-    with Cluster.start(config("second", []), mode="replay_strict", run=recorded) as cluster:
+    with Cluster.start(config("second", []), mode="replay_strict", run=recorded, level="model") as cluster:
         with pytest.raises(ReplayDiverged, match="agent 'clara' has another model, system prompt") as stopped:
             cluster["clara"].ask("hello", timeout=90)
         diff = stopped.value.details["diff"].split("\n")
         assert [row for row in diff[3:] if row[0] in "+-"] == ["-    Be brief.", "+    Be long-winded."]
     agents[0]["instructions"] = "Be brief."
-    with Cluster.start(config("second", []), mode="replay_strict", run=recorded) as cluster:
+    with Cluster.start(config("second", []), mode="replay_strict", run=recorded, level="model") as cluster:
         story(cluster)
         assert not [event for event in cluster.events() if event.event == "replay.divergence"]
     again = open_run(cluster.run_dir)
