@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.apart import apart
 from orchestrator_lab.cluster import Cluster
 from orchestrator_lab.config import USER
 from orchestrator_lab.modes import recorded_run
+from orchestrator_lab.run import open_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.run import Run
 
-__all__ = ["Act", "acts", "rehearse"]
+__all__ = ["TABLES", "Act", "Rehearsal", "acts", "rehearse", "same_table"]
 
 #: Something that was done from outside, and what the cluster is asked for to do it again.
 Act = tuple[str, "Callable[[Cluster], object]"]
@@ -59,14 +63,47 @@ def acts(events: list[Event]) -> Iterator[Act]:
             yield f"{facts['reason']} {agent}", _ending(agent, str(facts["reason"]))
 
 
+#: Tables that a replay on the terminal derives anew, and which are to be the same.
+TABLES = ("messages", "turns", "tool_calls", "dialogs", "states")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What became of a replay from beginning to end.
+
+    Parameters
+    ----------
+    recorded, run : Run
+        The run that was replayed, and the one that replayed it.
+    tables : dict
+        By name of a table: whether it is the same, but for the run's id.
+    divergences : list of str
+        What differed, in sentences, in their order.
+    took_s, recorded_s : float
+        How long it took, start and end included, and how long the recorded run did, in seconds.
+    """
+
+    recorded: Run
+    run: Run
+    tables: dict[str, bool]
+    divergences: list[str]
+    took_s: float
+    recorded_s: float
+
+    @property
+    def same(self) -> bool:
+        """Whether all came out as it was recorded."""
+        return all(self.tables.values()) and not self.divergences
+
+
 def rehearse(
     run: str | Path | Run,
     *,
     mode: str = "replay",
     speed: float | str | None = None,
     on_act: Callable[[str], None] | None = None,
-) -> Run:
-    """Replay a run on its terminals from its beginning to its end, by itself.
+) -> Rehearsal:
+    """Replay a run on its terminals from its beginning to its end, by itself, apart from other clusters.
 
     Parameters
     ----------
@@ -81,8 +118,8 @@ def rehearse(
 
     Returns
     -------
-    Run
-        The run that replayed it: its tables are to be those of the recorded one.
+    Rehearsal
+        The run that replayed it, and whether its tables are those of the recorded one.
 
     Raises
     ------
@@ -91,15 +128,40 @@ def rehearse(
 
     Examples
     --------
-    >>> rehearse("night.olab.zip").messages  # doctest: +SKIP
+    >>> rehearse("night.olab.zip").same  # doctest: +SKIP
+    True
     """
-    recorded = recorded_run(run, "terminal", speed)
-    with Cluster.start(mode=mode, run=run, level="terminal", speed=speed) as cluster:
-        for words, act in acts(recorded.events()):
+    began = time.monotonic()
+    source = recorded_run(run, "terminal", speed)
+    events = source.events()
+    with apart(), Cluster.start(mode=mode, run=source.path, level="terminal", speed=speed) as cluster:
+        for words, act in acts(events):
             if on_act is not None:
                 on_act(words)
             act(cluster)
-        return cluster.run
+    recorded, again = open_run(source.path), open_run(cluster.run_dir)
+    return Rehearsal(
+        recorded,
+        again,
+        {name: same_table(recorded, again, name) for name in TABLES},
+        [str(one.attributes.get("message")) for one in again.events() if one.event == "replay.divergence"],
+        time.monotonic() - began,
+        events[-1].monotonic_s,
+    )
+
+
+def same_table(recorded: Run, again: Run, name: str) -> bool:
+    """Tell whether a table of two runs is the same, but for their ids.
+
+    Parameters
+    ----------
+    recorded, again : Run
+        Two runs.
+    name : str
+        Of the table.
+    """
+    mine, theirs = (getattr(one, name).drop(columns="run_id") for one in (recorded, again))
+    return bool(mine.equals(theirs))
 
 
 def _sending(event: Event) -> Callable[[Cluster], object]:

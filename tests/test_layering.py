@@ -102,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     "dialog": {"errors", "schema", "client"},
     "exchange": CLIENT - {"cluster", "exchange"},
     "cluster": CLIENT - {"cluster"},
-    "rehearsing": CLIENT,
+    "rehearsing": CLIENT | {"apart"},
     "apart": CLIENT,
     "notebook": CLIENT | {"apart"},
     "pytest_plugin": CLIENT | {"apart", "notebook"},

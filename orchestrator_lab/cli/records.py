@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     panel = "Records"
     app.command(rich_help_panel=panel)(logs)
-    from orchestrator_lab.cli import backups, bundles, comparing, keeping
+    from orchestrator_lab.cli import backups, bundles, comparing, keeping, replaying
 
     runs = typer.Typer(cls=Commands, rich_markup_mode=None, help="List the runs that were recorded, and show one.")
     runs.callback(invoke_without_command=True)(_runs)
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     runs.command("diff")(comparing.diff)
     for command in (keeping.seal, keeping.unseal, keeping.prune):
         runs.command(command.__name__)(command)
+    runs.command("replay")(replaying.replay)
     runs.command("export")(bundles.export_run)
     runs.command("import")(bundles.import_run)
     runs.command("verify")(bundles.verify)

@@ -552,7 +552,7 @@ class AgentRunner:
         if self.ready is not None or not self.running or self.session_ready is None:
             return
         on_screen = self.session_ready.source == "screen" and not self.looks.starts_on_screen
-        if not self.bracketed_paste and not on_screen:
+        if not self.bracketed_paste and not on_screen and not self.supervisor.replaying.terminal:
             return
         if self.looks.starts_on_screen:
             # An input line that the screen shows for a moment, before a question, is not meant: that it asks for its

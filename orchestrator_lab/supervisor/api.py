@@ -205,9 +205,10 @@ class Api:
 
         timeout = _seconds(request)
         deadline = None if timeout is None else time.monotonic() + timeout
-        for message in messages:
-            left = None if deadline is None else deadline - time.monotonic()
-            await self._supervisor.ledger.until_rung(message, functools.partial(reached, message), left)
+        with self._supervisor.replaying.awaited():
+            for message in messages:
+                left = None if deadline is None else deadline - time.monotonic()
+                await self._supervisor.ledger.until_rung(message, functools.partial(reached, message), left)
 
     async def _message(self, request: Request) -> Response:
         message = self._supervisor.ledger.find(request.path_params["message_id"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.supervisor.score import Score
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 _PATIENCE_S = 8.0
 #: Seconds after which somebody outside, whose turn has not come, goes before somebody else who has not come either.
 _USER_PATIENCE_S = 0.3
+#: Seconds after which what somebody outside did is not waited for any longer, while somebody waits for what follows.
+_AWAITED_S = 2.0
 
 
 class Conductor:
@@ -45,6 +48,8 @@ class Conductor:
         self._waiting: list[tuple[int, int, bool, asyncio.Future[None]]] = []
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
+        #: How many wait outside for something to happen.
+        self._awaited = 0
         self._closed = False
         self._skip()
 
@@ -65,6 +70,15 @@ class Conductor:
             self._skip()
             self._arm()
 
+    def settled(self, place: int) -> None:
+        """Take note that a program has reported an event: if it has not happened by now, it will not."""
+        later = {"agent.session", "agent.ready", "agent.exited"}  # the terminal and the process have a say in these
+        if place >= len(self.score) or self._came[place] or self.score.events[place].event in later:
+            return
+        if self.score.causes[place] == "reel":
+            self._pass_over(place)
+            self._arm()
+
     async def turn(self, place: int, *, user: bool = False) -> None:
         """Wait until all that was recorded before a place has happened.
 
@@ -76,7 +90,7 @@ class Conductor:
             Whether somebody outside acts: another one, whose turn comes first and who is not there, holds them up for
             a moment only.
         """
-        if place <= self.cursor or self._closed:
+        if place <= self.cursor or (self._closed and user):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._number += 1
@@ -86,6 +100,16 @@ class Conductor:
         elif self._timer is None:
             self._arm()
         await future
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Take note that somebody outside waits for something to happen: they may not do what would come first."""
+        self._awaited += 1
+        self._arm(again=True)
+        try:
+            yield
+        finally:
+            self._awaited -= 1
 
     def give_up(self, before: int) -> list[Event]:
         """Expect nothing more that stands before a place; return what did not happen."""
@@ -99,12 +123,19 @@ class Conductor:
         self._skip()
         return [self.score.events[place] for place in left]
 
-    def close(self) -> None:
-        """Let everybody go."""
+    def stop(self) -> None:
+        """Let nobody's program go on, and hold up nobody else."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for _, _, user, future in self._waiting:
+            if user and not future.done():
+                future.set_result(None)
+
+    def close(self) -> None:
+        """Let everybody go."""
+        self.stop()
         for *_, future in self._waiting:
             if not future.done():
                 future.set_result(None)
@@ -128,8 +159,10 @@ class Conductor:
             return
         if self._timer is not None:
             self._timer.cancel()
-        users = any(user for _, _, user, future in self._waiting if not future.done())
-        patience = _USER_PATIENCE_S if users and self.score.causes[self.cursor] == "user" else _PATIENCE_S
+        patience = _PATIENCE_S
+        if self.score.causes[self.cursor] == "user":
+            users = any(user for _, _, user, future in self._waiting if not future.done())
+            patience = _USER_PATIENCE_S if users else _AWAITED_S
         self._timer = asyncio.get_running_loop().call_later(patience, self._look, self.cursor)
 
     def _look(self, cursor: int) -> None:
@@ -147,12 +180,27 @@ class Conductor:
                     future.set_result(None)
                     break
             else:
-                return
+                if not self._awaited:
+                    return
+                self._pass_over_users(cursor)
         elif cause == "lab" or self._passed_by(cursor):
-            self._came[cursor] = 1
-            self._gave_up(self.score.events[cursor])
-            self._skip()
+            self._pass_over(cursor)
         self._arm()
+
+    def _pass_over_users(self, cursor: int) -> None:
+        """Expect nothing more from outside of what was done before that for which a program waits."""
+        until = min((place for place, _, user, _ in self._waiting if not user), default=cursor + 1)
+        for place in range(cursor, max(until, cursor + 1)):
+            if self.score.causes[place] == "user" and not self._came[place]:
+                self._pass_over(place)
+
+    def _pass_over(self, place: int) -> None:
+        """Expect an event no longer; with a message that was not sent, nothing that became of it."""
+        event = self.score.events[place]
+        for one in self.score.consequences(place):
+            self._came[one] = 1
+        self._gave_up(event)
+        self._skip()
 
     def _passed_by(self, cursor: int) -> bool:
         """Tell whether the program that should report waits for something later already, or nobody reports at all."""

@@ -322,9 +322,10 @@ class Supervisor:
                 for one in runners
             )
 
-        done = await self.ledger.until(
-            lambda: idle() or self._stuck(runners) is not None or self.replaying.stopped is not None, timeout_s
-        )
+        with self.replaying.awaited():
+            done = await self.ledger.until(
+                lambda: idle() or self._stuck(runners) is not None or self.replaying.stopped is not None, timeout_s
+            )
         self.replaying.refuse()
         hold = None if idle() else self._stuck(runners)
         if hold is not None:
@@ -344,12 +345,15 @@ class Supervisor:
         if conversation is None:
             raise ConfigError(f"there is no conversation {conversation_id!r} in this run")
         held = self.conversations.hold_of
-        done = await self.ledger.until(
-            lambda: (
-                conversation.ended is not None or held(conversation) is not None or self.replaying.stopped is not None
-            ),
-            timeout_s,
-        )
+        with self.replaying.awaited():
+            done = await self.ledger.until(
+                lambda: (
+                    conversation.ended is not None
+                    or held(conversation) is not None
+                    or self.replaying.stopped is not None
+                ),
+                timeout_s,
+            )
         self.replaying.refuse()
         hold = held(conversation) if conversation.ended is None else None
         if hold is not None:

@@ -107,6 +107,7 @@ class Loopback:
         except OrchestratorLabError as error:
             logger.warning("hook of %s: %s", runner.name, error)
             reply = None
+        self._supervisor.replaying.done(payload)
         step("noted")
         return 200, reply or {}
 

@@ -6,6 +6,7 @@ nothing of that run any more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -27,6 +28,7 @@ from orchestrator_lab.supervisor.header import split_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from orchestrator_lab.agents.base import Adapter, Recorded
     from orchestrator_lab.config import AgentConfig
@@ -214,11 +216,18 @@ class Replaying:
     async def due(self, payload: Mapping[str, Any]) -> None:
         """Wait for the turn of a report."""
 
+    def done(self, payload: Mapping[str, Any]) -> None:
+        """Take note that a report was taken in, whatever came of it."""
+
     async def before(self, event: str, agent: str | None = None, **facts: Any) -> None:  # noqa: ANN401 - JSON values
         """Wait for the turn of what somebody outside does."""
 
     async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
         """Wait for the turn of a message from outside."""
+
+    def awaited(self) -> AbstractContextManager[None]:
+        """Take note that somebody outside waits for something to happen."""
+        return contextlib.nullcontext()
 
     async def answer(self, _runner: AgentRunner, _dialog_id: str, _label: str) -> bool:
         """Answer a dialog of a played program; False where a real one has its menu."""

@@ -260,6 +260,47 @@ class Score:
                 return place
         return None
 
+    def consequences(self, place: int) -> set[int]:
+        """Return the places of what would not have happened without an event, and its own.
+
+        Known of messages: their ladder, the turn that they began, what was said in it and what followed from it.
+        """
+        found, left = {place}, [place]
+        while left:
+            event = self.events[left.pop()]
+            if event.event != "message.queued":
+                continue
+            mine = self._of_message(event)
+            left += [one for one in mine - found if self.events[one].event == "message.queued"]
+            found |= mine
+        return found
+
+    def _of_message(self, queued: Event) -> set[int]:
+        identity, agent = queued.message_id, queued.agent
+        found = {place for place, one in enumerate(self.events) if one.message_id == identity}
+        follow_ups = {
+            place
+            for place, one in enumerate(self.events)
+            if one.event == "message.queued"
+            and one.attributes.get("in_reply_to") == identity
+            and self.causes[place] == "lab"
+        }
+        begun = next((self.events[one] for one in found if self.events[one].event == "turn.started"), None)
+        if begun is None:
+            return found | follow_ups
+        turn = {place for place, one in enumerate(self.events) if one.turn_id == begun.turn_id}
+        first, last = min(found), max(turn)
+        for place in range(first, len(self.events)):
+            one = self.events[place]
+            if one.agent == agent and one.event == "agent.state":
+                turn.add(place)
+                if place > last:
+                    break
+            said = one.event == "message.queued" and one.attributes.get("sender") == agent
+            if said and place < last and self.causes[place] == "reel":
+                turn.add(place)
+        return found | follow_ups | turn
+
     def next_message(self, sender: str, recipient: str, content: str) -> Event | None:
         """Return the recorded ``message.queued`` that a message is, and take it.
 

@@ -44,6 +44,9 @@ class ScoredJournal(JournalWriter):
         super().__init__(path, run_id=run_id, mask=mask)
         self._conductor = conductor
         self._held: list[tuple[int, Event]] = []
+        #: What did not happen then, and whether the replay is another one by now: its numbers need not be the same.
+        self._beside: list[Event] = []
+        self._diverged = False
         #: Place of the last recorded event that was written, and how many numbers the file is ahead of the recording.
         self._last_place = -1
         self._ahead = 0
@@ -72,25 +75,18 @@ class ScoredJournal(JournalWriter):
             As it will be written.
         """
         conductor = self._conductor
+        facts = (agent, message_id, turn_id, source, level, attributes)
         place = conductor.score.find(event, agent, message_id, turn_id, attributes)
         if place is None or place <= self._last_place:
             at, now_s = self._between()
-            return self._numbered(
-                self._made(0, event, at, now_s, agent, message_id, turn_id, source, level, attributes), None
-            )
+            record = self._made(0, event, at, now_s, *facts)
+            self._beside.append(record)
+            self._diverged = self._diverged or event == "replay.divergence"
+            if self._diverged or conductor.over:
+                self._write_beside()
+            return record
         then = conductor.score.events[place]
-        record = self._made(
-            then.seq + self._ahead,
-            event,
-            then.at,
-            then.monotonic_s,
-            agent,
-            message_id,
-            turn_id,
-            source,
-            level,
-            attributes,
-        )
+        record = self._made(then.seq + self._ahead, event, then.at, then.monotonic_s, *facts)
         heapq.heappush(self._held, (place, record))
         conductor.came(place)
         self.write_due()
@@ -99,16 +95,13 @@ class ScoredJournal(JournalWriter):
     def write_due(self) -> None:
         """Write what has waited for its place, as far as all before it has happened."""
         while self._held and self._held[0][0] < self._conductor.cursor:
-            place, record = self._held[0]
-            if place > self._last_place:
-                self._numbered(record, place)
-            heapq.heappop(self._held)
+            self._write_next()
 
     def write_all(self) -> None:
         """Write whatever has waited: nothing more is to come before it."""
         while self._held:
-            place, record = heapq.heappop(self._held)
-            self._numbered(record, place)
+            self._write_next()
+        self._write_beside()
 
     def close(self) -> None:
         """Write the rest and close the file."""
@@ -116,16 +109,24 @@ class ScoredJournal(JournalWriter):
             self.write_all()
         super().close()
 
-    def _numbered(self, record: Event, place: int | None) -> Event:
-        seq = self.seq + 1
-        if place is not None:
+    def _write_next(self) -> None:
+        """Write the first event that waits, with its recorded number where that is free; before it what fits there."""
+        place, record = self._held[0]
+        if place > self._last_place:
             then = self._conductor.score.events[place].seq
-            seq = max(seq, then + self._ahead)
-            self._ahead = seq - then
-            self._last_place = place
-            self._end = time.monotonic()
-        self._last_at = record.at
-        return self._put(dataclasses.replace(record, seq=seq))
+            self._write_beside(room=then + self._ahead - self.seq - 1)
+            seq = max(self.seq + 1, then + self._ahead)
+            self._put(dataclasses.replace(record, seq=seq))
+            self._ahead, self._last_place = seq - then, place
+            self._last_at, self._end = record.at, time.monotonic()
+        heapq.heappop(self._held)
+
+    def _write_beside(self, room: int | None = None) -> None:
+        """Write what did not happen in the recording: as much as there is room for between two recorded numbers."""
+        while self._beside and (room is None or room > 0):
+            self._put(dataclasses.replace(self._beside[0], seq=self.seq + 1))
+            del self._beside[0]
+            room = None if room is None else room - 1
 
     def _between(self) -> tuple[str, float]:
         """Return the time of what did not happen in the recording: that of the event before it.

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.agents.base import Accepted, Limited, Program, TurnEnded
 from orchestrator_lab.agents.replay import ReplayAdapter
 from orchestrator_lab.config import USER
-from orchestrator_lab.errors import ConfigError, JournalError
+from orchestrator_lab.errors import ConfigError, JournalError, ReplayDiverged
 from orchestrator_lab.gateway.player import stopped
 from orchestrator_lab.journal.reader import read_events
-from orchestrator_lab.journal.seeking import CastReader
+from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.supervisor.conductor import Conductor
 from orchestrator_lab.supervisor.reels import reels
 from orchestrator_lab.supervisor.replaying import REPLAYED, Replaying
@@ -28,7 +28,8 @@ from orchestrator_lab.supervisor.scored import ScoredJournal
 from orchestrator_lab.tmux import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from orchestrator_lab.agents.base import Adapter, Recorded
     from orchestrator_lab.config import AgentConfig
@@ -166,13 +167,22 @@ class TerminalReplaying(Replaying):
         if isinstance(place, int):
             await self._conductor.turn(place)
 
+    def done(self, payload: Mapping[str, Any]) -> None:
+        """Take note that a report was taken in: what has not come of it by now will not."""
+        place = payload.get("place")
+        if isinstance(place, int):
+            self._conductor.settled(place)
+
     async def before(self, event: str, agent: str | None = None, **facts: Any) -> None:  # noqa: ANN401 - JSON values
         """Wait until all is done that was done before somebody outside did this."""
-        self.refuse()
+        ending = event == "agent.stopping"
+        if not ending:
+            self.refuse()
         place = self._score.first(event, agent, **facts)
-        if place is not None:
+        if place is not None and self.stopped is None:
             await self._conductor.turn(place, user=True)
-        self.refuse()
+        if not ending:
+            self.refuse()
 
     async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
         """Wait for the turn of a message from outside, and tell when it is another than then."""
@@ -188,6 +198,14 @@ class TerminalReplaying(Replaying):
             await self._conductor.turn(self._score.place(then), user=True)
         self._compare(USER, recipient, content, then)
         self.refuse()
+
+    def awaited(self) -> AbstractContextManager[None]:
+        """Take note that somebody outside waits for something to happen."""
+        return self._conductor.awaited()
+
+    def _stop(self, error: ReplayDiverged) -> None:
+        super()._stop(error)
+        self._conductor.stop()
 
     def _message_ids(
         self, message_id: str, conversation_id: str | None, sender: str, recipient: str, content: str
@@ -329,13 +347,10 @@ class TerminalReplaying(Replaying):
 
     def _gave_up(self, event: Event) -> None:
         about = f" of {event.agent}" if event.agent else ""
-        self._differs(
-            event.agent or "",
-            "event",
-            f"{event.event}{about} (seq {event.seq} of the recording) has not come this time",
-            "",
-            take=event.seq,
-        )
+        sentence = f"{event.event}{about} (seq {event.seq} of the recording) has not come this time"
+        if self._score.causes[self._score.place(event)] == "user":
+            sentence += ": somebody outside did it then, before what is waited for now"
+        self._differs(event.agent or "", "event", sentence, "", take=event.seq)
 
     def _differs(
         self, agent: str, kind: str, sentence: str, diff: str, *, take: int | None = None, message_id: str | None = None
@@ -349,16 +364,21 @@ class TerminalReplaying(Replaying):
     def _events(self, name: str, agent: str) -> list[Event]:
         return [one for one in self._score.events if one.event == name and one.agent == agent]
 
-    def _cast(self, agent: str) -> Iterator[CastEvent]:
+    def _cast(self, agent: str) -> list[CastEvent]:
         path = self._folder / "panes" / f"{agent}.cast.zst"
         if not path.is_file():
-            return
+            return []
         try:
-            with CastReader(path) as reader:
-                for number in range(len(reader)):
-                    yield from reader.events(number)
+            recording = read_cast(path)
         except JournalError as error:
             raise ConfigError(f"agent {agent!r} cannot be replayed: {error.message}", agent=agent) from error
+        if recording.torn_bytes:
+            raise ConfigError(
+                f"agent {agent!r} cannot be replayed: the recording of its pane is damaged or cut off "
+                f"{recording.torn_bytes} bytes before its end",
+                agent=agent,
+            )
+        return recording.events
 
 
 def _diff(was: str, now: str) -> str:

@@ -30,7 +30,7 @@ from .told import LabGoneError
 from .typed import Typing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
     from .told import Lab
@@ -65,6 +65,8 @@ class Player:
         self._ends: dict[str, Any] = head.get("ends") or {}
         self._lab = lab
         self._typing = Typing()
+        self._steps: list[dict[str, Any]] = []
+        self._next = 0
         #: What was typed in place of the text that was expected last.
         self._other: str | None = None
         #: Which instant of the recording was played when, on this machine's clock.
@@ -72,9 +74,12 @@ class Player:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, self._asked_to_end)
 
-    def play(self, steps: Iterator[dict[str, Any]]) -> None:
+    def play(self, steps: Iterable[dict[str, Any]]) -> None:
         """Play the steps, and then take what comes until somebody ends it."""
-        for step in steps:
+        self._steps = list(steps)
+        while self._next < len(self._steps):
+            step = self._steps[self._next]
+            self._next += 1
             getattr(self, f"_{step['do']}")(step)
         while True:
             self._surplus(self._text(None))
@@ -89,6 +94,12 @@ class Player:
     def _read(self, step: dict[str, Any]) -> None:
         got = self._text(step["text"])
         self._began = None
+        if got != step["text"]:
+            # Somebody left out what was said before.
+            for place in range(self._next, len(self._steps)):
+                if self._steps[place]["do"] == "read" and self._steps[place]["text"] == got:
+                    self._next = place + 1
+                    return
         self._other = None if got == step["text"] else got
         if self._other is not None:
             self._report({**step, "do": "say", "what": "other_text", "got": got})
