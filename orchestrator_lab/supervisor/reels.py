@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.recording import CastEvent
     from orchestrator_lab.supervisor.score import Cause, Score
 
-__all__ = ["Reel", "reels"]
+__all__ = ["Reel", "half_written", "reels"]
 
 #: Rule by which a policy answers the question of a program that starts in a folder which the lab has made.
 OWN_FOLDER = "a folder that the lab made"
@@ -288,7 +288,7 @@ class _Output:
             time_s, data = self._pieces[self._next]
             self._next += 1
             found.append({"do": "out", "at": time_s, "data": data, "mark": not self._half})
-            self._half = _half_written(self._half + data)
+            self._half = half_written(self._half + data)
         return found
 
     def rest(self) -> list[Step]:
@@ -296,17 +296,17 @@ class _Output:
         return self.until(float("inf"))
 
 
-def _half_written(text: str) -> str:
+def half_written(text: str) -> str:
     r"""Return the end of a text that is the beginning of an escape sequence.
 
     Examples
     --------
-    >>> _half_written("a\x1b[1"), _half_written("a\x1b[1m")
+    >>> half_written("a\x1b[1"), half_written("a\x1b[1m")
     ('\x1b[1', '')
     """
-    place = max(text.rfind("\x1b"), 0)
-    if text[place : place + 2] == "\x1b\\":
-        place = max(text.rfind("\x1b", 0, place), 0)
+    last = text.rfind("\x1b")
+    # The last one may be the end of what the one before it began.
+    place = max(text.rfind("\x1b", 0, max(last, 0)), 0) if last >= 0 else len(text)
     while place < len(text):
         found = _SEQUENCE.match(text, place)
         if found is None:

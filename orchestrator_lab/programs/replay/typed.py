@@ -109,7 +109,7 @@ class Typing:
         """Take what there is of a paste; False when its end is still on its way."""
         end = self._raw.find(_END)
         kept = 0 if end >= 0 else len(_END) - 1
-        piece = self._raw[:end] if end >= 0 else self._raw[: len(self._raw) - kept]
+        piece = self._raw[:end] if end >= 0 else self._raw[: max(0, len(self._raw) - kept)]
         # A terminal sends a pasted line break as Enter would be sent.
         self._line += piece.replace(b"\r", b"\n")
         self._raw = self._raw[end + len(_END) :] if end >= 0 else self._raw[len(piece) :]
