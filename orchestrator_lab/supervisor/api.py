@@ -265,6 +265,7 @@ class Api:
         runner = self._supervisor.runner(request.path_params["name"])
         escapes = request.query_params.get("escapes") == "1"
         history = int(_number(request, "history", 0))
+        await self._supervisor.replaying.at_rest(runner)
         screen = await self._supervisor.screen(runner, escapes=escapes, history=history)
         await runner.looks.look_at_rest()
         return JSONResponse({"screen": screen})

@@ -97,7 +97,7 @@ class Loopback:
         if isinstance(hook_id, str) and not self._seen.add(hook_id):
             return 200, {}
         step("told")
-        await self._supervisor.replaying.due(payload)
+        await self._supervisor.replaying.due(runner, payload)
         reply = None
         try:
             reply = runner.hook(payload)

@@ -104,6 +104,7 @@ class _Reels:
                 self._recordings.started(event)
             if event.event == "agent.started":
                 if self._reel is not None:
+                    self._reel.steps.extend(self._output.until(self._at(event)))
                     yield self._reel
                 self._reel = Reel({"speed": self._score.speed, "ends": self._ends(place)})
                 self._session = event.attributes.get("session_id")
@@ -126,12 +127,16 @@ class _Reels:
     def _steps(self, place: int, event: Event, cause: Cause) -> list[Step]:
         method = getattr(self, f"_{event.event.replace('.', '_')}", None)
         found: list[Step] = [] if method is None else method(event, place, cause)
-        origin = self._recordings.origin(self._agent)
-        at = 0.0 if origin is None else round(event.monotonic_s - origin, 6)
+        at = self._at(event)
         for one in found:
             one.setdefault("place", place)
             one["at"] = at
         return [*self._output.until(at), *found] if found else []
+
+    def _at(self, event: Event) -> float:
+        """Return where an event is in the recording of the agent's pane, in seconds."""
+        origin = self._recordings.origin(self._agent)
+        return 0.0 if origin is None else round(event.monotonic_s - origin, 6)
 
     def _say(self, event: Event, what: str, **facts: Any) -> Step:  # noqa: ANN401 - any JSON value
         return {"do": "say", "what": what, "source": event.source or "hook", **facts}
@@ -156,6 +161,9 @@ class _Reels:
         return (
             [self._say(event, "shown", fact=before, text=None, publish=fact == "ready")] if before is not None else []
         )
+
+    def _agent_stopping(self, _event: Event, _place: int, _cause: Cause) -> list[Step]:
+        return [{"do": "rest"}]
 
     def _agent_exited(self, event: Event, _place: int, cause: Cause) -> list[Step]:
         facts = event.attributes

@@ -213,10 +213,13 @@ class Replaying:
         """Return the status with which a replay ends that cannot go on, None when it can."""
         return None
 
-    async def due(self, payload: Mapping[str, Any]) -> None:
+    async def due(self, _runner: AgentRunner, _payload: Mapping[str, Any]) -> None:
         """Wait for the turn of a report."""
 
-    def done(self, payload: Mapping[str, Any]) -> None:
+    async def at_rest(self, _runner: AgentRunner) -> None:
+        """Wait until a pane shows all that it is going to show by itself, where that can be known."""
+
+    def done(self, _payload: Mapping[str, Any]) -> None:
         """Take note that a report was taken in, whatever came of it."""
 
     async def before(self, event: str, agent: str | None = None, **facts: Any) -> None:  # noqa: ANN401 - JSON values

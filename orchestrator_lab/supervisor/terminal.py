@@ -7,6 +7,7 @@ the recording (see :mod:`~orchestrator_lab.supervisor.score`), so that the table
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 import shutil
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 
 __all__ = ["TerminalReplaying"]
 
+#: Longest wait for a player to have written what comes before the next text, in seconds.
+_REST_S = 2.0
+#: Looks at a pane until two show the same, and the pause between them, in seconds.
+_LOOKS, _LOOK_S = 10, 0.01
+
 
 class TerminalReplaying(Replaying):
     """Plays a recorded run's programs on the terminals of a cluster.
@@ -66,6 +72,8 @@ class TerminalReplaying(Replaying):
         }
         #: What a client calls a message or a conversation, and its recorded id.
         self._aliases: dict[str, str] = {}
+        #: Agents whose players wait for the next text.
+        self._resting: set[str] = set()
         journal = supervisor.run_dir / "journal.jsonl"
         self._broken = journal.exists() and journal.stat().st_size > 0
 
@@ -161,11 +169,32 @@ class TerminalReplaying(Replaying):
 
     # turns --------------------------------------------------------------------------------------
 
-    async def due(self, payload: Mapping[str, Any]) -> None:
+    async def due(self, runner: AgentRunner, payload: Mapping[str, Any]) -> None:
         """Wait until all is done that was done before a report."""
+        if payload.get("what") == "rests":
+            self._resting.add(runner.name)
+            return
+        self._resting.discard(runner.name)
         place = payload.get("place")
         if isinstance(place, int):
             await self._conductor.turn(place)
+
+    async def at_rest(self, runner: AgentRunner) -> None:
+        """Wait until a player has written all that comes before the next text, and tmux has read it."""
+        cluster = self._cluster
+
+        def rests() -> bool:
+            busy = runner.turn is not None or runner.delivering is not None or not runner.running
+            return busy or runner.name in self._resting or self.stopped is not None
+
+        await cluster.ledger.until(rests, _REST_S)
+        before = None
+        for _ in range(_LOOKS):
+            screen = await cluster.screen(runner)
+            if screen == before:
+                return
+            before = screen
+            await asyncio.sleep(_LOOK_S)
 
     def done(self, payload: Mapping[str, Any]) -> None:
         """Take note that a report was taken in: what has not come of it by now will not."""
@@ -279,6 +308,8 @@ class TerminalReplaying(Replaying):
                 if was != got:
                     sentence = f"what was typed into the pane of {runner.name} is not what is recorded"
                     self._differs(runner.name, "input", sentence, _diff(was, got), message_id=facts.get("message_id"))
+            case "rests":
+                self._cluster.ledger.poke()
             case "surplus":
                 self._surplus(runner, str(facts.get("got")))
 

@@ -104,7 +104,8 @@ def test_reels_hold_what_a_program_did() -> None:
     assert done[:4] == [("say", "ready"), ("read", None), ("say", "accepted"), ("say", "said")]
     said = ada.steps[3]
     assert (said["to"], said["text"], said["place"]) == ("bob", "a question", 9)
-    typed = ada.steps[-1]
+    typed, rest = ada.steps[-2:]
+    assert rest["do"] == "rest", "somebody ended it"
     assert (typed["what"], typed["prompt"], typed["place"]) == ("accepted", "by hand", 18), "at the message's own place"
     assert ada.head["ends"] == {"status": 0, "signal": None}
 

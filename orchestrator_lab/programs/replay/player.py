@@ -12,6 +12,8 @@ A reel's first line says how the process ends when it is asked to, and how fast 
     Something that the program reported then; the lab answers when it is its turn.
 ``exit``
     The program ended by itself.
+``rest``
+    Somebody ended it: what it wrote after that is written when somebody does so again.
 """
 
 from __future__ import annotations
@@ -67,6 +69,8 @@ class Player:
         self._typing = Typing()
         self._steps: list[dict[str, Any]] = []
         self._next = 0
+        #: Where that stands which was written after somebody had asked it to end.
+        self._ended: int | None = None
         #: What was typed in place of the text that was expected last.
         self._other: str | None = None
         #: Which instant of the recording was played when, on this machine's clock.
@@ -81,8 +85,7 @@ class Player:
             step = self._steps[self._next]
             self._next += 1
             getattr(self, f"_{step['do']}")(step)
-        while True:
-            self._surplus(self._text(None))
+        self._rest({})
 
     # steps --------------------------------------------------------------------------------------
 
@@ -125,6 +128,11 @@ class Player:
         self._say({**step, "do": "say"})
         self._end(step.get("status"), step.get("signal"))
 
+    def _rest(self, _step: dict[str, Any]) -> None:
+        self._ended = self._next
+        while True:
+            self._surplus(self._text(None))
+
     def _surplus(self, text: str) -> None:
         self._report({"do": "say", "what": "surplus", "got": text})
 
@@ -139,8 +147,12 @@ class Player:
             self._end(self._ends.get("status"), self._ends.get("signal"))
 
     def _text(self, expected: str | None) -> str:
-        while (text := self._typing.text(expected)) is None:
+        text = self._typing.text(expected)
+        if text is None:
+            self._report({"do": "say", "what": "rests"})
+        while text is None:
             self._more()
+            text = self._typing.text(expected)
         return text
 
     def _more(self) -> None:
@@ -171,6 +183,9 @@ class Player:
             data = data[os.write(1, data) :]
 
     def _asked_to_end(self, _number: int, _frame: FrameType | None) -> None:
+        last = [one for one in self._steps[self._ended :] if one["do"] == "out"] if self._ended is not None else []
+        for step in last:
+            self._out(step)
         self._end(self._ends.get("status"), self._ends.get("signal"))
 
     @staticmethod
