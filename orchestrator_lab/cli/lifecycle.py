@@ -133,6 +133,9 @@ def start(
     mode = choose_mode(mode, has_run=run is not None)
     replays = run is not None and mode.startswith("replay")
     config = recorded_run(str(run), level, speed).config() if replays and source is None else load_config(source)
+    if replays and source is None:
+        # Whoever recorded it may have ended it with a notebook; this command is over in a moment.
+        config = config.model_copy(update={"lifetime": "detached"})
     if name is not None:
         config = config.renamed(name)
     given = {"experiment": experiment, "params": parse_params(param), "tags": tag, "seed": seed}
