@@ -40,6 +40,11 @@ model is inside the same loop.""",
         """The same agents in mode `record` and in mode `live`, the baseline, in turns. The model answers at once; with
 one that thinks the share is smaller.""",
     ),
+    "bench_replay": (
+        "Replays on the terminal",
+        """Recorded runs, replayed from beginning to end as fast as it can be; the baseline is the time that the run
+itself took. Each replay came out the same, or the benchmark would have failed.""",
+    ),
     "bench_exit": (
         "End of an agent",
         """The baseline asks tmux once a second whether the pane is dead and how. The lab's time is that of the event

@@ -36,6 +36,12 @@ def test_recording_costs_a_turn_nothing_that_is_felt(tmp_path: Path) -> None:
 
 
 @pytest.mark.benchmark
+def test_recorded_runs_replay_the_same_and_faster(tmp_path: Path) -> None:
+    for name, found in figures(tmp_path, "bench_replay.py").items():
+        assert found["ratio"] < 1, name
+
+
+@pytest.mark.benchmark
 @pytest.mark.slow
 def test_a_reply_comes_at_once_when_its_turn_ends(tmp_path: Path) -> None:
     found = figures(tmp_path, "bench_turn_end.py")
