@@ -100,7 +100,6 @@ class Supervisor:
         self.monitor = Monitor(self)
         self.notifier = Notifier(self)
         self.ledger = Ledger(self.journal)
-        self.replaying.take_over(self.ledger)
         self.tmux = TmuxThread()
         self.driver: TmuxDriver
         self.runners: dict[str, AgentRunner] = {}
@@ -143,6 +142,7 @@ class Supervisor:
         self.end_status = "completed"
         self._run_ended = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.replaying.take_over(self.ledger)
 
     # life ---------------------------------------------------------------------------------------
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.recording import CastEvent
     from orchestrator_lab.supervisor.score import Cause, Score
 
-__all__ = ["Reel", "half_written", "reels"]
+__all__ = ["READ_BY_THE_LAB", "Reel", "half_written", "reels"]
 
 #: Rule by which a policy answers the question of a program that starts in a folder which the lab has made.
 OWN_FOLDER = "a folder that the lab made"
+#: What the lab reads of a turn by itself, as from the program's record: it may come after the program's end.
+READ_BY_THE_LAB = frozenset({"turn.usage", "turn.changes"})
 _SEQUENCE = re.compile(
     r"[^\x1b]+"
     r"|\x1b\[[0-?]*[ -/]*[@-~]"
@@ -80,6 +82,8 @@ class _Reels:
         self._recordings = Recordings()
         self._output = _Output(cast)
         self._reel: Reel | None = None
+        #: Whether somebody has ended it: what is told of it then, the lab has read by itself.
+        self._ended = False
         self._session: str | None = None
         self._dialogs: dict[str, Event] = {}
         self._answers: dict[str, Event] = {}
@@ -107,8 +111,8 @@ class _Reels:
                     self._reel.steps.extend(self._output.until(self._at(event)))
                     yield self._reel
                 self._reel = Reel({"speed": self._score.speed, "ends": self._ends(place)})
-                self._session = event.attributes.get("session_id")
-            if self._reel is not None:
+                self._session, self._ended = event.attributes.get("session_id"), False
+            if self._reel is not None and not (self._ended and event.event in READ_BY_THE_LAB):
                 self._reel.steps.extend(self._steps(place, event, cause))
         if self._reel is not None:
             self._reel.steps.extend(self._output.rest())
@@ -163,6 +167,7 @@ class _Reels:
         )
 
     def _agent_stopping(self, _event: Event, _place: int, _cause: Cause) -> list[Step]:
+        self._ended = True
         return [{"do": "rest"}]
 
     def _agent_exited(self, event: Event, _place: int, cause: Cause) -> list[Step]:

@@ -22,7 +22,7 @@ from orchestrator_lab.gateway.player import stopped
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.supervisor.conductor import Conductor
-from orchestrator_lab.supervisor.reels import reels
+from orchestrator_lab.supervisor.reels import READ_BY_THE_LAB, reels
 from orchestrator_lab.supervisor.replaying import REPLAYED, Replaying
 from orchestrator_lab.supervisor.score import Score
 from orchestrator_lab.supervisor.scored import ScoredJournal
@@ -117,6 +117,14 @@ class TerminalReplaying(Replaying):
     def take_over(self, ledger: Ledger) -> None:
         """Have messages get the ids that they had."""
         ledger.recorded, ledger.keeps_all = self._message_ids, True
+        stopping: set[str | None] = set()
+        for place, event in enumerate(self._score.events):
+            if event.event == "agent.stopping":
+                stopping.add(event.agent)
+            elif event.event == "agent.started":
+                stopping.discard(event.agent)
+            elif event.agent in stopping and event.event in READ_BY_THE_LAB:
+                self._cluster.background(self._read_again(place, event))
 
     def session_id(self, agent: str) -> str | None:
         """Return the session with which an agent was started."""
@@ -312,6 +320,20 @@ class TerminalReplaying(Replaying):
                 self._cluster.ledger.poke()
             case "surplus":
                 self._surplus(runner, str(facts.get("got")))
+
+    async def _read_again(self, place: int, event: Event) -> None:
+        """Journal what the lab read of a turn when its program was ended."""
+        await self._conductor.turn(place)
+        if place > self._conductor.cursor:
+            return  # the replay has ended before
+        self._cluster.journal.append(
+            event.event,
+            agent=event.agent,
+            turn_id=event.turn_id,
+            source=event.source,
+            level=event.level,
+            **event.attributes,
+        )
 
     @staticmethod
     def _shown(runner: AgentRunner, fact: str, text: str | None) -> None:
