@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator_lab.bundle.sieve import Sieve
 from orchestrator_lab.config import SECRET_TEXT
 from orchestrator_lab.errors import ConfigError
 
@@ -53,12 +54,15 @@ _SHORTEST_LOOSE = 6
 _BEFORE = r"(?:(?<!\w)|(?<=\\[nrtbf])|(?<=%2[Ff])|(?<=[0-9;\[]m))"
 _AFTER = r"(?!\w)"
 _HOME = re.compile(
-    r"(?:(?<![\w.\-])/(?:(?:var|export|usr)/)?home/|/Users/|[A-Za-z]:\\{1,4}Users\\{1,4}|%2[Ff](?:home|Users)%2[Ff])"
+    r"(?:(?<![\w.\-])/(?:(?:var|export|usr)\\{0,3}/)?home\\{0,3}/|/Users\\{0,3}/|[A-Za-z]:\\{1,4}Users\\{1,4}"
+    r"|%(?:25)*2[Ff](?:home|Users)%(?:25)*2[Ff])"
     r"(?P<hide>[^/\\\s\"'`:;,<>|()\[\]{}*?$%\x00-\x1f]{1,64})"
 )
+#: What each home path holds, in lower case.
+_HOME_MARKS = ("home/", "home\\", "users/", "users\\", "2fhome%", "2fusers%")
 _EMAIL = re.compile(
     r"(?:(?<=\\[nrtbf])|(?<![A-Za-z0-9._%+\-\\]))(?P<hide>[A-Za-z0-9._%+-]{1,64}"
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24})(?![A-Za-z0-9-])"
+    r"(?:@|%40)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24})(?![A-Za-z0-9-])"
 )
 #: What each known form of a key holds, in lower case.
 _KEY_MARKS = (
@@ -99,7 +103,7 @@ class Known(NamedTuple):
     ``hits`` are those texts as they were found: text, pattern, label.
     """
 
-    marks: tuple[bytes, ...]
+    marks: tuple[str, ...]
     expression: re.Pattern[str]
     hits: dict[str, tuple[str, str, str]]
 
@@ -321,18 +325,19 @@ class Masker:
                 raise ConfigError(
                     f"privacy.patterns.{name}: {written!r} is no regular expression ({error}); see Python's re"
                 ) from error
-        self._rules += [_Rule("email", "e", _EMAIL, ("@",)), _Rule("home", "u", _HOME, ("home", "users"))]
+        self._rules += [_Rule("email", "e", _EMAIL, ("@", "%40")), _Rule("home", "u", _HOME, _HOME_MARKS)]
         self._by_name = literals
-        self._literals = [text for texts in literals.values() for text in texts if text]
         for name, texts in literals.items():
             if texts := [text for text in texts if text]:
                 # The longest first: one may begin with another.
                 either = "|".join(map(re.escape, sorted(set(texts), key=lambda one: (-len(one), one))))
                 expression = re.compile(f"{_BEFORE}(?P<hide>{either}){_AFTER}", re.IGNORECASE)
-                needs = tuple({text.lower() for text in texts}) if all(text.isascii() for text in texts) else ()
+                # Of letters beyond ASCII that have cases it cannot be told by which text each is found.
+                plain = all(one.isascii() or one.lower() == one.upper() for text in texts for one in text)
+                needs = tuple(sorted({text.lower() for text in texts})) if plain else ()
                 self._rules.append(_Rule(name, name[0], expression, needs))
-        #: A line of JSON in which anything is private holds one of these, in lower case; None when that cannot be told.
-        self.marks = None if patterns else self._marks()
+        #: Lets through what may hold anything private; None when that cannot be told without looking.
+        self.sieve = Sieve(self._marks) if self._marks else None
 
     def _usable(self, texts: Iterable[str], common: Iterable[str]) -> list[str]:
         usable = []
@@ -343,12 +348,12 @@ class Masker:
                 usable.append(text)
         return usable
 
-    def _marks(self) -> tuple[bytes, ...] | None:
-        if not all(text.isascii() for text in self._literals):
-            return None  # the other case of a letter may have other bytes
-        marks = ["@", "home", "users", "private key", *_KEY_MARKS, *(text.lower() for text in self._literals)]
-        # What is written with escapes is looked at whole.
-        return tuple(mark.encode() for mark in [*marks, "\\u", "\\/"])
+    @property
+    def _marks(self) -> list[str]:
+        """One of these is in whatever is private, in some case; none when a pattern has none."""
+        if not all(rule.needs for rule in self._rules):
+            return []
+        return [one for rule in self._rules for one in rule.needs]
 
     def text(self, text: str) -> str:
         """Return a text with what is private masked, and count it.
@@ -471,8 +476,11 @@ class Masker:
         behind = [rf"(?:(?<=/home/)|(?<=/Users/)){re.escape(text)}" for text in short]
         homes = [f"/{home}/{text}" for text in short for home in ("home", "Users")]
         expression = "|".join([*map(re.escape, long), *behind])
-        marks = tuple(mark.encode("utf-8", "surrogatepass") for mark in (*long, *homes))
-        return Known(marks, re.compile(expression), hits) if hits else None
+        return Known((*long, *homes), re.compile(expression), hits) if hits else None
+
+    def sieve_with(self, known: Known | None) -> Sieve | None:
+        """Return what lets through all that may be private or is known to be; None when that cannot be told."""
+        return Sieve([*self._marks, *(known.marks if known else ())]) if self._marks else None
 
     def substitute(self, hit: Hit) -> str:
         """Return what stands in place of a private text: as wide, and the same one each time."""

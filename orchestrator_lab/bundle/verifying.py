@@ -77,13 +77,25 @@ class Verified:
     def __bool__(self) -> bool:
         return self.ok
 
+    @property
+    def before(self) -> tuple[Damage, ...]:
+        """What was damaged already when the bundle was made: this is as it was packed."""
+        told = self.facts.get("damaged")
+        return tuple(
+            Damage(str(name), str(sentence))
+            for name, sentences in (told.items() if isinstance(told, dict) else ())
+            for sentence in (sentences if isinstance(sentences, list) else ())
+        )
+
     def __repr__(self) -> str:
-        if self.ok:
-            return (
-                f"{self.path}: whole: {self.files} files, {self.size} bytes, every one as it was packed "
-                "(checksums find damage; they do not say who packed it)"
-            )
-        return "\n".join([f"{self.path}: damaged", *(f"  {one.where}: {one.what}" for one in self.damages)])
+        if not self.ok:
+            return "\n".join([f"{self.path}: damaged", *(f"  {one.where}: {one.what}" for one in self.damages)])
+        whole = (
+            f"{self.path}: whole: {self.files} files, {self.size} bytes, every one as it was packed "
+            "(checksums find damage; they do not say who packed it)"
+        )
+        before = (f"  {one.where}: damaged before it was packed: {one.what}" for one in self.before)
+        return "\n".join([whole, *before])
 
 
 def verify_bundle(path: str | os.PathLike[str]) -> Verified:

@@ -16,7 +16,9 @@ import pytest
 from bundle_helpers import PARTS, members, tell
 
 from orchestrator_lab.bundle.collecting import OPTIONAL
+from orchestrator_lab.bundle.verifying import verify_bundle
 from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.journal.recording import iter_stretches, read_cast
 from orchestrator_lab.run import Run, open_run
 from orchestrator_lab.schema import TABLES
 
@@ -132,6 +134,45 @@ def test_a_review_writes_nothing_and_tells_all(run: Run, tmp_path: Path) -> None
     assert not by_name["initial/logo.bin"].looked_into
     assert ("planted", "u1_____") in {(one.text, one.substitute) for one in told.substitutes}
     assert "initial/logo.bin  256 bytes  not looked into: no text" in str(told)
+
+
+def damaged(path: Path, number: int) -> int:
+    """Damage one piece of a recording, and return where it lies."""
+    place = list(iter_stretches(path))[number].offset
+    data = bytearray(path.read_bytes())
+    data[place + 70] ^= 0xFF
+    path.write_bytes(data)
+    return place
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_damaged_recording_is_told_everywhere(tmp_path: Path, mask: bool) -> None:
+    path = tell(tmp_path / "runs", shown=[b"one\r\n", b"planted\r\n", b"three\r\n"])
+    cast = path / "panes" / "boss.cast.zst"
+    place = damaged(cast, 2)
+    done = Run(path).export(tmp_path / "x.olab.zip", mask=mask)
+    (sentence,) = {one.name: one.damage for one in done.files}["panes/boss.cast.zst"]
+    assert f"from byte {place} on" in sentence
+    assert f"damaged: {sentence}" in str(done)
+    found = members(tmp_path / "x.olab.zip")
+    assert json.loads(found["bundle.json"])["damaged"] == {"panes/boss.cast.zst": [sentence]}
+    assert f"from byte {place} on" in found["README.md"].decode()
+    verified = verify_bundle(tmp_path / "x.olab.zip")
+    assert verified.ok
+    assert [(one.where, one.what) for one in verified.before] == [("panes/boss.cast.zst", sentence)]
+    assert "damaged before it was packed" in str(verified)
+    if mask:
+        (tmp_path / "made.cast.zst").write_bytes(found["panes/boss.cast.zst"])
+        assert read_cast(tmp_path / "made.cast.zst").output() == b"one\r\nthree\r\n"
+    else:
+        assert found["panes/boss.cast.zst"] == cast.read_bytes()
+
+
+def test_a_recording_that_cannot_be_read_is_left_out(run: Run, tmp_path: Path) -> None:
+    (run.path / "panes" / "boss.cast.zst").write_bytes(b"none")
+    done = run.export(tmp_path / "x.olab.zip")
+    assert "expected an asciicast v3 header" in done.left_out["panes/boss.cast.zst"]
+    assert "panes/boss.cast.zst" not in members(tmp_path / "x.olab.zip")
 
 
 @pytest.mark.parametrize(
