@@ -23,8 +23,8 @@ from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
-from orchestrator_lab.sealing import unseal, write_seal
-from orchestrator_lab.tables import JOURNAL, MANIFEST, RunTables, find_runs
+from orchestrator_lab.sealing import made_here, open_seal, unseal, write_seal
+from orchestrator_lab.tables import JOURNAL, MANIFEST, RunTables, find_runs, touched_tables
 
 if TYPE_CHECKING:
     import re
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from orchestrator_lab.bundle.exporting import Export
+    from orchestrator_lab.bundle.exporting import Changes, Export
     from orchestrator_lab.comparing.difference import RunDiff
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.reading.conversation import Conversation
@@ -219,6 +219,34 @@ class Run:
         1042
         """
         self._no_bundle("seal")
+        return self._seal({})
+
+    def seal_copy(self, copy: Path, changes: Changes) -> Seal:
+        """Make the tables of a copy of this run; those in which nothing is another are taken from this one.
+
+        Parameters
+        ----------
+        copy : pathlib.Path
+            A folder with the manifest and the journal of this run, as they leave the machine.
+        changes : Changes
+            What is another in them.
+
+        Returns
+        -------
+        Seal
+            Of the copy: the same files as if all were made anew.
+        """
+        kept: dict[str, Path] = {}
+        # What others packed is not taken for what this process would make of the same journal.
+        found = None if is_bundle(self.path) else open_seal(self.path)
+        if found is not None and self.manifest.get("run_id") == self.run_id:
+            touched = touched_tables(changes.events) | ({"runs"} if changes.manifest else set())
+            made = {name: made_here(found, name, _package_version()) for name in TABLES if name not in touched}
+            kept = {name: path for name, path in made.items() if path is not None}
+        other = Run(copy)
+        return other._seal(kept if other.run_id == self.run_id else {})
+
+    def _seal(self, kept: dict[str, Path]) -> Seal:
         tables = RunTables(self.path)
         journal = self.path / JOURNAL
         size = journal.stat().st_size if journal.exists() else 0
@@ -230,6 +258,7 @@ class Run:
             {name: partial(tables.pieces, name) for name in TABLES},
             journal_bytes=size,
             package_version=_package_version(),
+            kept=kept,
         )
 
     def unseal(self) -> bool:
@@ -643,7 +672,7 @@ class Run:
         made = partial(
             export_bundle,
             folder,
-            seal=lambda copy: Run(copy).seal(),
+            seal=self.seal_copy,
             manifest=self.manifest,
             shown_as=place,
             notebook=None if notebook is None else Path(notebook).expanduser(),

@@ -250,7 +250,7 @@ def _keep_run(path: Path, shop: Path, earlier: Backup | None) -> tuple[dict[str,
         export_bundle(
             source,
             target,
-            seal=lambda copy: Run(copy).seal(),
+            seal=run.seal_copy,
             manifest=run.manifest,
             initial_limit=_ANY_SIZE,
             mask=False,

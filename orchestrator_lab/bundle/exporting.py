@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.sealing import Seal
 
-__all__ = ["INITIAL_LIMIT", "Export", "ExportedFile", "Substitute", "export_bundle", "masker_for"]
+__all__ = ["INITIAL_LIMIT", "Changes", "Export", "ExportedFile", "Substitute", "export_bundle", "masker_for"]
 
 #: Bytes of a work folder's initial state that go into a bundle.
 INITIAL_LIMIT = 50 << 20
@@ -69,6 +69,22 @@ class ExportedFile:
     masked: dict[str, int]
     looked_into: bool
     damage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is another in an exported run than in the run itself.
+
+    Parameters
+    ----------
+    events : frozenset of (str or None)
+        Names of the events that are; None for a line that is none.
+    manifest : bool
+        Whether the manifest is.
+    """
+
+    events: frozenset[str | None]
+    manifest: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +211,7 @@ def export_bundle(
     folder: Path,
     target: Path | None,
     *,
-    seal: Callable[[Path], Seal],
+    seal: Callable[[Path, Changes], Seal],
     manifest: Mapping[str, Any],
     shown_as: Path | None = None,
     notebook: Path | None = None,
@@ -213,7 +229,7 @@ def export_bundle(
     target : pathlib.Path or None
         The file to write; None writes none, and tells what would be written.
     seal : callable
-        Makes the tables of a run folder.
+        Makes the tables of a run folder, given what of its journal and manifest is another than in `folder`.
     manifest : mapping
         The run's.
     shown_as : pathlib.Path, optional
@@ -248,7 +264,8 @@ def export_bundle(
         sources[f"{NOTEBOOK}/{_checked(notebook).name}"] = notebook
     # Beside the target: what is large is written once.
     with workshop(Path(tempfile.gettempdir()) if target is None else target.parent, ".olab-export-") as shop:
-        files, told, unreadable = _masked(sources, shop / "files", masker)
+        events: set[str | None] = set()
+        files, told, unreadable = _masked(sources, shop / "files", masker, events)
         run = shop / "run"
         run.mkdir()
         # Whoever masks nothing moves the run to another machine of their own, where it goes on as it was configured.
@@ -260,7 +277,7 @@ def export_bundle(
         for name in (MANIFEST, JOURNAL):
             if name in files:
                 (run / name).symlink_to(files[name].resolve())
-        made = seal(run)
+        made = seal(run, Changes(frozenset(events), manifest=files.get(MANIFEST) != sources.get(MANIFEST)))
         for path in sorted((run / TABLES).iterdir()):
             files[f"{TABLES}/{path.name}"] = path
             told[f"{TABLES}/{path.name}"] = ExportedFile(f"{TABLES}/{path.name}", path.stat().st_size, {}, True)
@@ -299,9 +316,12 @@ def _checked(notebook: Path) -> Path:
 
 
 def _masked(
-    sources: Mapping[str, Path], place: Path, masker: Masker | None
+    sources: Mapping[str, Path], place: Path, masker: Masker | None, events: set[str | None]
 ) -> tuple[dict[str, Path], dict[str, ExportedFile], dict[str, str]]:
-    """Mask every file; those in which nothing is masked stay where they lie. Return what could not be read as well."""
+    """Mask every file; those in which nothing is masked stay where they lie. Return what could not be read as well.
+
+    ``events`` takes the names of the journal's events that are changed.
+    """
     place.mkdir()
     files: dict[str, Path] = {}
     told: dict[str, ExportedFile] = {}
@@ -321,6 +341,8 @@ def _masked(
                 continue
             path, looked_into = made if masked else source, masked is not None
             counts = dict(masker.counts)
+            if source_name == JOURNAL:
+                events |= findings.events
         elif source.name.endswith(".cast.zst"):
             # Whoever moves a run to another machine of their own gets it as it is, and is told.
             deque(iter_readable(source, findings.damage), maxlen=0)

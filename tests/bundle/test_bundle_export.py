@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from bundle_helpers import PARTS, members, tell
 
+from orchestrator_lab import sealing
 from orchestrator_lab.bundle.collecting import OPTIONAL
 from orchestrator_lab.bundle.verifying import verify_bundle
 from orchestrator_lab.errors import ConfigError
@@ -75,6 +76,43 @@ def test_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, other, tmp_path / "b.olab.zip"], check=True, env=environment)
     run.export(tmp_path / "a.olab.zip")
     assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+
+
+@pytest.mark.parametrize("privacy", [{}, {"words": ["duo"]}, {"words": ["parser"]}, {"patterns": {"at": "2026-"}}])
+def test_tables_of_a_sealed_run_are_those_of_its_journal(
+    run: Run, tmp_path: Path, privacy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing, the run, messages and tools, everything is masked: the same bytes whether the run is sealed or not."""
+    run.export(tmp_path / "a.olab.zip", privacy=privacy)
+    run.seal()
+    taken: list[str] = []
+    copied = sealing._copy
+    monkeypatch.setattr(sealing, "_copy", lambda source, path: (taken.append(path.stem), copied(source, path))[1])
+    Run(run.path).export(tmp_path / "b.olab.zip", privacy=privacy)
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+    made = {
+        "duo": {"runs", "events"},
+        "parser": {"runs", "agents", "messages", "turns", "tool_calls", "events"},
+        "at": set(TABLES) - {"alerts", "dialogs", "processes"},  # of which this run has none
+    }
+    assert set(taken) == set(TABLES) - made.get(
+        "".join([*privacy.get("words", []), *privacy.get("patterns", {})]), set()
+    )
+
+
+def test_tables_that_are_not_what_the_seal_says_are_made_again(run: Run, tmp_path: Path) -> None:
+    run.export(tmp_path / "a.olab.zip")
+    seal = run.seal()
+    data = bytearray(seal.file("messages").read_bytes())
+    data[40] ^= 1
+    seal.file("messages").write_bytes(data)
+    facts = json.loads((run.path / "tables" / "seal.json").read_text())
+    run.export(tmp_path / "b.olab.zip")
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+    facts["package_version"] = "0.0.1"
+    (run.path / "tables" / "seal.json").write_text(json.dumps(facts))
+    run.export(tmp_path / "c.olab.zip")
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "c.olab.zip").read_bytes()
 
 
 def test_a_bundle_is_exported_again(run: Run, tmp_path: Path) -> None:
