@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +27,8 @@ _PIECE = 8 << 20
 _LONGEST_TEXT = 64 << 20
 #: Encodings that a text names in its first bytes, the mark being part of the text.
 _MARKED = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+#: What no text holds.
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 #: Outputs of notebooks that are no text; to look for words in them would break them.
 _PICTURES = ("image/", "audio/", "video/", "application/pdf", "application/vnd.apache.parquet")
 
@@ -91,7 +94,7 @@ def mask_file(source: Path, target: Path, masker: Masker, findings: Findings | N
         changed = masked != text
         if changed:
             with open(target, "xb", opener=_private) as file:
-                file.write(_encoded(masked, encoding))
+                file.write(_encoded(masked, encoding, "surrogateescape"))
     if not changed:
         target.unlink(missing_ok=True)
     return changed
@@ -240,11 +243,11 @@ def mask_value(value: Any, masker: Masker) -> Any:  # noqa: ANN401 - any JSON va
     return value
 
 
-def _encoded(text: str, encoding: str = "utf-8") -> bytes:
+def _encoded(text: str, encoding: str = "utf-8", errors: str = "backslashreplace") -> bytes:
     try:
         return text.encode(encoding)
     except UnicodeEncodeError:  # a byte that was no UTF-8; JSON holds it as an escape
-        return text.encode(encoding, "backslashreplace")
+        return text.encode(encoding, errors)
 
 
 def _text(source: Path) -> tuple[str | None, str]:
@@ -259,7 +262,8 @@ def _text(source: Path) -> tuple[str | None, str]:
     try:
         return data.decode(encoding), encoding
     except UnicodeDecodeError:
-        return None, ""
+        # Text of an older encoding: its bytes beyond ASCII stay what they are.
+        return (None, "") if _CONTROL.search(data) else (data.decode("utf-8", "surrogateescape"), "utf-8")
 
 
 def _write_lines(source: Path, target: Path, masker: Masker, events: set[str | None]) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import getpass
+import json
 import os
 import re
 import socket
@@ -313,10 +314,10 @@ class Masker:
             _Rule("key", "*", _PEM, ("private key",)),
         ]
         literals = {
-            "word": list(words),
-            "name": list(names),
-            "user": self._usable(users, common),
-            "host": self._usable(hosts, common),
+            "word": _written(words),
+            "name": _written(names),
+            "user": _written(self._usable(users, common)),
+            "host": _written(self._usable(hosts, common)),
         }
         for name, written in (patterns or {}).items():
             try:
@@ -502,6 +503,12 @@ class Masker:
         self.found[value] = (hit.pattern, made)
         self._folded.setdefault(value.casefold(), made)
         return made
+
+
+def _written(texts: Iterable[str]) -> list[str]:
+    """Return texts as they are, and as JSON within a text writes those that are not ASCII."""
+    given = list(texts)
+    return [*given, *(json.dumps(text)[1:-1] for text in given if not text.isascii())]
 
 
 def _cells(char: str) -> int:

@@ -41,6 +41,9 @@ def masker(**more: object) -> Masker:
         (r"C:\Users\eve\x and C:\\Users\\eve", r"C:\Users\u1_\x and C:\\Users\\u1_"),
         ("/mnt/c/Users/eve", "/mnt/c/Users/u1_"),
         ("%2Fhome%2Fada%2Fx", "%2Fhome%2Fu1_%2Fx"),
+        ("%252Fhome%252Feve%252Fx", "%252Fhome%252Fu1_%252Fx"),
+        (r"\/home\/eve\/x \/Users\/eve", r"\/home\/u1_\/x \/Users\/u1_"),
+        ("?to=eve%40example.org&x", "?to=e1_______________&x"),
         ("projects/-home-ada-lab", "projects/-home-u1_-lab"),
         ("https://example.org/home/index.html", "https://example.org/home/index.html"),
         ("ada@laptop:~$ ", "u1_@h1____:~$ "),
@@ -68,6 +71,9 @@ def test_texts(text: str, masked: str) -> None:
 def test_wide_letters_keep_their_width() -> None:
     made = Masker(users=["田中太郎"]).text("/home/田中太郎/x 田中太郎")
     assert made == "/home/u1______/x u1______"
+    assert Masker(users=["田中太郎"]).text(r"{\"by\":\"\u7530\u4E2D\u592a\u90ce\"}") == (
+        r"{\"by\":\"u1______________________\"}"
+    ), "JSON within JSON"
     assert Masker(users=["田中太郎"]).text("\x1b[1m田中\x1b[0m太郎|") == "\x1b[1mu1__\x1b[0m____|"
 
 
@@ -142,9 +148,15 @@ def test_lines_of_json(tmp_path: Path) -> None:
 
 
 def test_files_in_which_nothing_is_private_are_not_written(tmp_path: Path) -> None:
-    for name, content in {"a.jsonl": b'{"a":1}\n', "a.json": b"{}", "a.md": b"text", "a.bin": b"\0/home/ada"}.items():
+    for name, content in {
+        "a.jsonl": b'{"a":1}\n',
+        "a.json": b"{}",
+        "a.md": b"text",
+        "a.bin": b"\0/home/ada",
+        "b.bin": b"\xff\1 /home/ada",
+    }.items():
         (tmp_path / name).write_bytes(content)
-        assert mask_file(tmp_path / name, tmp_path / "made", masker()) is (None if name == "a.bin" else False)
+        assert mask_file(tmp_path / name, tmp_path / "made", masker()) is (None if name.endswith(".bin") else False)
         assert not (tmp_path / "made").exists()
 
 
