@@ -23,7 +23,7 @@ from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
-from orchestrator_lab.sealing import made_here, open_seal, unseal, write_seal
+from orchestrator_lab.sealing import journal_digest, made_here, open_seal, unseal, write_seal
 from orchestrator_lab.tables import JOURNAL, MANIFEST, RunTables, find_runs, touched_tables
 
 if TYPE_CHECKING:
@@ -239,7 +239,8 @@ class Run:
         kept: dict[str, Path] = {}
         # What others packed is not taken for what this process would make of the same journal.
         found = None if is_bundle(self.path) else open_seal(self.path)
-        if found is not None and self.manifest.get("run_id") == self.run_id:
+        known = found is not None and found.journal_sha256 == journal_digest(self.path, found.journal_bytes)
+        if found is not None and known and self.manifest.get("run_id") == self.run_id:
             touched = touched_tables(changes.events) | ({"runs"} if changes.manifest else set())
             made = {name: made_here(found, name, _package_version()) for name in TABLES if name not in touched}
             kept = {name: path for name, path in made.items() if path is not None}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Pieces = Callable[[], Iterable[pd.DataFrame]]
 
-__all__ = ["FOLDER", "Seal", "made_here", "open_seal", "read_sealed", "unseal", "write_seal"]
+__all__ = ["FOLDER", "Seal", "journal_digest", "made_here", "open_seal", "read_sealed", "unseal", "write_seal"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class Seal:
         Version of orchestrator-lab that made it.
     schema_version : int
         Version of the tables.
+    journal_sha256 : str
+        Digest of that journal; empty in seals of earlier versions.
     """
 
     folder: str
@@ -80,6 +82,7 @@ class Seal:
     sha256: dict[str, str]
     package_version: str
     schema_version: int = SCHEMA_VERSION
+    journal_sha256: str = ""
 
     def file(self, table: str) -> Path:
         """Return the Parquet file of a table."""
@@ -163,6 +166,7 @@ def open_seal(folder: Path) -> Seal | None:
             sha256={str(table): str(digest) for table, digest in facts["sha256"].items()},
             package_version=str(facts["package_version"]),
             schema_version=int(facts["schema_version"]),
+            journal_sha256=str(facts.get("journal_sha256", "")),
         )
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -181,6 +185,29 @@ def open_seal(folder: Path) -> Seal | None:
         if (folder / "journal.jsonl").stat().st_size != seal.journal_bytes:
             return None
     return seal
+
+
+def journal_digest(folder: Path, size: int) -> str:
+    """Return the SHA-256 of the first bytes of a run's journal; of none when there is no journal.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run's.
+    size : int
+        How many.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with contextlib.suppress(FileNotFoundError), (folder / "journal.jsonl").open("rb") as file:
+        while size > 0 and (piece := file.read(min(size, 1 << 20))):
+            digest.update(piece)
+            size -= len(piece)
+    return digest.hexdigest()
 
 
 def made_here(seal: Seal, table: str, package_version: str) -> Path | None:
@@ -317,7 +344,8 @@ def _seal(
                 rows[table] = _write(path, tables[table](), table)
                 _check(path, tables[table](), table)
             digests[table] = _digest(path)
-        seal = Seal(str(folder), journal_bytes, rows, digests, package_version)
+        read = journal_digest(folder, journal_bytes)
+        seal = Seal(str(folder), journal_bytes, rows, digests, package_version, journal_sha256=read)
         facts = asdict(seal)
         del facts["folder"]
         _write_facts(place / _FACTS, facts)

@@ -163,7 +163,7 @@ def _files(archive: Archive) -> tuple[list[Damage], dict[str, Any]]:
             try:
                 found[name] = _digest(archive, name)
             except BundleError as error:
-                damages.append(Damage(name, _reason(error)))
+                damages.append(Damage(name, f"{_reason(error)}, {_place(archive, name)}"))
     try:
         listed = archive.checksums()
     except BundleError as error:
@@ -175,7 +175,7 @@ def _files(archive: Archive) -> tuple[list[Damage], dict[str, Any]]:
         if name not in archive.members:
             damages.append(Damage(name, "it is missing"))
         elif name not in told and found[name] != digest:
-            damages.append(Damage(name, f"it is not what {CHECKSUMS} says"))
+            damages.append(Damage(name, f"it is not what {CHECKSUMS} says, {_place(archive, name)}"))
     damages += [
         Damage(name, f"it is not in {CHECKSUMS}: it was put there later")
         for name in archive.members
@@ -201,9 +201,11 @@ def _inside(archive: Archive) -> list[Damage]:
         try:
             facts = json.loads(archive.read(seal))
             journal = archive.members.get(JOURNAL)
-            if facts["journal_bytes"] != (journal.file_size if journal else 0):
-                damages.append(Damage(seal, "the tables are of another journal than this; the journal is read instead"))
             listed = archive.checksums()
+            digest = facts.get("journal_sha256")
+            same = not digest or journal is None or digest == listed.get(JOURNAL)
+            if not same or facts["journal_bytes"] != (journal.file_size if journal else 0):
+                damages.append(Damage(seal, "the tables are of another journal than this; the journal is read instead"))
             damages += [
                 Damage(f"{TABLES}/{table}.parquet", f"it is not what {seal} says")
                 for table, digest in facts["sha256"].items()
@@ -223,6 +225,12 @@ def _digest(archive: Archive, name: str) -> str:
     except (OSError, struct.error, zipfile.LargeZipFile, RuntimeError) as error:
         raise BundleError(f"{name}: it cannot be read ({error})", path=str(archive.path)) from error
     return digest.hexdigest()
+
+
+def _place(archive: Archive, name: str) -> str:
+    """Return where in the archive a file lies: which of its bytes changed no checksum can tell."""
+    info = archive.members[name]
+    return f"bytes {info.header_offset} to {info.header_offset + info.compress_size} of the archive"
 
 
 def _reason(error: BundleError) -> str:
