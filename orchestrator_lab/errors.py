@@ -48,6 +48,7 @@ __all__ = [
     "TurnFailed",
     "VersionMismatch",
     "addressed",
+    "disk_error",
     "from_payload",
     "is_full",
     "to_payload",
@@ -298,6 +299,31 @@ def is_full(error: OSError) -> bool:
     (True, False)
     """
     return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def disk_error(sentence: str, error: OSError, *, path: object) -> DiskFull | EnvironmentProblem:
+    """Return what is told when something cannot be written: that there is no room, or what else is the matter.
+
+    Parameters
+    ----------
+    sentence : str
+        What was to be written, where, why it could not be, and what to do.
+    error : OSError
+        The system's own.
+    path : object
+        Where it was to be written, for :attr:`OrchestratorLabError.details`.
+
+    Returns
+    -------
+    DiskFull or EnvironmentProblem
+        To be raised from the system's error.
+
+    Examples
+    --------
+    >>> disk_error("x cannot be written", OSError(errno.ENOSPC, "No space left on device"), path="x")
+    DiskFull('x cannot be written')
+    """
+    return (DiskFull if is_full(error) else EnvironmentProblem)(sentence, path=str(path))
 
 
 def from_payload(payload: dict[str, Any]) -> OrchestratorLabError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX, read_cassette
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import ConfigError, disk_error
 from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
@@ -923,10 +923,10 @@ def create_run(
         _write_atomically(folder / MANIFEST, data)
     except OSError as error:
         _discard(folder)
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"the run folder {folder} cannot be made ({error.strerror}); check runs_dir, its owner and the space left",
-            path=str(folder),
+            error,
+            path=folder,
         ) from error
     return folder
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import DiskFull, EnvironmentProblem, JournalError, is_full
+from orchestrator_lab.errors import EnvironmentProblem, JournalError, disk_error
 from orchestrator_lab.mirrors import readable
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import INSTANT, SCHEMA_VERSION, TABLES, columns_of
@@ -129,11 +129,11 @@ def write_seal(
         with _only_one(folder):
             return _seal(folder, tables, journal_bytes, package_version, kept or {})
     except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{folder}: its tables cannot be written ({error.strerror or error}); the journal is as it was, so make "
             "room or check the folder's owner, and seal again",
-            path=str(folder),
+            error,
+            path=folder,
         ) from error
 
 

@@ -8,7 +8,7 @@ Examples
 --------
 >>> sieve = Sieve(["@", "home/"])
 >>> sieve.lines(b'{"a": 1}\n{"a": "/home/ada"}\n')
-[(9, 28)]
+[(9, 27)]
 >>> Sieve(["home/"]).shown(b'[0.1, "o", "/h\\u001b[1mo"]\n[0.2, "o", "me/"]\n')
 True
 """

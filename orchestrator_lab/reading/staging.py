@@ -7,7 +7,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import ConfigError, disk_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,9 +101,9 @@ def _told(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{output} cannot be written ({error.strerror or error}); nothing of it was kept: check the place and the "
             "room there",
-            path=str(output),
+            error,
+            path=output,
         ) from error
