@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
@@ -658,7 +659,7 @@ class Run:
         """
         from orchestrator_lab.bundle import SUFFIX
         from orchestrator_lab.bundle.exporting import INITIAL_LIMIT, export_bundle
-        from orchestrator_lab.reading.staging import staged_file
+        from orchestrator_lab.reading.staging import staged_file, told_of
 
         if self.status == "running":
             raise ConfigError(f"run {self.run_id} is being recorded: shut its cluster down, then export it")
@@ -683,7 +684,8 @@ class Run:
             privacy=privacy,
         )
         if review:
-            return made(None)
+            with told_of(Path(tempfile.gettempdir())):
+                return made(None)
         with staged_file(place, overwrite=overwrite) as file:
             return made(file)
 

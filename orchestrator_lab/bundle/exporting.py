@@ -29,7 +29,7 @@ from orchestrator_lab.bundle.packing import pack
 from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity
 from orchestrator_lab.bundle.salvage import iter_readable
 from orchestrator_lab.bundle.staging import workshop
-from orchestrator_lab.errors import BundleError, ConfigError, JournalError
+from orchestrator_lab.errors import BundleError, ConfigError, JournalError, disk_errors_as_they_are
 from orchestrator_lab.schema import SCHEMA_VERSION
 from orchestrator_lab.sealing import read_sealed
 
@@ -256,6 +256,8 @@ def export_bundle(
         When two files would have one name.
     ConfigError
         When a part or the notebook does not exist.
+    OSError
+        When it cannot be written.
     """
     masker = masker_for(manifest, privacy) if mask else None
     chosen = choose(folder, leave_out=leave_out, initial_limit=initial_limit)
@@ -277,7 +279,9 @@ def export_bundle(
         for name in (MANIFEST, JOURNAL):
             if name in files:
                 (run / name).symlink_to(files[name].resolve())
-        made = seal(run, Changes(frozenset(events), manifest=files.get(MANIFEST) != sources.get(MANIFEST)))
+        changes = Changes(frozenset(events), manifest=files.get(MANIFEST) != sources.get(MANIFEST))
+        with disk_errors_as_they_are():
+            made = seal(run, changes)
         for path in sorted((run / TABLES).iterdir()):
             files[f"{TABLES}/{path.name}"] = path
             told[f"{TABLES}/{path.name}"] = ExportedFile(f"{TABLES}/{path.name}", path.stat().st_size, {}, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -19,8 +21,9 @@ from bundle_helpers import PARTS, members, tell
 
 from orchestrator_lab import sealing
 from orchestrator_lab.bundle.collecting import OPTIONAL
+from orchestrator_lab.bundle.importing import import_bundle
 from orchestrator_lab.bundle.verifying import verify_bundle
-from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.errors import ConfigError, DiskFull
 from orchestrator_lab.journal.recording import iter_stretches, read_cast
 from orchestrator_lab.run import Run, open_run
 from orchestrator_lab.schema import TABLES
@@ -322,3 +325,25 @@ def check_crate(document: dict[str, Any], files: set[str]) -> None:
         assert tool["softwareVersion"]
         assert tool["url"].startswith("https://")
         assert tool["@id"].startswith("https://")
+
+
+def test_a_full_disk_is_told_of_the_bundle(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a folder that is gone by then."""
+    run.export(tmp_path / "x.olab.zip")
+    open_run(tmp_path / "x.olab.zip")
+    before = sorted(tmp_path.rglob("*"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "_write", full)
+        with pytest.raises(DiskFull, match=r"y\.olab\.zip cannot be written \(No space left on device\)"):
+            run.export(tmp_path / "y.olab.zip")
+        with pytest.raises(DiskFull, match=f"{tempfile.gettempdir()} cannot be written"):
+            run.export(review=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator_lab.bundle.archive._private", full)
+        with pytest.raises(DiskFull, match=rf"{tmp_path}/runs2: run {run.run_id} cannot be unpacked there"):
+            import_bundle(tmp_path / "x.olab.zip", tmp_path / "runs2")
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "runs2"] == before
