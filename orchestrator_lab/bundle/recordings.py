@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from orchestrator_lab.bundle.ahead import ahead, copy_bytes
-from orchestrator_lab.bundle.privacy import Projection, joined, project, visible
 from orchestrator_lab.bundle.salvage import Piece, iter_readable, marked, readable_lines
+from orchestrator_lab.bundle.seen import Projection, joined, project, visible
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.recording import piece_with
 

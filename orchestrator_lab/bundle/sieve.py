@@ -31,14 +31,16 @@ _BOUND = re.compile(rb'"%s\]%s[,\n]%s(?:\[[^"\n]*"[^o"]"[^\n]*\n%s)*\[[^"\n]*"o"
 _STRING = re.compile(rb"\\u001b[\]PX^_]")
 #: A character within such a string, as JSON writes it: no BEL, no escape.
 _INSIDE = r'(?:[^"\\]|\\["\\/bfnrt]|\\u00(?:0[0-689a-f]|1[0-9ac-f])|\\udc[89a-f][0-9a-f])'
-#: What nobody reads: strings for the terminal, other escape sequences, white space; also when they are not yet whole.
+#: A backslash, which is kept and begins no escape; what nobody reads: strings for the terminal, other escape sequences,
+#: white space, also when they are not yet whole.
 _UNSEEN = (
-    rf"\\u001b[\]PX^_]{_INSIDE}*(?:\\u0007|\\u001b\\\\)?"
+    r"(\\\\)"
+    rf"|\\u001b[\]PX^_]{_INSIDE}*(?:\\u0007|\\u001b\\\\)?"
     r'|\\u001b(?:\[[0-?]*(?:[ !#-/]|\\")*(?:[@-\[\]-~]|\\\\)?|(?:[ !#-/]|\\")*(?:[0-\[\]-~]|\\\\)?)'
     r"|[ \x7f]+|\\[bfnrt]|\\u00[01][0-9a-f]"
 )
 #: Escapes that no recorder writes for letters: what they stand for is seen only when they are decoded.
-_ODD = re.compile(rb"\\/|\\u(?:[^0d]|0[^0]|00[^01]|d[^c]|dc[^89a-f])")
+_ODD = re.compile(rb"\\/|\\u(?:[^0d]|0[^0]|00[^01]|d[^c]|dc[^89a-f]|[0-9a-f]{0,3}[A-F])")
 
 
 class Sieve:
@@ -105,7 +107,7 @@ class Sieve:
         text = _BOUND.sub(b"", data)
         if _STRING.search(text) and _finds(self._inside, text):
             return True
-        seen = pc.replace_substring_regex(pa.array([text], pa.large_binary()), _UNSEEN, "")
+        seen = pc.replace_substring_regex(pa.array([text], pa.large_binary()), _UNSEEN, r"\1")
         return bool(pc.match_substring_regex(seen, self._shown)[0].as_py())
 
 

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from orchestrator_lab.bundle import privacy
-from orchestrator_lab.bundle.privacy import project
+from orchestrator_lab.bundle.seen import project
 from orchestrator_lab.cassette import read_cassette
 from orchestrator_lab.cluster import Cluster
 from orchestrator_lab.journal.recording import read_cast

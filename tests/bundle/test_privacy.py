@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from orchestrator_lab.bundle import recordings
 from orchestrator_lab.bundle.masking import Findings, mask_file, mask_json, mask_lines, mask_value
-from orchestrator_lab.bundle.privacy import Masker, home_names, joined, own_identity, project, visible
+from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity
 from orchestrator_lab.bundle.recordings import mask_recording
+from orchestrator_lab.bundle.seen import joined, project, visible
 from orchestrator_lab.bundle.streams import mask_pieces
 from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.recording import CastWriter, iter_stretches, piece_content, read_cast
@@ -292,6 +293,22 @@ def test_what_the_sieve_stops_holds_nothing_private(
         made.append(sorted(found.counts.items()))
     assert made[0] == made[2]
     assert made[1] == made[3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"C:\Users\nora\x", r"C:\Users\u001b", r"\/home\/eve\/x", "C:\\Users\\\x1b[1mt\x1b[0mom ", 'say "/home/eve"'],
+)
+def test_what_json_escapes_is_seen_through(tmp_path: Path, text: str) -> None:
+    """A backslash of the text is no escape of what follows it."""
+    filler = "word " * 600
+    path = tmp_path / "a.cast.zst"
+    with CastWriter(path, cols=80, rows=24) as cast:
+        for shown in (filler, text, filler, filler):  # the ends of a stretch are always looked at
+            cast.write(f"{shown} ".encode())
+            cast.flush()
+    made = masked_output(path, tmp_path / "b.cast.zst", masker())
+    assert made == masker().text(whole := f"{filler} {text} {filler} {filler} ") != whole
 
 
 @pytest.mark.parametrize("before", range(8))
