@@ -47,7 +47,7 @@ def again(runtime: Path, script_config: Callable[..., dict[str, Any]]) -> Callab
 
     def replayed(path: Path) -> Run:
         run = open_run(path)
-        with Cluster.start(config, mode="replay_strict", run=run) as cluster:
+        with Cluster.start(config, mode="replay_strict", run=run, level="model") as cluster:
             for text in run.messages.content:
                 cluster["ada"].ask(text, timeout=60)
         return open_run(cluster.run_dir)
