@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import errno
 import re
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "AgentFailed",
@@ -48,6 +52,8 @@ __all__ = [
     "TurnFailed",
     "VersionMismatch",
     "addressed",
+    "disk_error",
+    "disk_errors_as_they_are",
     "from_payload",
     "is_full",
     "to_payload",
@@ -298,6 +304,50 @@ def is_full(error: OSError) -> bool:
     (True, False)
     """
     return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def disk_error(sentence: str, error: OSError, *, path: object) -> DiskFull | EnvironmentProblem:
+    """Return what is told when something cannot be written: that there is no room, or what else is the matter.
+
+    Parameters
+    ----------
+    sentence : str
+        What was to be written, where, why it could not be, and what to do.
+    error : OSError
+        The system's own.
+    path : object
+        Where it was to be written, for :attr:`OrchestratorLabError.details`.
+
+    Returns
+    -------
+    DiskFull or EnvironmentProblem
+        To be raised from the system's error.
+
+    Examples
+    --------
+    >>> disk_error("x cannot be written", OSError(errno.ENOSPC, "No space left on device"), path="x")
+    DiskFull('x cannot be written')
+    """
+    return (DiskFull if is_full(error) else EnvironmentProblem)(sentence, path=str(path))
+
+
+@contextmanager
+def disk_errors_as_they_are() -> Iterator[None]:
+    """Raise the system's own error where :func:`disk_error` told of it: whoever asked for the whole tells it better.
+
+    Examples
+    --------
+    >>> with disk_errors_as_they_are():
+    ...     raise disk_error("a part cannot be written", OSError(28, "full"), path="part") from OSError(28, "full")
+    Traceback (most recent call last):
+    OSError: [Errno 28] full
+    """
+    try:
+        yield
+    except (DiskFull, EnvironmentProblem) as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
 
 
 def from_payload(payload: dict[str, Any]) -> OrchestratorLabError:

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
@@ -17,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX, read_cassette
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import ConfigError, disk_error
 from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
-from orchestrator_lab.sealing import unseal, write_seal
-from orchestrator_lab.tables import JOURNAL, MANIFEST, RunTables, find_runs
+from orchestrator_lab.sealing import journal_digest, made_here, open_seal, unseal, write_seal
+from orchestrator_lab.tables import JOURNAL, MANIFEST, RunTables, find_runs, touched_tables
 
 if TYPE_CHECKING:
     import re
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from orchestrator_lab.bundle.exporting import Export
+    from orchestrator_lab.bundle.exporting import Changes, Export
     from orchestrator_lab.comparing.difference import RunDiff
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.reading.conversation import Conversation
@@ -219,6 +220,35 @@ class Run:
         1042
         """
         self._no_bundle("seal")
+        return self._seal({})
+
+    def seal_copy(self, copy: Path, changes: Changes) -> Seal:
+        """Make the tables of a copy of this run; those in which nothing is another are taken from this one.
+
+        Parameters
+        ----------
+        copy : pathlib.Path
+            A folder with the manifest and the journal of this run, as they leave the machine.
+        changes : Changes
+            What is another in them.
+
+        Returns
+        -------
+        Seal
+            Of the copy: the same files as if all were made anew.
+        """
+        kept: dict[str, Path] = {}
+        # What others packed is not taken for what this process would make of the same journal.
+        found = None if is_bundle(self.path) else open_seal(self.path)
+        known = found is not None and found.journal_sha256 == journal_digest(self.path, found.journal_bytes)
+        if found is not None and known and self.manifest.get("run_id") == self.run_id:
+            touched = touched_tables(changes.events) | ({"runs"} if changes.manifest else set())
+            made = {name: made_here(found, name, _package_version()) for name in TABLES if name not in touched}
+            kept = {name: path for name, path in made.items() if path is not None}
+        other = Run(copy)
+        return other._seal(kept if other.run_id == self.run_id else {})
+
+    def _seal(self, kept: dict[str, Path]) -> Seal:
         tables = RunTables(self.path)
         journal = self.path / JOURNAL
         size = journal.stat().st_size if journal.exists() else 0
@@ -230,6 +260,7 @@ class Run:
             {name: partial(tables.pieces, name) for name in TABLES},
             journal_bytes=size,
             package_version=_package_version(),
+            kept=kept,
         )
 
     def unseal(self) -> bool:
@@ -628,7 +659,7 @@ class Run:
         """
         from orchestrator_lab.bundle import SUFFIX
         from orchestrator_lab.bundle.exporting import INITIAL_LIMIT, export_bundle
-        from orchestrator_lab.reading.staging import staged_file
+        from orchestrator_lab.reading.staging import staged_file, told_of
 
         if self.status == "running":
             raise ConfigError(f"run {self.run_id} is being recorded: shut its cluster down, then export it")
@@ -643,7 +674,7 @@ class Run:
         made = partial(
             export_bundle,
             folder,
-            seal=lambda copy: Run(copy).seal(),
+            seal=self.seal_copy,
             manifest=self.manifest,
             shown_as=place,
             notebook=None if notebook is None else Path(notebook).expanduser(),
@@ -653,7 +684,8 @@ class Run:
             privacy=privacy,
         )
         if review:
-            return made(None)
+            with told_of(Path(tempfile.gettempdir())):
+                return made(None)
         with staged_file(place, overwrite=overwrite) as file:
             return made(file)
 
@@ -893,10 +925,10 @@ def create_run(
         _write_atomically(folder / MANIFEST, data)
     except OSError as error:
         _discard(folder)
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"the run folder {folder} cannot be made ({error.strerror}); check runs_dir, its owner and the space left",
-            path=str(folder),
+            error,
+            path=folder,
         ) from error
     return folder
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import DiskFull, EnvironmentProblem, JournalError, is_full
+from orchestrator_lab.errors import EnvironmentProblem, JournalError, disk_error
 from orchestrator_lab.mirrors import readable
 from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.schema import INSTANT, SCHEMA_VERSION, TABLES, columns_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Pieces = Callable[[], Iterable[pd.DataFrame]]
 
-__all__ = ["FOLDER", "Seal", "open_seal", "read_sealed", "unseal", "write_seal"]
+__all__ = ["FOLDER", "Seal", "journal_digest", "made_here", "open_seal", "read_sealed", "unseal", "write_seal"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,8 @@ class Seal:
         Version of orchestrator-lab that made it.
     schema_version : int
         Version of the tables.
+    journal_sha256 : str
+        Digest of that journal; empty in seals of earlier versions.
     """
 
     folder: str
@@ -80,13 +82,21 @@ class Seal:
     sha256: dict[str, str]
     package_version: str
     schema_version: int = SCHEMA_VERSION
+    journal_sha256: str = ""
 
     def file(self, table: str) -> Path:
         """Return the Parquet file of a table."""
         return Path(self.folder) / FOLDER / f"{table}.parquet"
 
 
-def write_seal(folder: Path, tables: Mapping[str, Pieces], *, journal_bytes: int, package_version: str) -> Seal:
+def write_seal(
+    folder: Path,
+    tables: Mapping[str, Pieces],
+    *,
+    journal_bytes: int,
+    package_version: str,
+    kept: Mapping[str, Path] | None = None,
+) -> Seal:
     """Write tables as Parquet files, read them back, and put them in their place in one step.
 
     Parameters
@@ -100,6 +110,8 @@ def write_seal(folder: Path, tables: Mapping[str, Pieces], *, journal_bytes: int
         Length of the journal that they were made of.
     package_version : str
         Version of orchestrator-lab that made them.
+    kept : mapping of str to pathlib.Path, optional
+        Tables that are made already, from :func:`made_here`: their files are copied.
 
     Returns
     -------
@@ -115,13 +127,13 @@ def write_seal(folder: Path, tables: Mapping[str, Pieces], *, journal_bytes: int
     """
     try:
         with _only_one(folder):
-            return _seal(folder, tables, journal_bytes, package_version)
+            return _seal(folder, tables, journal_bytes, package_version, kept or {})
     except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{folder}: its tables cannot be written ({error.strerror or error}); the journal is as it was, so make "
             "room or check the folder's owner, and seal again",
-            path=str(folder),
+            error,
+            path=folder,
         ) from error
 
 
@@ -154,6 +166,7 @@ def open_seal(folder: Path) -> Seal | None:
             sha256={str(table): str(digest) for table, digest in facts["sha256"].items()},
             package_version=str(facts["package_version"]),
             schema_version=int(facts["schema_version"]),
+            journal_sha256=str(facts.get("journal_sha256", "")),
         )
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -172,6 +185,62 @@ def open_seal(folder: Path) -> Seal | None:
         if (folder / "journal.jsonl").stat().st_size != seal.journal_bytes:
             return None
     return seal
+
+
+def journal_digest(folder: Path, size: int) -> str:
+    """Return the SHA-256 of the first bytes of a run's journal; of none when there is no journal.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run's.
+    size : int
+        How many.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with contextlib.suppress(FileNotFoundError), (folder / "journal.jsonl").open("rb") as file:
+        while size > 0 and (piece := file.read(min(size, 1 << 20))):
+            digest.update(piece)
+            size -= len(piece)
+    return digest.hexdigest()
+
+
+def made_here(seal: Seal, table: str, package_version: str) -> Path | None:
+    """Return a table's file when this process would make the very same one of the same journal.
+
+    Parameters
+    ----------
+    seal : Seal
+        Of the run.
+    table : str
+        Any table of the schema.
+    package_version : str
+        Version of orchestrator-lab of this process.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None when other versions of the packages made it, or it is not what the seal says.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = seal.file(table)
+    try:
+        if seal.package_version != package_version or _digest(path) != seal.sha256.get(table):
+            return None
+        facts = pq.read_metadata(path)
+        told = (facts.schema.to_arrow_schema().pandas_metadata or {}).get("pandas_version")
+    except (OSError, pa.ArrowException):
+        return None
+    same = facts.created_by.split()[-1] == pa.__version__ and told == pd.__version__
+    return path if same and facts.num_rows == seal.rows.get(table) else None
 
 
 def read_sealed(
@@ -261,16 +330,22 @@ def _only_one(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _seal(folder: Path, tables: Mapping[str, Pieces], journal_bytes: int, package_version: str) -> Seal:
+def _seal(
+    folder: Path, tables: Mapping[str, Pieces], journal_bytes: int, package_version: str, kept: Mapping[str, Path]
+) -> Seal:
     place = Path(tempfile.mkdtemp(prefix=_NEW, dir=folder))
     try:
         digests, rows = {}, {}
         for table in TABLES:
             path = place / f"{table}.parquet"
-            rows[table] = _write(path, tables[table](), table)
-            _check(path, tables[table](), table)
+            if table in kept:
+                rows[table] = _copy(kept[table], path)
+            else:
+                rows[table] = _write(path, tables[table](), table)
+                _check(path, tables[table](), table)
             digests[table] = _digest(path)
-        seal = Seal(str(folder), journal_bytes, rows, digests, package_version)
+        read = journal_digest(folder, journal_bytes)
+        seal = Seal(str(folder), journal_bytes, rows, digests, package_version, journal_sha256=read)
         facts = asdict(seal)
         del facts["folder"]
         _write_facts(place / _FACTS, facts)
@@ -311,6 +386,17 @@ def _write(path: Path, pieces: Iterable[pd.DataFrame], table: str) -> int:
         file.flush()
         os.fsync(file.fileno())
     return rows
+
+
+def _copy(source: Path, path: Path) -> int:
+    """Copy a table; return its number of rows."""
+    import pyarrow.parquet as pq
+
+    with source.open("rb") as before, open(path, "xb", opener=_private) as file:
+        shutil.copyfileobj(before, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return int(pq.read_metadata(path).num_rows)
 
 
 def _repeats(column: Column) -> bool:

@@ -17,7 +17,7 @@ from orchestrator_lab.folds.base import MALFORMED, warn_malformed
 from orchestrator_lab.journal.blocks import line_end, read_some
 from orchestrator_lab.journal.reader import JournalReader, without_gc
 from orchestrator_lab.mirrors import present
-from orchestrator_lab.schema import SCHEMA_VERSION, build_frame, columns_of
+from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, build_frame, columns_of
 from orchestrator_lab.sealing import open_seal, read_sealed
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.importing.conversation import ConversationReader
     from orchestrator_lab.journal.event import Event
 
-__all__ = ["JOURNAL", "MANIFEST", "RunTables", "attributed", "find_runs", "is_run"]
+__all__ = ["JOURNAL", "MANIFEST", "RunTables", "attributed", "find_runs", "is_run", "touched_tables"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ MANIFEST = "manifest.json"
 
 #: Bytes of journal from which on each table is read by itself, and by Arrow: less is decoded once for all of them.
 _LONG = 4 << 20
+#: What a run's own row counts and adds up.
+_OF_RUNS = frozenset({"agents", "messages", "turns"})
 #: Events that are held at a time when those of a long journal are sealed.
 _PIECE = 1 << 18
 
@@ -299,7 +301,7 @@ class RunTables:
     def _run_row(self) -> dict[str, Any]:
         manifest = self.manifest
         versions, git = _object(manifest.get("versions")), _object(_object(manifest.get("git")).get("work_dir"))
-        for table in ("agents", "turns", "messages"):
+        for table in sorted(_OF_RUNS):
             self._advance(table)
         turns = self._tables["turns"]
         facts = self._run.facts
@@ -406,6 +408,35 @@ class RunTables:
                 except MALFORMED as error:
                     warn_malformed(event, error)
         self._run.event_count += len(events) if lines is None else lines
+
+
+def touched_tables(events: Iterable[str | None]) -> set[str]:
+    """Return the tables that may be others when some events are.
+
+    Parameters
+    ----------
+    events : iterable of (str or None)
+        Names of events; None for a line that is none.
+
+    Returns
+    -------
+    set of str
+        Names of tables; empty without events.
+
+    Examples
+    --------
+    >>> sorted(touched_tables(["alert.opened"]))
+    ['alerts', 'events']
+    """
+    changed = set(events)
+    if not changed:
+        return set()
+    if None in changed:
+        return set(TABLES)
+    touched = {"events"} | {name for name, fold in make_folds().items() if changed & fold.handlers.keys()}
+    if changed & RunFold().handlers.keys() or touched & _OF_RUNS:
+        touched.add("runs")
+    return touched
 
 
 def _events() -> tuple[str, Fold]:

@@ -84,7 +84,7 @@ def _sentences() -> dict[str, str]:
     """Return each sentence that an error of the lab may have, and where it is made."""
     found = {}
     for file, tree in TREES:
-        raised = {*CLASSES, "ValueError"} if file.parts[0] == "config" else set(CLASSES)
+        raised = {*CLASSES, "disk_error", *(["ValueError"] if file.parts[0] == "config" else [])}
         constants = {name: value for name, value in _assigned(tree).items() if name.isupper()}
         for function in (one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)):
             known = constants | _assigned(function)

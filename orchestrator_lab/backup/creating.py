@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -38,11 +37,9 @@ from orchestrator_lab.errors import (
     BackupError,
     BundleError,
     ConfigError,
-    DiskFull,
-    EnvironmentProblem,
     OrchestratorLabError,
     RunNotFound,
-    is_full,
+    disk_error,
 )
 from orchestrator_lab.resuming import has_no_end, is_recorded
 from orchestrator_lab.retention import REMOVED
@@ -51,7 +48,6 @@ from orchestrator_lab.runtime import sync_folder
 from orchestrator_lab.tables import find_runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator_lab.backup.collecting import Setup
@@ -140,7 +136,7 @@ def create_backup(
     setup = collect_setup(source, os.environ)
     folder = backup_dir(to)
     at = datetime.now(UTC)
-    with _told(folder):
+    try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         clear_abandoned(folder, REMOVED)
         with workshop(folder, _WORKSHOP) as shop:
@@ -149,6 +145,13 @@ def create_backup(
             target = folder / name_of(at, re.sub(r"[^\w.-]+", "_", setup.name or "runs"))
             shop.rename(target)
         sync_folder(folder)
+    except OSError as error:
+        raise disk_error(
+            f"{folder}: the backup cannot be written there ({error.strerror or error}); nothing of it was kept: check "
+            "the place and the room there",
+            error,
+            path=folder,
+        ) from error
     backup = read_backup(target)
     files = [path for path in target.rglob("*") if path.is_file()]
     return Created(
@@ -159,19 +162,6 @@ def create_backup(
         left_out=facts["left_out"],
         removed=keep_newest(backup, keep=keep, days=days),
     )
-
-
-@contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
-            f"{folder}: the backup cannot be written there ({error.strerror or error}); nothing of it was kept: check "
-            "the place and the room there",
-            path=str(folder),
-        ) from error
 
 
 def _fill(shop: Path, setup: Setup, folder: Path, at: datetime) -> dict[str, Any]:
@@ -250,7 +240,7 @@ def _keep_run(path: Path, shop: Path, earlier: Backup | None) -> tuple[dict[str,
         export_bundle(
             source,
             target,
-            seal=lambda copy: Run(copy).seal(),
+            seal=run.seal_copy,
             manifest=run.manifest,
             initial_limit=_ANY_SIZE,
             mask=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,12 @@ from orchestrator_lab.bundle.importing import unpack_run
 from orchestrator_lab.bundle.layout import TABLES, part_of
 from orchestrator_lab.bundle.opening import open_bundle
 from orchestrator_lab.bundle.staging import clear_abandoned, sync_tree, workshop
-from orchestrator_lab.errors import BackupError, ClusterExists, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import BackupError, ClusterExists, disk_error
 from orchestrator_lab.resuming import has_no_end, is_recorded
 from orchestrator_lab.runtime import sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from orchestrator_lab.backup.listing import Backup
 
@@ -143,7 +143,7 @@ def restore_backup(
             "backup, or what is whole with --run",
             path=str(backup.path),
         )
-    with _told(place):
+    try:
         if not wanted:
             _plan_files(backup, place, plan)
         _plan_runs(backup, chosen, target, plan)
@@ -156,6 +156,13 @@ def restore_backup(
                 path=str(first_one),
             )
         _bring(plan, place, target)
+    except OSError as error:
+        raise disk_error(
+            f"{place}: the backup cannot be restored there ({error.strerror or error}): check the place and the room "
+            "there, and restore again",
+            error,
+            path=place,
+        ) from error
     back = [target / run_id for run_id in chosen]
     return Restored(
         backup=backup,
@@ -167,19 +174,6 @@ def restore_backup(
         resumable=tuple(path for path in back if has_no_end(path) and not is_recorded(path)),
         notes=tuple(plan.notes),
     )
-
-
-@contextmanager
-def _told(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
-            f"{place}: the backup cannot be restored there ({error.strerror or error}): check the place and the room "
-            "there, and restore again",
-            path=str(place),
-        ) from error
 
 
 # planning --------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from orchestrator_lab.bundle.layout import CHECKSUMS, fault_of_name
-from orchestrator_lab.errors import BundleError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import BundleError, disk_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,10 +241,10 @@ class Archive:
                 )
             partial.replace(target)
         except OSError as error:
-            kind = DiskFull if is_full(error) else EnvironmentProblem
-            raise kind(
+            raise disk_error(
                 f"{self.path}: {name!r} cannot be unpacked to {target.parent} ({error.strerror}); check the room there",
-                path=str(target),
+                error,
+                path=target,
             ) from error
         finally:
             partial.unlink(missing_ok=True)

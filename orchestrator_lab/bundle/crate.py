@@ -220,6 +220,7 @@ def readme(
     package_version: str,
     left_out: Mapping[str, str],
     masked: Mapping[str, int] | None,
+    damage: Mapping[str, Sequence[str]],
 ) -> str:
     """Return the page for whoever opens the bundle without the package.
 
@@ -231,6 +232,8 @@ def readme(
         Parts that are not in it, and why.
     masked : mapping of str to int or None
         How often each pattern was masked; None when nothing was looked for.
+    damage : mapping of str to sequence of str
+        By file, what of it could not be read when the bundle was made.
 
     Returns
     -------
@@ -286,6 +289,9 @@ def readme(
     ]
     if left_out:
         lines += ["", "Left out: " + "; ".join(f"{part} ({why})" for part, why in sorted(left_out.items())) + "."]
+    if damage:
+        lines += ["", "## What was damaged before it was packed", ""]
+        lines += [f"- `{name}`: {_plain(sentence)}" for name, found in sorted(damage.items()) for sentence in found]
     lines += ["", "## What is masked", ""]
     if masked is None:
         lines.append("Nothing was masked at the export, beside the secrets that were masked when the run was recorded.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,12 @@ from orchestrator_lab.bundle.layout import (
     TABLES,
     fault_of_name,
 )
-from orchestrator_lab.bundle.masking import mask_file
+from orchestrator_lab.bundle.masking import Findings, mask_file
 from orchestrator_lab.bundle.packing import pack
 from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity
+from orchestrator_lab.bundle.salvage import iter_readable
 from orchestrator_lab.bundle.staging import workshop
-from orchestrator_lab.errors import BundleError, ConfigError
+from orchestrator_lab.errors import BundleError, ConfigError, JournalError, disk_errors_as_they_are
 from orchestrator_lab.schema import SCHEMA_VERSION
 from orchestrator_lab.sealing import read_sealed
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.sealing import Seal
 
-__all__ = ["INITIAL_LIMIT", "Export", "ExportedFile", "Substitute", "export_bundle", "masker_for"]
+__all__ = ["INITIAL_LIMIT", "Changes", "Export", "ExportedFile", "Substitute", "export_bundle", "masker_for"]
 
 #: Bytes of a work folder's initial state that go into a bundle.
 INITIAL_LIMIT = 50 << 20
@@ -59,12 +60,31 @@ class ExportedFile:
         How often each pattern was masked in it.
     looked_into : bool
         False for what is no text: nothing in it was masked.
+    damage : tuple of str
+        A sentence for each stretch that could not be read, and is left out.
     """
 
     name: str
     size: int
     masked: dict[str, int]
     looked_into: bool
+    damage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What is another in an exported run than in the run itself.
+
+    Parameters
+    ----------
+    events : frozenset of (str or None)
+        Names of the events that are; None for a line that is none.
+    manifest : bool
+        Whether the manifest is.
+    """
+
+    events: frozenset[str | None]
+    manifest: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +157,7 @@ class Export:
             said = ", ".join(f"{pattern} {count}" for pattern, count in sorted(file.masked.items()))
             note = f"masked: {said}" if said else "" if file.looked_into else "not looked into: no text"
             lines.append(f"  {file.name}  {file.size} bytes  {note}".rstrip())
+            lines += [f"    damaged: {sentence}" for sentence in file.damage]
         lines += [f"  left out: {name} ({why})" for name, why in sorted(self.left_out.items())]
         lines += [f"  {one.text!r} → {one.substitute} ({one.pattern})" for one in self.substitutes]
         return "\n".join(lines)
@@ -190,7 +211,7 @@ def export_bundle(
     folder: Path,
     target: Path | None,
     *,
-    seal: Callable[[Path], Seal],
+    seal: Callable[[Path, Changes], Seal],
     manifest: Mapping[str, Any],
     shown_as: Path | None = None,
     notebook: Path | None = None,
@@ -208,7 +229,7 @@ def export_bundle(
     target : pathlib.Path or None
         The file to write; None writes none, and tells what would be written.
     seal : callable
-        Makes the tables of a run folder.
+        Makes the tables of a run folder, given what of its journal and manifest is another than in `folder`.
     manifest : mapping
         The run's.
     shown_as : pathlib.Path, optional
@@ -235,6 +256,8 @@ def export_bundle(
         When two files would have one name.
     ConfigError
         When a part or the notebook does not exist.
+    OSError
+        When it cannot be written.
     """
     masker = masker_for(manifest, privacy) if mask else None
     chosen = choose(folder, leave_out=leave_out, initial_limit=initial_limit)
@@ -243,11 +266,12 @@ def export_bundle(
         sources[f"{NOTEBOOK}/{_checked(notebook).name}"] = notebook
     # Beside the target: what is large is written once.
     with workshop(Path(tempfile.gettempdir()) if target is None else target.parent, ".olab-export-") as shop:
-        files, told = _masked(sources, shop / "files", masker)
+        events: set[str | None] = set()
+        files, told, unreadable = _masked(sources, shop / "files", masker, events)
         run = shop / "run"
         run.mkdir()
         # Whoever masks nothing moves the run to another machine of their own, where it goes on as it was configured.
-        unread = {} if masker is None else _without_privacy(files, shop)
+        unread = unreadable if masker is None else unreadable | _without_privacy(files, shop)
         told = {name: one for name, one in told.items() if name not in unread}
         left_out = chosen.left_out | unread
         if masker is not None:
@@ -255,14 +279,23 @@ def export_bundle(
         for name in (MANIFEST, JOURNAL):
             if name in files:
                 (run / name).symlink_to(files[name].resolve())
-        made = seal(run)
+        changes = Changes(frozenset(events), manifest=files.get(MANIFEST) != sources.get(MANIFEST))
+        with disk_errors_as_they_are():
+            made = seal(run, changes)
         for path in sorted((run / TABLES).iterdir()):
             files[f"{TABLES}/{path.name}"] = path
             told[f"{TABLES}/{path.name}"] = ExportedFile(f"{TABLES}/{path.name}", path.stat().st_size, {}, True)
         masked: Counter[str] = Counter()
         for one in told.values():
             masked.update(one.masked)
-        contents = _described(files, made, manifest, masked=None if masker is None else masked, left_out=left_out)
+        contents = _described(
+            files,
+            made,
+            manifest,
+            masked=None if masker is None else masked,
+            left_out=left_out,
+            damage={name: one.damage for name, one in sorted(told.items()) if one.damage},
+        )
         if target is not None:
             pack(target, contents)
         listed = [
@@ -287,22 +320,36 @@ def _checked(notebook: Path) -> Path:
 
 
 def _masked(
-    sources: Mapping[str, Path], place: Path, masker: Masker | None
-) -> tuple[dict[str, Path], dict[str, ExportedFile]]:
-    """Mask every file; those in which nothing is masked stay where they lie."""
+    sources: Mapping[str, Path], place: Path, masker: Masker | None, events: set[str | None]
+) -> tuple[dict[str, Path], dict[str, ExportedFile], dict[str, str]]:
+    """Mask every file; those in which nothing is masked stay where they lie. Return what could not be read as well.
+
+    ``events`` takes the names of the journal's events that are changed.
+    """
     place.mkdir()
     files: dict[str, Path] = {}
     told: dict[str, ExportedFile] = {}
+    unread: dict[str, str] = {}
     for number, (source_name, source) in enumerate(sources.items()):
         path, name, looked_into = source, source_name, True
         counts: dict[str, int] = {}
+        findings = Findings()
         if masker is not None:
             masker.counts = Counter()
             made = place / f"{number}{''.join(source.suffixes)[-24:]}"
-            masked = mask_file(source, made, masker)
-            path, looked_into = made if masked else source, masked is not None
             name = masker.text(source_name)
+            try:
+                masked = mask_file(source, made, masker, findings)
+            except JournalError as error:
+                unread[name] = f"it cannot be read: {masker.text(error.message)}"
+                continue
+            path, looked_into = made if masked else source, masked is not None
             counts = dict(masker.counts)
+            if source_name == JOURNAL:
+                events |= findings.events
+        elif source.name.endswith(".cast.zst"):
+            # Whoever moves a run to another machine of their own gets it as it is, and is told.
+            deque(iter_readable(source, findings.damage), maxlen=0)
         fault = fault_of_name(name)
         if name in files or fault is not None:
             raise BundleError(
@@ -311,8 +358,8 @@ def _masked(
                 path=str(source),
             )
         files[name] = path
-        told[name] = ExportedFile(name, path.stat().st_size, counts, looked_into)
-    return files, told
+        told[name] = ExportedFile(name, path.stat().st_size, counts, looked_into, tuple(findings.damage))
+    return files, told, unread
 
 
 def _without_privacy(files: dict[str, Path], shop: Path) -> dict[str, str]:
@@ -353,6 +400,7 @@ def _described(
     *,
     masked: Mapping[str, int] | None,
     left_out: Mapping[str, str],
+    damage: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Path | bytes]:
     """Return all content of a bundle: in front what it is, then the run's files."""
     run, agents = (_rows(seal, table) for table in ("runs", "agents"))
@@ -372,10 +420,11 @@ def _described(
         "run_id": about["run"]["run_id"],
         "left_out": dict(sorted(left_out.items())),
         "masked": None if masked is None else dict(sorted(masked.items())),
+        "damaged": {name: list(sentences) for name, sentences in damage.items()},
     }
     names = [README, FACTS, CRATE, ENVIRONMENT, *files, CHECKSUMS]
     head: dict[str, Path | bytes] = {
-        README: readme(names, **about, left_out=left_out, masked=masked).encode(),
+        README: readme(names, **about, left_out=left_out, masked=masked, damage=damage).encode(),
         FACTS: (json.dumps(facts, ensure_ascii=False, indent=1) + "\n").encode(),
         CRATE: crate(names, **about).encode(),
         ENVIRONMENT: environment().encode(),

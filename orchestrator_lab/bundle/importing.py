@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator_lab.bundle.opening import open_bundle
 from orchestrator_lab.bundle.staging import sync_tree, workshop
-from orchestrator_lab.errors import BundleError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import BundleError, disk_error, disk_errors_as_they_are
 from orchestrator_lab.runtime import sync_folder
 
 if TYPE_CHECKING:
@@ -51,15 +51,15 @@ def import_bundle(path: str | os.PathLike[str], runs_dir: str | os.PathLike[str]
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with workshop(folder, ".importing-") as partial:
+        with disk_errors_as_they_are(), workshop(folder, ".importing-") as partial:
             unpack_run(bundle, partial)
             partial.rename(target)
         sync_folder(folder)
     except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{folder}: run {bundle.run_id} cannot be unpacked there ({error.strerror}); check its owner and the room",
-            path=str(folder),
+            error,
+            path=folder,
         ) from error
     return target
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from orchestrator_lab.bundle.ahead import ahead, copy_bytes
 from orchestrator_lab.bundle.recordings import mask_recording
 from orchestrator_lab.bundle.streams import mask_pieces
 from orchestrator_lab.cassette import SUFFIX, rewrite_cassette
@@ -16,16 +20,36 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.bundle.privacy import Masker
 
-__all__ = ["mask_file", "mask_json", "mask_lines", "mask_value"]
+__all__ = ["Findings", "mask_file", "mask_json", "mask_lines", "mask_value"]
 
 _PIECE = 8 << 20
 #: A file of another kind is looked through as text up to this size.
 _LONGEST_TEXT = 64 << 20
+#: Encodings that a text names in its first bytes, the mark being part of the text.
+_MARKED = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+#: What no text holds.
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 #: Outputs of notebooks that are no text; to look for words in them would break them.
 _PICTURES = ("image/", "audio/", "video/", "application/pdf", "application/vnd.apache.parquet")
 
 
-def mask_file(source: Path, target: Path, masker: Masker) -> bool | None:
+@dataclass(slots=True)
+class Findings:
+    """What else is to be known of a file that was looked through.
+
+    Parameters
+    ----------
+    damage : list of str
+        A sentence for each stretch that cannot be read, and is left out.
+    events : set of str or None
+        Names of the events in whose lines something was masked; None is one of a line that is no event.
+    """
+
+    damage: list[str] = field(default_factory=list)
+    events: set[str | None] = field(default_factory=set)
+
+
+def mask_file(source: Path, target: Path, masker: Masker, findings: Findings | None = None) -> bool | None:
     """Write a file with what is private masked.
 
     Parameters
@@ -33,46 +57,50 @@ def mask_file(source: Path, target: Path, masker: Masker) -> bool | None:
     source : pathlib.Path
         Any file of a run.
     target : pathlib.Path
-        The file to write, mode 0600; it is there only when something was masked.
+        The file to write, mode 0600; it is there only when it is another one than the source.
     masker : Masker
         What is private.
+    findings : Findings, optional
+        Takes what else was found.
 
     Returns
     -------
     bool or None
-        Whether anything was masked; None when the file is no text, and was not looked into.
+        Whether anything was masked, or left out because it cannot be read; None when the file is no text, and was not
+        looked into.
 
     Raises
     ------
     JournalError
-        When a recording is damaged.
+        When nothing of a recording can be read.
     CassetteDamaged
         When a cassette is damaged, or was changed since it was recorded.
     """
+    found = Findings() if findings is None else findings
     changed: bool | None
     if source.name.endswith((".cast.zst", ".cast")):
-        changed = mask_recording(source, target, masker)
+        changed = mask_recording(source, target, masker, found.damage)
     elif source.name.endswith(SUFFIX):
         before = sum(masker.counts.values())
         rewrite_cassette(source, target, lambda text: _of_cassette(text, masker))
         changed = sum(masker.counts.values()) > before
     elif source.suffix == ".jsonl":
-        changed = _write_lines(source, target, masker)
+        changed = _write_lines(source, target, masker, found.events)
     else:
-        text = _text(source)
+        text, encoding = _text(source)
         if text is None:
             return None
         masked = mask_json(text, masker) if source.suffix in {".json", ".ipynb"} else masker.text(text)
         changed = masked != text
         if changed:
             with open(target, "xb", opener=_private) as file:
-                file.write(_encoded(masked))
+                file.write(_encoded(masked, encoding, "surrogateescape"))
     if not changed:
         target.unlink(missing_ok=True)
     return changed
 
 
-def mask_lines(source: Path, masker: Masker) -> Iterator[tuple[bytes, bool]]:
+def mask_lines(source: Path, masker: Masker, events: set[str | None] | None = None) -> Iterator[tuple[bytes, bool]]:
     """Yield the lines of a file of JSON lines, some megabytes at a time, with what is private in them masked.
 
     Parameters
@@ -81,49 +109,71 @@ def mask_lines(source: Path, masker: Masker) -> Iterator[tuple[bytes, bool]]:
         The file; a last line without its newline is one too.
     masker : Masker
         What is private.
+    events : set of (str or None), optional
+        Takes the names of the events whose lines were masked.
 
     Yields
     ------
     tuple of (bytes, bool)
         Lines, and whether anything in them was masked.
     """
+    sieve = masker.sieve
+    spans = _all_lines if sieve is None else sieve.lines
+    for data, found in ahead(_blocks(source), lambda data: (data, spans(data))):
+        parts, last = [], 0
+        for start, stop in found:
+            line = data[start:stop]
+            masked = _line(line, masker, events)
+            if masked != line:
+                parts += [data[last:start], masked]
+                last = stop
+        yield (b"".join([*parts, data[last:]]), True) if parts else (data, False)
+
+
+def _blocks(source: Path) -> Iterator[bytes]:
+    """Yield a file, some megabytes of whole lines at a time."""
     with source.open("rb") as file:
         rest = b""
-        while True:
-            piece = file.read(_PIECE)
+        while piece := file.read(_PIECE):
             data = rest + piece
-            cut = data.rfind(b"\n") + 1 if piece else len(data)
+            cut = data.rfind(b"\n") + 1
             data, rest = data[:cut], data[cut:]
-            marks = masker.marks
-            if marks is not None:
-                whole = data.lower()
-                marks = tuple(mark for mark in marks if mark in whole)
-            if marks == ():
-                yield data, False
-            elif data:
-                lines = [_line(line, masker) if _may(line, marks) else line for line in data.split(b"\n")]
-                masked = b"\n".join(lines)
-                yield masked, masked != data
-            if not piece:
-                return
+            if data:
+                yield data
+        if rest:
+            yield rest
 
 
-def _may(line: bytes, marks: tuple[bytes, ...] | None) -> bool:
-    """Tell whether anything in a line may be private."""
-    if marks is None:
-        return bool(line)
-    lower = line.lower()
-    return any(mark in lower for mark in marks)
+def _all_lines(data: bytes) -> list[tuple[int, int]]:
+    spans, start = [], 0
+    for line in data.split(b"\n"):
+        spans.append((start, start + len(line)))
+        start += len(line) + 1
+    return spans
 
 
-def _line(line: bytes, masker: Masker) -> bytes:
+def _line(line: bytes, masker: Masker, events: set[str | None] | None) -> bytes:
     text = line.decode("utf-8", "surrogateescape")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return masker.text(text).encode("utf-8", "surrogateescape")
+        made = masker.text(text)
+        if made == text:
+            return line
+        if events is not None:
+            events.add(None)
+        return made.encode("utf-8", "surrogateescape")
     masked = mask_value(value, masker)
-    return line if masked == value else _encoded(_compact(masked))
+    if masked == value:
+        return line
+    if events is not None:
+        events.update(map(_event_name, (value, masked)))
+    return _encoded(_compact(masked))
+
+
+def _event_name(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    name = value.get("event") if isinstance(value, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _of_cassette(text: str, masker: Masker) -> str:
@@ -193,36 +243,39 @@ def mask_value(value: Any, masker: Masker) -> Any:  # noqa: ANN401 - any JSON va
     return value
 
 
-def _encoded(text: str) -> bytes:
+def _encoded(text: str, encoding: str = "utf-8", errors: str = "backslashreplace") -> bytes:
     try:
-        return text.encode()
+        return text.encode(encoding)
     except UnicodeEncodeError:  # a byte that was no UTF-8; JSON holds it as an escape
-        return text.encode("utf-8", "backslashreplace")
+        return text.encode(encoding, errors)
 
 
-def _text(source: Path) -> str | None:
-    """Return a file's text; None when it is none, or too long."""
+def _text(source: Path) -> tuple[str | None, str]:
+    """Return a file's text and its encoding; None when it is no text, or too long."""
     if source.stat().st_size > _LONGEST_TEXT:
-        return None
+        return None, ""
     data = source.read_bytes()
-    if b"\0" in data[:8192]:
-        return None
+    # What Windows calls Unicode begins by saying so.
+    encoding = next((name for mark, name in _MARKED.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data[:8192]:
+        return None, ""
     try:
-        return data.decode()
+        return data.decode(encoding), encoding
     except UnicodeDecodeError:
-        return None
+        # Text of an older encoding: its bytes beyond ASCII stay what they are.
+        return (None, "") if _CONTROL.search(data) else (data.decode("utf-8", "surrogateescape"), "utf-8")
 
 
-def _write_lines(source: Path, target: Path, masker: Masker) -> bool:
+def _write_lines(source: Path, target: Path, masker: Masker, events: set[str | None]) -> bool:
     """Write lines with what is private masked; nothing is written before the first in which there is any."""
     out: BinaryIO | None = None
     place = 0
     try:
-        for data, masked in mask_lines(source, masker):
+        for data, masked in mask_lines(source, masker, events):
             if masked and out is None:
                 out = open(target, "xb", opener=_private)  # noqa: SIM115 - closed below
                 with source.open("rb") as before:
-                    _copy(before, out, place)
+                    copy_bytes(before, out, place)
             if out is not None:
                 out.write(data)
             else:
@@ -231,12 +284,6 @@ def _write_lines(source: Path, target: Path, masker: Masker) -> bool:
         if out is not None:
             out.close()
     return out is not None
-
-
-def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
-    while count and (piece := source.read(min(count, _PIECE))):
-        target.write(piece)
-        count -= len(piece)
 
 
 def _private(name: str, flags: int) -> int:

@@ -167,7 +167,9 @@ class OpenedBundle:
             same = seal["schema_version"] == SCHEMA_VERSION == self.facts["schema_version"]
             size = self.archive.members[self._names[JOURNAL]].file_size if JOURNAL in self._names else 0
             counts = same and seal["journal_bytes"] == size
-        except (BundleError, KeyError, TypeError) as error:
+            if (digest := seal.get("journal_sha256")) and JOURNAL in self._names:
+                counts = counts and digest == self._digests.get(self._names[JOURNAL])
+        except (BundleError, KeyError, TypeError, AttributeError) as error:
             logger.warning("%s: its tables are passed over, the journal is read instead (%s)", self.path, error)
             return False
         return bool(counts)

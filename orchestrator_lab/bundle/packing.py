@@ -11,13 +11,15 @@ import hashlib
 import os
 import stat
 import zipfile
-from typing import TYPE_CHECKING, BinaryIO
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, cast
 
+from orchestrator_lab.bundle.ahead import ahead
 from orchestrator_lab.bundle.archive import too_dense
 from orchestrator_lab.bundle.layout import CHECKSUMS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 __all__ = ["SEAL_MARK", "pack", "seal_of"]
@@ -26,6 +28,8 @@ __all__ = ["SEAL_MARK", "pack", "seal_of"]
 SEAL_MARK = b"olab sha256 "
 _DIGITS = 64
 _PIECE = 1 << 20
+#: How far deflate looks back.
+_WINDOW = 1 << 15
 #: The earliest instant that a zip file can name.
 _NEVER = (1980, 1, 1, 0, 0, 0)
 #: Packed already, or read in place.
@@ -100,16 +104,59 @@ def _add(archive: zipfile.ZipFile, name: str, content: Path | bytes, *, stored: 
     info.compress_type = zipfile.ZIP_STORED if stored or name.endswith(_STORED) else zipfile.ZIP_DEFLATED
     info.file_size = len(content) if isinstance(content, bytes) else content.stat().st_size
     digest = hashlib.sha256()
-    with archive.open(info, "w") as member:
-        if isinstance(content, bytes):
-            digest.update(content)
+    if isinstance(content, bytes):
+        digest.update(content)
+        with archive.open(info, "w") as member:
             member.write(content)
-            return digest.hexdigest()
-        with content.open("rb") as source:
+    elif info.compress_type == zipfile.ZIP_DEFLATED and info.file_size > _PIECE:
+        _add_deflated(archive, info, content, digest)
+    else:
+        with archive.open(info, "w") as member, content.open("rb") as source:
             while piece := source.read(_PIECE):
                 digest.update(piece)
                 member.write(piece)
     return digest.hexdigest()
+
+
+def _add_deflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo, content: Path, digest: hashlib._Hash) -> None:
+    """Add a long file that is compressed piece by piece, on as many cores as there are: zipfile uses one.
+
+    The pieces are the same ones everywhere, so the bytes are too; each begins with what stood before it, as pigz does.
+    """
+    file = cast("BinaryIO", archive.fp)
+    info.header_offset = file.tell()
+    info.CRC = info.compress_size = 0
+    long = info.file_size * 1.05 > zipfile.ZIP64_LIMIT
+    file.write(info.FileHeader(long))
+    info.file_size = 0
+    for piece, packed in ahead(_pieces(content), _deflated):
+        digest.update(piece)
+        info.CRC = zlib.crc32(piece, info.CRC)
+        info.file_size += len(piece)
+        info.compress_size += len(packed)
+        file.write(packed)
+    archive.start_dir = file.tell()
+    file.seek(info.header_offset)
+    file.write(info.FileHeader(long))
+    file.seek(archive.start_dir)
+    archive.filelist.append(info)
+    archive.NameToInfo[info.filename] = info
+
+
+def _pieces(content: Path) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Yield the pieces of a file, each with what is looked back at, and whether it is the last."""
+    with content.open("rb") as source:
+        before, piece = b"", source.read(_PIECE)
+        while piece:
+            following = source.read(_PIECE)
+            yield before, piece, not following
+            before, piece = piece[-_WINDOW:], following
+
+
+def _deflated(given: tuple[bytes, bytes, bool]) -> tuple[bytes, bytes]:
+    before, piece, last = given
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS, zdict=before)
+    return piece, packer.compress(piece) + packer.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
 
 def _private(name: str, flags: int) -> int:

@@ -18,22 +18,24 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import getpass
+import json
 import os
 import re
 import socket
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator_lab.bundle.seen import SPACE, Projection, project
+from orchestrator_lab.bundle.sieve import Sieve
 from orchestrator_lab.config import SECRET_TEXT
 from orchestrator_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Hit", "Known", "Masker", "Projection", "home_names", "joined", "own_identity", "project", "visible"]
+__all__ = ["Hit", "Known", "Masker", "home_names", "own_identity"]
 
 #: Words that name many people and much else: masked in home paths, not wherever they stand.
 _COMMON = frozenset(
@@ -53,12 +55,15 @@ _SHORTEST_LOOSE = 6
 _BEFORE = r"(?:(?<!\w)|(?<=\\[nrtbf])|(?<=%2[Ff])|(?<=[0-9;\[]m))"
 _AFTER = r"(?!\w)"
 _HOME = re.compile(
-    r"(?:(?<![\w.\-])/(?:(?:var|export|usr)/)?home/|/Users/|[A-Za-z]:\\{1,4}Users\\{1,4}|%2[Ff](?:home|Users)%2[Ff])"
+    r"(?:(?<![\w.\-])/(?:(?:var|export|usr)\\{0,3}/)?home\\{0,3}/|/Users\\{0,3}/|[A-Za-z]:\\{1,4}Users\\{1,4}"
+    r"|%(?:25)*2[Ff](?:home|Users)%(?:25)*2[Ff])"
     r"(?P<hide>[^/\\\s\"'`:;,<>|()\[\]{}*?$%\x00-\x1f]{1,64})"
 )
+#: What each home path holds, in lower case.
+_HOME_MARKS = ("home/", "home\\", "users/", "users\\", "2fhome%", "2fusers%")
 _EMAIL = re.compile(
     r"(?:(?<=\\[nrtbf])|(?<![A-Za-z0-9._%+\-\\]))(?P<hide>[A-Za-z0-9._%+-]{1,64}"
-    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24})(?![A-Za-z0-9-])"
+    r"(?:@|%40)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}[A-Za-z]{2,24})(?![A-Za-z0-9-])"
 )
 #: What each known form of a key holds, in lower case.
 _KEY_MARKS = (
@@ -67,20 +72,6 @@ _KEY_MARKS = (
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?P<hide>.{1,16384}?)-----END [A-Z ]{0,40}-----", re.DOTALL)
 
-#: Escape sequences, also one that is not yet whole: CSI, strings (OSC, DCS, APC, PM, SOS), charsets, others.
-_ESCAPE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*(?:[@-~]|\Z)|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|\x1b?\Z|(?=\x1b))"
-    r"|[ -/]+(?:[0-~]|\Z)|[0-~]|\Z)"
-)
-#: A whole one.
-_WHOLE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|(?=\x1b(?!\\|\Z)))|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
-)
-#: Those that only change how text looks: what stands on both sides of one belongs together.
-_LOOKS = re.compile(r"\x1b\[[0-9;:]*m|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()*+][0-~]")
-_SPACE = re.compile(r"[\x00-\x1a\x1c-\x20\x7f]+")
-_BLANK = bytes([*range(33), 127])
-_UNSEEN = re.compile(rf"{_ESCAPE.pattern}|{_SPACE.pattern}")
 _STRING = re.compile(r"\x1b[\]PX^_]([^\x07\x1b]*)(?:\x07|\x1b\\)")
 
 
@@ -99,7 +90,7 @@ class Known(NamedTuple):
     ``hits`` are those texts as they were found: text, pattern, label.
     """
 
-    marks: tuple[bytes, ...]
+    marks: tuple[str, ...]
     expression: re.Pattern[str]
     hits: dict[str, tuple[str, str, str]]
 
@@ -128,110 +119,6 @@ class Hit(NamedTuple):
     text: str
     pattern: str
     label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """A text without its escape sequences, and where each of its characters stood.
-
-    Parameters
-    ----------
-    text : str
-        What is left; a NUL stands for a sequence that moves the cursor, where those count.
-    starts, origins : list of int
-        Where pieces begin, in what is left and in the text it is of.
-    """
-
-    text: str
-    starts: list[int]
-    origins: list[int]
-
-    def origin(self, place: int) -> int:
-        """Return where a character of what is left stood."""
-        piece = bisect_right(self.starts, place) - 1
-        return self.origins[piece] + place - self.starts[piece]
-
-
-def project(text: str, *, loose: bool = False) -> Projection:
-    r"""Return a text without its escape sequences.
-
-    Parameters
-    ----------
-    text : str
-        As a program wrote it.
-    loose : bool
-        Without white space and movements too: what stands in two lines, or is drawn in pieces, is joined.
-
-    Returns
-    -------
-    Projection
-        Of it.
-
-    Examples
-    --------
-    >>> project("a\x1b[1mb\x1b[5Gc").text, project("a\x1b[1mb\x1b[5G c", loose=True).text
-    ('ab\x00c', 'abc')
-    """
-    kept: list[str] = []
-    starts, origins, length, last = [0], [0], 0, 0
-    for found in (_UNSEEN if loose else _ESCAPE).finditer(text):
-        start, end = found.span()
-        if start > last:
-            kept.append(text[last:start])
-            starts.append(length)
-            origins.append(last)
-            length += start - last
-        last = end
-        # One that is not whole yet moves nothing: what comes will tell.
-        if not loose and _LOOKS.fullmatch(text, start, end) is None and _WHOLE.match(text, start):
-            kept.append("\0")
-            starts.append(length)
-            origins.append(start)
-            length += 1
-    if last < len(text):
-        kept.append(text[last:])
-        starts.append(length)
-        origins.append(last)
-    return Projection("".join(kept), starts, origins)
-
-
-def visible(text: str) -> str:
-    r"""Return a text without its escape sequences: that of :func:`project`, many times faster.
-
-    Parameters
-    ----------
-    text : str
-        As a program wrote it.
-
-    Returns
-    -------
-    str
-        Of sequences within sequences, which no program writes, more may be left.
-
-    Examples
-    --------
-    >>> visible("a\x1b[1mb\x1b[5Gc")
-    'ab\x00c'
-    """
-    if "\x1b" not in text:
-        return text
-    for start in (text.rfind("\x1b", 0, max(0, text.rfind("\x1b"))), text.rfind("\x1b")):
-        found = _ESCAPE.match(text, start) if start >= 0 else None
-        if found is not None and found.end() == len(text) and _WHOLE.match(text, start) is None:
-            text = text[:start]
-            break
-    return _ESCAPE.sub("\0", _LOOKS.sub("", text))
-
-
-def joined(text: str) -> bytes:
-    r"""Return what :func:`visible` left, without white space and movements, as UTF-8.
-
-    Examples
-    --------
-    >>> joined("ab\x00 c")
-    b'abc'
-    """
-    return text.encode("utf-8", "surrogatepass").translate(None, _BLANK)
 
 
 def own_identity() -> tuple[list[str], list[str], list[str]]:
@@ -309,10 +196,10 @@ class Masker:
             _Rule("key", "*", _PEM, ("private key",)),
         ]
         literals = {
-            "word": list(words),
-            "name": list(names),
-            "user": self._usable(users, common),
-            "host": self._usable(hosts, common),
+            "word": _written(words),
+            "name": _written(names),
+            "user": _written(self._usable(users, common)),
+            "host": _written(self._usable(hosts, common)),
         }
         for name, written in (patterns or {}).items():
             try:
@@ -321,18 +208,19 @@ class Masker:
                 raise ConfigError(
                     f"privacy.patterns.{name}: {written!r} is no regular expression ({error}); see Python's re"
                 ) from error
-        self._rules += [_Rule("email", "e", _EMAIL, ("@",)), _Rule("home", "u", _HOME, ("home", "users"))]
+        self._rules += [_Rule("email", "e", _EMAIL, ("@", "%40")), _Rule("home", "u", _HOME, _HOME_MARKS)]
         self._by_name = literals
-        self._literals = [text for texts in literals.values() for text in texts if text]
         for name, texts in literals.items():
             if texts := [text for text in texts if text]:
                 # The longest first: one may begin with another.
                 either = "|".join(map(re.escape, sorted(set(texts), key=lambda one: (-len(one), one))))
                 expression = re.compile(f"{_BEFORE}(?P<hide>{either}){_AFTER}", re.IGNORECASE)
-                needs = tuple({text.lower() for text in texts}) if all(text.isascii() for text in texts) else ()
+                # Of letters beyond ASCII that have cases it cannot be told by which text each is found.
+                plain = all(one.isascii() or one.lower() == one.upper() for text in texts for one in text)
+                needs = tuple(sorted({text.lower() for text in texts})) if plain else ()
                 self._rules.append(_Rule(name, name[0], expression, needs))
-        #: A line of JSON in which anything is private holds one of these, in lower case; None when that cannot be told.
-        self.marks = None if patterns else self._marks()
+        #: Lets through what may hold anything private; None when that cannot be told without looking.
+        self.sieve = Sieve(self._marks) if self._marks else None
 
     def _usable(self, texts: Iterable[str], common: Iterable[str]) -> list[str]:
         usable = []
@@ -343,12 +231,12 @@ class Masker:
                 usable.append(text)
         return usable
 
-    def _marks(self) -> tuple[bytes, ...] | None:
-        if not all(text.isascii() for text in self._literals):
-            return None  # the other case of a letter may have other bytes
-        marks = ["@", "home", "users", "private key", *_KEY_MARKS, *(text.lower() for text in self._literals)]
-        # What is written with escapes is looked at whole.
-        return tuple(mark.encode() for mark in [*marks, "\\u", "\\/"])
+    @property
+    def _marks(self) -> list[str]:
+        """One of these is in whatever is private, in some case; none when a pattern has none."""
+        if not all(rule.needs for rule in self._rules):
+            return []
+        return [one for rule in self._rules for one in rule.needs]
 
     def text(self, text: str) -> str:
         """Return a text with what is private masked, and count it.
@@ -461,9 +349,9 @@ class Masker:
         """
         hits: dict[str, tuple[str, str, str]] = {}
         for name, texts in self._by_name.items():
-            hits.update({_SPACE.sub("", text): (text, name, name[0]) for text in texts})
+            hits.update({SPACE.sub("", text): (text, name, name[0]) for text in texts})
         for text, (pattern, made) in self.found.items():
-            hits[_SPACE.sub("", text)] = (text, pattern, made[0])
+            hits[SPACE.sub("", text)] = (text, pattern, made[0])
         hits.pop("", None)
         ordered = sorted(hits, key=lambda one: (-len(one), one))
         long = [text for text in ordered if len(text) >= _SHORTEST_LOOSE]
@@ -471,8 +359,11 @@ class Masker:
         behind = [rf"(?:(?<=/home/)|(?<=/Users/)){re.escape(text)}" for text in short]
         homes = [f"/{home}/{text}" for text in short for home in ("home", "Users")]
         expression = "|".join([*map(re.escape, long), *behind])
-        marks = tuple(mark.encode("utf-8", "surrogatepass") for mark in (*long, *homes))
-        return Known(marks, re.compile(expression), hits) if hits else None
+        return Known((*long, *homes), re.compile(expression), hits) if hits else None
+
+    def sieve_with(self, known: Known | None) -> Sieve | None:
+        """Return what lets through all that may be private or is known to be; None when that cannot be told."""
+        return Sieve([*self._marks, *(known.marks if known else ())]) if self._marks else None
 
     def substitute(self, hit: Hit) -> str:
         """Return what stands in place of a private text: as wide, and the same one each time."""
@@ -494,6 +385,12 @@ class Masker:
         self.found[value] = (hit.pattern, made)
         self._folded.setdefault(value.casefold(), made)
         return made
+
+
+def _written(texts: Iterable[str]) -> list[str]:
+    """Return texts as they are, and as JSON within a text writes those that are not ASCII."""
+    given = list(texts)
+    return [*given, *(json.dumps(text)[1:-1] for text in given if not text.isascii())]
 
 
 def _cells(char: str) -> int:

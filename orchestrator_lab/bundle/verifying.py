@@ -77,13 +77,25 @@ class Verified:
     def __bool__(self) -> bool:
         return self.ok
 
+    @property
+    def before(self) -> tuple[Damage, ...]:
+        """What was damaged already when the bundle was made: this is as it was packed."""
+        told = self.facts.get("damaged")
+        return tuple(
+            Damage(str(name), str(sentence))
+            for name, sentences in (told.items() if isinstance(told, dict) else ())
+            for sentence in (sentences if isinstance(sentences, list) else ())
+        )
+
     def __repr__(self) -> str:
-        if self.ok:
-            return (
-                f"{self.path}: whole: {self.files} files, {self.size} bytes, every one as it was packed "
-                "(checksums find damage; they do not say who packed it)"
-            )
-        return "\n".join([f"{self.path}: damaged", *(f"  {one.where}: {one.what}" for one in self.damages)])
+        if not self.ok:
+            return "\n".join([f"{self.path}: damaged", *(f"  {one.where}: {one.what}" for one in self.damages)])
+        whole = (
+            f"{self.path}: whole: {self.files} files, {self.size} bytes, every one as it was packed "
+            "(checksums find damage; they do not say who packed it)"
+        )
+        before = (f"  {one.where}: damaged before it was packed: {one.what}" for one in self.before)
+        return "\n".join([whole, *before])
 
 
 def verify_bundle(path: str | os.PathLike[str]) -> Verified:
@@ -151,7 +163,7 @@ def _files(archive: Archive) -> tuple[list[Damage], dict[str, Any]]:
             try:
                 found[name] = _digest(archive, name)
             except BundleError as error:
-                damages.append(Damage(name, _reason(error)))
+                damages.append(Damage(name, f"{_reason(error)}, {_place(archive, name)}"))
     try:
         listed = archive.checksums()
     except BundleError as error:
@@ -163,7 +175,7 @@ def _files(archive: Archive) -> tuple[list[Damage], dict[str, Any]]:
         if name not in archive.members:
             damages.append(Damage(name, "it is missing"))
         elif name not in told and found[name] != digest:
-            damages.append(Damage(name, f"it is not what {CHECKSUMS} says"))
+            damages.append(Damage(name, f"it is not what {CHECKSUMS} says, {_place(archive, name)}"))
     damages += [
         Damage(name, f"it is not in {CHECKSUMS}: it was put there later")
         for name in archive.members
@@ -189,9 +201,11 @@ def _inside(archive: Archive) -> list[Damage]:
         try:
             facts = json.loads(archive.read(seal))
             journal = archive.members.get(JOURNAL)
-            if facts["journal_bytes"] != (journal.file_size if journal else 0):
-                damages.append(Damage(seal, "the tables are of another journal than this; the journal is read instead"))
             listed = archive.checksums()
+            digest = facts.get("journal_sha256")
+            same = not digest or journal is None or digest == listed.get(JOURNAL)
+            if not same or facts["journal_bytes"] != (journal.file_size if journal else 0):
+                damages.append(Damage(seal, "the tables are of another journal than this; the journal is read instead"))
             damages += [
                 Damage(f"{TABLES}/{table}.parquet", f"it is not what {seal} says")
                 for table, digest in facts["sha256"].items()
@@ -211,6 +225,12 @@ def _digest(archive: Archive, name: str) -> str:
     except (OSError, struct.error, zipfile.LargeZipFile, RuntimeError) as error:
         raise BundleError(f"{name}: it cannot be read ({error})", path=str(archive.path)) from error
     return digest.hexdigest()
+
+
+def _place(archive: Archive, name: str) -> str:
+    """Return where in the archive a file lies: which of its bytes changed no checksum can tell."""
+    info = archive.members[name]
+    return f"bytes {info.header_offset} to {info.header_offset + info.compress_size} of the archive"
 
 
 def _reason(error: BundleError) -> str:

@@ -67,7 +67,13 @@ def _told(done: Export) -> dict[str, Any]:
         "path": None if done.path is None else str(done.path.absolute()),
         "size": done.size,
         "files": [
-            {"name": one.name, "size": one.size, "masked": one.masked, "looked_into": one.looked_into}
+            {
+                "name": one.name,
+                "size": one.size,
+                "masked": one.masked,
+                "looked_into": one.looked_into,
+                "damage": list(one.damage),
+            }
             for one in done.files
         ],
         "left_out": done.left_out,
@@ -100,6 +106,9 @@ def _show_export(done: Export, *, unmasked: bool) -> None:
     console.print()
     for name, why in sorted(done.left_out.items()):
         common.say_note(f"{name} is left out: {why}")
+    for one in done.files:
+        for sentence in one.damage:
+            common.say_note(f"{one.name} is damaged: {sentence}")
     if done.passed_over:
         common.say_note(
             f"too common or too short to be masked as words: {', '.join(done.passed_over)}; --mask TEXT masks them"
@@ -140,7 +149,10 @@ def verify(bundle: str = _BUNDLE, *, as_json: bool = JsonOption) -> None:
         found = verify_bundle(bundle)
     if as_json:
         damages = [{"where": one.where, "what": one.what} for one in found.damages]
-        common.print_json({"ok": found.ok, "files": found.files, "size": found.size, "damages": damages})
+        before = [{"where": one.where, "what": one.what} for one in found.before]
+        common.print_json(
+            {"ok": found.ok, "files": found.files, "size": found.size, "damages": damages, "damaged_before": before}
+        )
     else:
         _show_verified(found)
     if not found.ok:
@@ -152,6 +164,10 @@ def _show_verified(found: Verified) -> None:
 
     if found.ok:
         typer.echo(f"{found.path}: whole, {found.files} files, {decimal(found.size)} (this does not tell who made it)")
+        for one in found.before:
+            common.say_note(
+                f"{common.harmless(one.where)} was damaged before it was packed: {common.harmless(one.what)}"
+            )
         return
     typer.echo(f"{found.path}: damaged")
     for one in found.damages:

@@ -41,9 +41,11 @@ __all__ = [
     "CastEvent",
     "CastWriter",
     "Recording",
+    "Stretch",
     "iter_cast",
-    "iter_pieces",
-    "piece_lines",
+    "iter_stretches",
+    "piece_content",
+    "piece_span",
     "piece_with",
     "read_cast",
     "to_cast",
@@ -60,6 +62,11 @@ _TAG = b"OLC1"
 #: (s since 1970), the same instant on this machine's monotonic clock (s).
 _PIECE = struct.Struct("<II4sIQQdd")
 _PIECE_PAYLOAD = _PIECE.size - 8
+
+#: How each piece begins.
+_MARK = struct.pack("<II4s", _SKIPPABLE, _PIECE_PAYLOAD, _TAG)
+#: Bytes that are looked through at once for the next piece; the most that a piece holds, unpacked.
+_LOOKED, _LARGEST = 1 << 20, 256 << 20
 
 #: Characters of JSON lines after which a piece is written before its second is over.
 _PIECE_CHARS = 1 << 20
@@ -377,9 +384,8 @@ class CastWriter:
             logger.exception("%s: a torn piece could not be cut off", self.path)
 
 
-def pieces_of(descriptor: int, size: int) -> Iterator[Piece]:
-    """Yield the whole pieces of a recording; stop at the first that is torn or foreign."""
-    offset = 0
+def pieces_of(descriptor: int, size: int, offset: int = 0) -> Iterator[Piece]:
+    """Yield the whole pieces of a recording from a place on; stop at the first that is torn or foreign."""
     while offset + _PIECE.size <= size:
         head = os.pread(descriptor, _PIECE.size, offset)
         if len(head) < _PIECE.size:
@@ -571,8 +577,24 @@ def iter_cast(path: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-def iter_pieces(path: Path) -> Iterator[bytes]:
-    """Yield the pieces of one of our recordings as they stand in the file; nothing of a file that is none of ours.
+class Stretch(NamedTuple):
+    """A stretch of the file of a recording.
+
+    Parameters
+    ----------
+    offset, length : int
+        Where it lies, in bytes.
+    data : bytes
+        Of a piece; empty for what lies between pieces.
+    """
+
+    offset: int
+    length: int
+    data: bytes
+
+
+def iter_stretches(path: Path) -> Iterator[Stretch]:
+    """Yield the pieces of one of our recordings as they stand in the file, and what is no piece any more.
 
     Parameters
     ----------
@@ -581,43 +603,96 @@ def iter_pieces(path: Path) -> Iterator[bytes]:
 
     Yields
     ------
-    bytes
-        One behind the other they are the recording; a torn end is left out.
+    Stretch
+        One behind the other they are the file: behind a piece whose head is damaged the next whole one is looked for.
+        Nothing of a file in which there is none.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for piece in pieces_of(descriptor, os.fstat(descriptor).st_size):
-            yield os.pread(descriptor, piece.length, piece.offset)
+        size, offset = os.fstat(descriptor).st_size, 0
+        found = False
+        while offset < size:
+            length = 0
+            for piece in pieces_of(descriptor, size, offset):
+                after = os.pread(descriptor, len(_MARK), piece.offset + piece.length)
+                if after and after != _MARK:  # what follows is none: its own length may be what is damaged
+                    length = piece.length
+                    break
+                found = True
+                yield Stretch(piece.offset, piece.length, os.pread(descriptor, piece.length, piece.offset))
+                offset = piece.offset + piece.length
+            if offset == size:
+                return
+            following = _next_mark(descriptor, offset + 1, size)
+            if not found and following == size:
+                return
+            found = True
+            if length and offset + length <= following:
+                yield Stretch(offset, length, os.pread(descriptor, length, offset))
+                offset += length
+            if offset < following:
+                yield Stretch(offset, following - offset, b"")
+                offset = following
     finally:
         os.close(descriptor)
 
 
-def piece_lines(piece: bytes) -> list[str]:
-    """Return the lines of a piece that :func:`iter_pieces` gave.
+def _next_mark(descriptor: int, offset: int, size: int) -> int:
+    """Return where the next piece begins; its mark cannot stand in a piece, whose lines hold no control characters."""
+    place = offset
+    while place < size:
+        data = os.pread(descriptor, _LOOKED, place)
+        at = data.find(_MARK)
+        if at >= 0:
+            return place + at
+        if len(data) < _LOOKED:
+            return size
+        place += _LOOKED - len(_MARK)
+    return size
+
+
+def piece_content(piece: bytes) -> bytes:
+    """Return the lines of a piece that :func:`iter_stretches` gave.
 
     Raises
     ------
-    JournalError
-        When it is damaged.
+    ValueError
+        When it is damaged, or no text.
     """
     import zstandard
 
+    frame = piece[_PIECE.size :]
     try:
-        content = zstandard.ZstdDecompressor().decompress(piece[_PIECE.size :]).decode("utf-8")
-    except (zstandard.ZstdError, UnicodeDecodeError) as error:
-        raise JournalError(f"a piece of a recording is damaged ({error}); leave the recording out") from error
-    return content.split("\n")[:-1]
+        size = zstandard.frame_content_size(frame)
+        if size > _LARGEST:
+            raise ValueError(f"it holds {size} bytes, more than any piece has")
+        content = zstandard.ZstdDecompressor().decompress(frame)
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+    str(content, "utf-8")
+    return content
 
 
-def piece_with(lines: list[str], piece: bytes) -> bytes:
-    """Return a piece of the same span of time with other lines.
+def piece_span(piece: bytes) -> tuple[float, float, float]:
+    """Return what the head of a piece says: from when to when it goes (s), and when the recording began (s since 1970).
+
+    Of a head that is damaged the instants may be anything.
+    """
+    _, _, _, _, start, end, started_at, _ = _PIECE.unpack(piece[: _PIECE.size])
+    return start / 1000, end / 1000, started_at
+
+
+def piece_with(lines: list[str], piece: bytes, *, span: tuple[float, float] | None = None) -> bytes:
+    """Return a piece with other lines.
 
     Parameters
     ----------
     lines : list of str
         Its lines, without line ends.
     piece : bytes
-        The one in whose place it comes.
+        The one in whose place it comes, or one of the same recording.
+    span : (float, float), optional
+        From when to when it goes (s); as long as the other one when omitted.
 
     Returns
     -------
@@ -628,8 +703,10 @@ def piece_with(lines: list[str], piece: bytes) -> bytes:
 
     content = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
     frame = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(content)
-    magic, payload, tag, _, *rest = _PIECE.unpack(piece[: _PIECE.size])
-    return _PIECE.pack(magic, payload, tag, len(frame), *rest) + frame
+    magic, payload, tag, _, start, end, *clocks = _PIECE.unpack(piece[: _PIECE.size])
+    if span is not None:
+        start, end = (round(second * 1000) for second in span)
+    return _PIECE.pack(magic, payload, tag, len(frame), start, end, *clocks) + frame
 
 
 def to_cast(path_zst: Path, path_plain: Path, *, lossless: bool = False) -> Path:

@@ -7,13 +7,13 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import ConfigError, disk_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["staged_file", "staged_folder"]
+__all__ = ["staged_file", "staged_folder", "told_of"]
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def staged_file(output: Path, *, overwrite: bool) -> Iterator[Path]:
     if output.exists() and not overwrite:
         raise ConfigError(f"{output} exists: name another file, or say that it may be replaced (overwrite, --force)")
     partial = output.with_name(f".{os.getpid()}.{output.name}")
-    with _told(output):
+    with told_of(output):
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             yield partial
@@ -81,7 +81,7 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     if output.is_dir() and not overwrite and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty: name another folder, or say that it may be written into (--force)")
     partial = output.with_name(f".{os.getpid()}.{output.name or 'export'}")
-    with _told(output):
+    with told_of(output):
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
@@ -96,14 +96,25 @@ def staged_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def _told(output: Path) -> Iterator[None]:
-    """Turn the system's errors into a sentence."""
+def told_of(output: Path) -> Iterator[None]:
+    """Turn the system's errors into a sentence.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+        What is written meanwhile.
+
+    Raises
+    ------
+    EnvironmentProblem, DiskFull
+        When it cannot be written.
+    """
     try:
         yield
     except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{output} cannot be written ({error.strerror or error}); nothing of it was kept: check the place and the "
             "room there",
-            path=str(output),
+            error,
+            path=output,
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,14 +10,21 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
 from bundle_helpers import PARTS, members, tell
 
+from orchestrator_lab import sealing
 from orchestrator_lab.bundle.collecting import OPTIONAL
-from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.bundle.importing import import_bundle
+from orchestrator_lab.bundle.verifying import verify_bundle
+from orchestrator_lab.errors import ConfigError, DiskFull
+from orchestrator_lab.journal.recording import iter_stretches, read_cast
 from orchestrator_lab.run import Run, open_run
 from orchestrator_lab.schema import TABLES
 
@@ -73,6 +81,61 @@ def test_the_same_run_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, other, tmp_path / "b.olab.zip"], check=True, env=environment)
     run.export(tmp_path / "a.olab.zip")
     assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+
+
+@pytest.mark.parametrize("privacy", [{}, {"words": ["duo"]}, {"words": ["parser"]}, {"patterns": {"at": "2026-"}}])
+def test_tables_of_a_sealed_run_are_those_of_its_journal(
+    run: Run, tmp_path: Path, privacy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing, the run, messages and tools, everything is masked: the same bytes whether the run is sealed or not."""
+    run.export(tmp_path / "a.olab.zip", privacy=privacy)
+    run.seal()
+    taken: list[str] = []
+    copied = sealing._copy
+    monkeypatch.setattr(sealing, "_copy", lambda source, path: (taken.append(path.stem), copied(source, path))[1])
+    Run(run.path).export(tmp_path / "b.olab.zip", privacy=privacy)
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+    made = {
+        "duo": {"runs", "events"},
+        "parser": {"runs", "agents", "messages", "turns", "tool_calls", "events"},
+        "at": set(TABLES) - {"alerts", "dialogs", "processes"},  # of which this run has none
+    }
+    assert set(taken) == set(TABLES) - made.get(
+        "".join([*privacy.get("words", []), *privacy.get("patterns", {})]), set()
+    )
+
+
+def test_tables_that_are_not_what_the_seal_says_are_made_again(run: Run, tmp_path: Path) -> None:
+    run.export(tmp_path / "a.olab.zip")
+    seal = run.seal()
+    data = bytearray(seal.file("messages").read_bytes())
+    data[40] ^= 1
+    seal.file("messages").write_bytes(data)
+    facts = json.loads((run.path / "tables" / "seal.json").read_text())
+    run.export(tmp_path / "b.olab.zip")
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+    facts["package_version"] = "0.0.1"
+    (run.path / "tables" / "seal.json").write_text(json.dumps(facts))
+    run.export(tmp_path / "c.olab.zip")
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "c.olab.zip").read_bytes()
+
+
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 1, 3 << 20, 3_333_333])
+def test_long_files_are_packed_in_pieces(run: Run, tmp_path: Path, size: int) -> None:
+    """On all cores; for whoever unpacks them they are as any others."""
+    text = " ".join(str(number) for number in range(size // 5)).encode()[:size].ljust(size, b".")
+    (run.path / "initial" / "long.txt").write_bytes(text)
+    for name in ("a", "b"):
+        run.export(tmp_path / f"{name}.olab.zip")
+    assert (tmp_path / "a.olab.zip").read_bytes() == (tmp_path / "b.olab.zip").read_bytes()
+    assert members(tmp_path / "a.olab.zip")["initial/long.txt"] == text
+    with zipfile.ZipFile(tmp_path / "a.olab.zip") as archive:
+        info = archive.getinfo("initial/long.txt")
+        assert info.compress_type == zipfile.ZIP_DEFLATED
+        # What was before is looked back at, over the bounds of pieces: zipfile's own is no smaller.
+        assert info.compress_size < len(zlib.compress(text)) * 1.001 + 64
+    subprocess.run(["unzip", "-tq", tmp_path / "a.olab.zip"], check=True, stdout=subprocess.DEVNULL)
+    assert verify_bundle(tmp_path / "a.olab.zip").ok
 
 
 def test_a_bundle_is_exported_again(run: Run, tmp_path: Path) -> None:
@@ -132,6 +195,45 @@ def test_a_review_writes_nothing_and_tells_all(run: Run, tmp_path: Path) -> None
     assert not by_name["initial/logo.bin"].looked_into
     assert ("planted", "u1_____") in {(one.text, one.substitute) for one in told.substitutes}
     assert "initial/logo.bin  256 bytes  not looked into: no text" in str(told)
+
+
+def damaged(path: Path, number: int) -> int:
+    """Damage one piece of a recording, and return where it lies."""
+    place = list(iter_stretches(path))[number].offset
+    data = bytearray(path.read_bytes())
+    data[place + 70] ^= 0xFF
+    path.write_bytes(data)
+    return place
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_damaged_recording_is_told_everywhere(tmp_path: Path, mask: bool) -> None:
+    path = tell(tmp_path / "runs", shown=[b"one\r\n", b"planted\r\n", b"three\r\n"])
+    cast = path / "panes" / "boss.cast.zst"
+    place = damaged(cast, 2)
+    done = Run(path).export(tmp_path / "x.olab.zip", mask=mask)
+    (sentence,) = {one.name: one.damage for one in done.files}["panes/boss.cast.zst"]
+    assert f"from byte {place} on" in sentence
+    assert f"damaged: {sentence}" in str(done)
+    found = members(tmp_path / "x.olab.zip")
+    assert json.loads(found["bundle.json"])["damaged"] == {"panes/boss.cast.zst": [sentence]}
+    assert f"from byte {place} on" in found["README.md"].decode()
+    verified = verify_bundle(tmp_path / "x.olab.zip")
+    assert verified.ok
+    assert [(one.where, one.what) for one in verified.before] == [("panes/boss.cast.zst", sentence)]
+    assert "damaged before it was packed" in str(verified)
+    if mask:
+        (tmp_path / "made.cast.zst").write_bytes(found["panes/boss.cast.zst"])
+        assert read_cast(tmp_path / "made.cast.zst").output() == b"one\r\nthree\r\n"
+    else:
+        assert found["panes/boss.cast.zst"] == cast.read_bytes()
+
+
+def test_a_recording_that_cannot_be_read_is_left_out(run: Run, tmp_path: Path) -> None:
+    (run.path / "panes" / "boss.cast.zst").write_bytes(b"none")
+    done = run.export(tmp_path / "x.olab.zip")
+    assert "expected an asciicast v3 header" in done.left_out["panes/boss.cast.zst"]
+    assert "panes/boss.cast.zst" not in members(tmp_path / "x.olab.zip")
 
 
 @pytest.mark.parametrize(
@@ -223,3 +325,25 @@ def check_crate(document: dict[str, Any], files: set[str]) -> None:
         assert tool["softwareVersion"]
         assert tool["url"].startswith("https://")
         assert tool["@id"].startswith("https://")
+
+
+def test_a_full_disk_is_told_of_the_bundle(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a folder that is gone by then."""
+    run.export(tmp_path / "x.olab.zip")
+    open_run(tmp_path / "x.olab.zip")
+    before = sorted(tmp_path.rglob("*"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "_write", full)
+        with pytest.raises(DiskFull, match=r"y\.olab\.zip cannot be written \(No space left on device\)"):
+            run.export(tmp_path / "y.olab.zip")
+        with pytest.raises(DiskFull, match=f"{tempfile.gettempdir()} cannot be written"):
+            run.export(review=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator_lab.bundle.archive._private", full)
+        with pytest.raises(DiskFull, match=rf"{tmp_path}/runs2: run {run.run_id} cannot be unpacked there"):
+            import_bundle(tmp_path / "x.olab.zip", tmp_path / "runs2")
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "runs2"] == before

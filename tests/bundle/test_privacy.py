@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator_lab.bundle.masking import mask_file, mask_json, mask_value
-from orchestrator_lab.bundle.privacy import Masker, home_names, joined, own_identity, project, visible
+from orchestrator_lab.bundle import recordings
+from orchestrator_lab.bundle.masking import Findings, mask_file, mask_json, mask_lines, mask_value
+from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity
 from orchestrator_lab.bundle.recordings import mask_recording
+from orchestrator_lab.bundle.seen import joined, project, visible
 from orchestrator_lab.bundle.streams import mask_pieces
 from orchestrator_lab.errors import JournalError
-from orchestrator_lab.journal.recording import CastWriter, iter_pieces, read_cast
+from orchestrator_lab.journal.recording import CastWriter, iter_stretches, piece_content, read_cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +42,9 @@ def masker(**more: object) -> Masker:
         (r"C:\Users\eve\x and C:\\Users\\eve", r"C:\Users\u1_\x and C:\\Users\\u1_"),
         ("/mnt/c/Users/eve", "/mnt/c/Users/u1_"),
         ("%2Fhome%2Fada%2Fx", "%2Fhome%2Fu1_%2Fx"),
+        ("%252Fhome%252Feve%252Fx", "%252Fhome%252Fu1_%252Fx"),
+        (r"\/home\/eve\/x \/Users\/eve", r"\/home\/u1_\/x \/Users\/u1_"),
+        ("?to=eve%40example.org&x", "?to=e1_______________&x"),
         ("projects/-home-ada-lab", "projects/-home-u1_-lab"),
         ("https://example.org/home/index.html", "https://example.org/home/index.html"),
         ("ada@laptop:~$ ", "u1_@h1____:~$ "),
@@ -67,6 +72,9 @@ def test_texts(text: str, masked: str) -> None:
 def test_wide_letters_keep_their_width() -> None:
     made = Masker(users=["田中太郎"]).text("/home/田中太郎/x 田中太郎")
     assert made == "/home/u1______/x u1______"
+    assert Masker(users=["田中太郎"]).text(r"{\"by\":\"\u7530\u4E2D\u592a\u90ce\"}") == (
+        r"{\"by\":\"u1______________________\"}"
+    ), "JSON within JSON"
     assert Masker(users=["田中太郎"]).text("\x1b[1m田中\x1b[0m太郎|") == "\x1b[1mu1__\x1b[0m____|"
 
 
@@ -88,7 +96,7 @@ def test_what_is_common_short_or_kept_stays() -> None:
 def test_more_by_the_configuration() -> None:
     found = Masker(words=["Falcon"], patterns={"ticket": r"ACME-(?P<hide>\d+)"})
     assert found.text("Falcon falcon falcons ACME-1234") == "w1____ w1____ falcons ACME-p1__"
-    assert found.marks is None, "no line is passed over unseen"
+    assert found.sieve is None, "no line is passed over unseen"
 
 
 def test_who_i_am() -> None:
@@ -141,9 +149,15 @@ def test_lines_of_json(tmp_path: Path) -> None:
 
 
 def test_files_in_which_nothing_is_private_are_not_written(tmp_path: Path) -> None:
-    for name, content in {"a.jsonl": b'{"a":1}\n', "a.json": b"{}", "a.md": b"text", "a.bin": b"\0/home/ada"}.items():
+    for name, content in {
+        "a.jsonl": b'{"a":1}\n',
+        "a.json": b"{}",
+        "a.md": b"text",
+        "a.bin": b"\0/home/ada",
+        "b.bin": b"\xff\1 /home/ada",
+    }.items():
         (tmp_path / name).write_bytes(content)
-        assert mask_file(tmp_path / name, tmp_path / "made", masker()) is (None if name == "a.bin" else False)
+        assert mask_file(tmp_path / name, tmp_path / "made", masker()) is (None if name.endswith(".bin") else False)
         assert not (tmp_path / "made").exists()
 
 
@@ -220,6 +234,10 @@ def record(path: Path, chunks: Iterable[bytes], *, flush: bool = True) -> Path:
     return path
 
 
+def _pieces(path: Path) -> list[bytes]:
+    return [stretch.data for stretch in iter_stretches(path)]
+
+
 def masked_output(path: Path, target: Path, found: Masker) -> str:
     mask_recording(path, target, found)
     return read_cast(target).output().decode("utf-8", "surrogateescape")
@@ -249,6 +267,98 @@ def test_however_it_was_split(tmp_path_factory: pytest.TempPathFactory, seed: in
     assert after.header == {**before.header, "title": "u1_@h1____"}
 
 
+DRAWN = ["word ", "x" * 700, "\x1b[1m", "\x1b[2;5H", "\r\n", "日本 ", "\x1b]0;shell\x07", "\x1b[38;5;", "9m", '"\\']
+PRIVATE_BITS = ["a", "d", "a", "/ho", "me/a", "da/x ", "eve@exa", "mple.org ", "\x1b]0;ada@lap", "top\x07"]
+PRIVATE_BITS += ["planted.per", "son "]
+DRAWN_BITS = st.one_of(*[st.sampled_from(DRAWN)] * 4, st.sampled_from(PRIVATE_BITS), st.just("word " * 600))
+
+
+@settings(max_examples=150, deadline=None)
+@given(bits=st.lists(DRAWN_BITS, min_size=1, max_size=60), together=st.sampled_from([1, 2, 5, 30]))
+def test_what_the_sieve_stops_holds_nothing_private(
+    tmp_path_factory: pytest.TempPathFactory, bits: list[str], together: int
+) -> None:
+    """Passed over or looked at: the same bytes, wherever a stretch ends."""
+    folder = tmp_path_factory.mktemp("cast")
+    path = record(folder / "a.cast.zst", [bit.encode() for bit in bits])
+    made = []
+    for sieve in (True, False):
+        found = masker(words=["planted.person"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recordings, "_MANY", together)
+            if not sieve:
+                patch.setattr(Masker, "sieve_with", lambda *_: None)
+            wrote = mask_recording(path, folder / f"{sieve}.cast.zst", found)
+        made.append(((folder / f"{sieve}.cast.zst") if wrote else path).read_bytes())
+        made.append(sorted(found.counts.items()))
+    assert made[0] == made[2]
+    assert made[1] == made[3]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"C:\Users\nora\x", r"C:\Users\u001b", r"\/home\/eve\/x", "C:\\Users\\\x1b[1mt\x1b[0mom ", 'say "/home/eve"'],
+)
+def test_what_json_escapes_is_seen_through(tmp_path: Path, text: str) -> None:
+    """A backslash of the text is no escape of what follows it."""
+    filler = "word " * 600
+    path = tmp_path / "a.cast.zst"
+    with CastWriter(path, cols=80, rows=24) as cast:
+        for shown in (filler, text, filler, filler):  # the ends of a stretch are always looked at
+            cast.write(f"{shown} ".encode())
+            cast.flush()
+    made = masked_output(path, tmp_path / "b.cast.zst", masker())
+    assert made == masker().text(whole := f"{filler} {text} {filler} {filler} ") != whole
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_what_goes_on_in_the_next_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    """Neither stretch holds anything private by itself."""
+    monkeypatch.setattr(recordings, "_MANY", 4)
+    monkeypatch.setattr(recordings, "_BACK", 40)
+    filler = ["word " * 600] * before
+    chunks = [
+        *filler,
+        "by a",
+        "\x1b[1m",
+        "d",
+        "a \x1b]0;a",
+        "da at la",
+        "ptop\x07",
+        *filler,
+        "eve@exa",
+        "mple.org ",
+        *filler,
+    ]
+    made = masked_output(
+        record(tmp_path / "a.cast.zst", [one.encode() for one in chunks]), tmp_path / "b.cast.zst", masker()
+    )
+    assert made == masker().text("".join(chunks))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lines=st.lists(
+        st.lists(st.sampled_from(["word", " ", "\n", '"', "ada", "@", "eve@x.org", "/home/b", "\x1b", "é", "/", "a"])),
+        max_size=8,
+    ),
+    plain=st.booleans(),
+    end=st.sampled_from(["", "\n", "torn"]),
+)
+def test_lines_that_the_sieve_stops(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]], plain: bool, end: str
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"t": "".join(one)}, ensure_ascii=plain) for one in lines) + end)
+    made = []
+    for sieve in (True, False):
+        found = masker()
+        if not sieve:
+            found.sieve = None
+        made.append((list(mask_lines(path, found)), found.counts, found.found))
+    assert made[0] == made[1]
+
+
 def test_what_a_program_breaks_into_two_lines(tmp_path: Path) -> None:
     found = masker()
     found.text("ask planted.person@example.org")  # as the journal has it
@@ -264,14 +374,11 @@ def test_pieces_without_anything_private_are_copied(tmp_path: Path) -> None:
     chunks = [f"line {number}\r\n".encode() for number in range(400)]
     chunks[200] = b"ada\r\n"
     path = record(tmp_path / "a.cast.zst", chunks)
-    with (tmp_path / "a.cast.zst").open("ab") as file:
-        file.write(b"torn")
-    (tmp_path / "quiet").mkdir()
     quiet = Masker(users=["nobody-else"])
     assert not mask_file(path, tmp_path / "c.cast.zst", quiet)
     # Its header has a title; that of the other pieces is as it was.
     assert mask_recording(path, tmp_path / "b.cast.zst", masker())
-    before, after = list(iter_pieces(path)), list(iter_pieces(tmp_path / "b.cast.zst"))
+    before, after = _pieces(path), _pieces(tmp_path / "b.cast.zst")
     assert len(before) == len(after) > 400
     assert [number for number, (old, new) in enumerate(zip(before, after, strict=True)) if old != new] == [0, 201]
 
@@ -298,13 +405,80 @@ def test_recordings_of_others(tmp_path: Path) -> None:
         assert found.header["title"] == "u1_@h1____"
 
 
-def test_a_damaged_recording_is_said(tmp_path: Path) -> None:
-    path = record(tmp_path / "a.cast.zst", [b"hello\r\n"])
+def broken(path: Path, number: int, *, at: int = -3, cut: int = 0) -> tuple[int, int]:
+    """Damage one piece of a recording, and return where it lies and how long it is."""
+    offset, length, _ = list(iter_stretches(path))[number]
     data = bytearray(path.read_bytes())
-    data[-3] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(JournalError, match="a piece of a recording is damaged"):
-        mask_file(path, tmp_path / "b.cast.zst", masker())
+    data[offset + (at if at >= 0 else length + at)] ^= 0xFF
+    path.write_bytes(data[: len(data) - cut])
+    return offset, length
+
+
+@pytest.mark.parametrize("at", [-3, 70, 0, 8, 13], ids=["checksum", "content", "mark", "tag", "length"])
+@pytest.mark.parametrize("number", [0, 1, 3, 5])
+def test_what_is_damaged_is_left_out_and_told(tmp_path: Path, at: int, number: int) -> None:
+    words = ["one", "/home/ada/two", "three", "ada@laptop four", "five"]
+    path = record(tmp_path / "a.cast.zst", [f"{word}\r\n".encode() for word in words])
+    offset, length = broken(path, number, at=at)
+    told = Findings()
+    assert mask_file(path, tmp_path / "b.cast.zst", masker(), told) is True
+    (sentence,) = told.damage
+    assert sentence.startswith(f"{length} bytes from byte {offset} on, seconds ")
+    found = read_cast(tmp_path / "b.cast.zst")
+    lost = number - 1
+    kept = [masker().text(word) for place, word in enumerate(words) if place != lost]
+    assert found.output().decode().split() == " ".join(kept).split()
+    marks = [event.data for event in found.events if event.code == "m"]
+    assert marks == [f"damaged: {length} bytes of the recording could not be read"]
+    assert found.header["version"] == 3
+    assert found.torn_bytes == 0
+    # Nothing that nobody could look into is in it, and what plays it keeps its time.
+    raw = b"".join(piece_content(piece) for piece in _pieces(tmp_path / "b.cast.zst")).decode()
+    assert "ada" not in raw
+    assert sum(json.loads(line)[0] for line in raw.splitlines()[1:]) == pytest.approx(found.duration_s, abs=1e-6)
+
+
+def test_a_recording_that_was_cut_off(tmp_path: Path) -> None:
+    path = record(tmp_path / "a.cast.zst", [b"one\r\n", b"/home/ada\r\n", b"three\r\n"])
+    offset, length, _ = list(iter_stretches(path))[-1]
+    path.write_bytes(path.read_bytes()[:-5])
+    told = Findings()
+    assert mask_file(path, tmp_path / "b.cast.zst", masker(), told) is True
+    assert told.damage[0].startswith(f"{length - 5} bytes from byte {offset} on, ")
+    assert read_cast(tmp_path / "b.cast.zst").output() == b"one\r\n/home/u1_\r\n"
+
+
+def test_damage_in_a_recording_in_which_nothing_is_private(tmp_path: Path) -> None:
+    path = record(tmp_path / "a.cast.zst", [f"line {number}\r\n".encode() for number in range(2000)])
+    broken(path, 1000)
+    broken(path, 1500, at=0)
+    told = Findings()
+    assert mask_file(path, tmp_path / "b.cast.zst", Masker(users=["nobody-else"]), told) is True
+    assert len(told.damage) == 2
+    kept = [f"line {number}\r\n" for number in range(2000) if number not in {999, 1499}]
+    assert read_cast(tmp_path / "b.cast.zst").output().decode() == "".join(kept)
+
+
+def test_a_recording_of_which_nothing_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.cast.zst").write_bytes(b"\x5c\x2a\x4d\x18 no more")
+    with pytest.raises(JournalError, match="expected an asciicast v3 header"):
+        mask_file(tmp_path / "a.cast.zst", tmp_path / "b.cast.zst", masker())
+    assert not (tmp_path / "b.cast.zst").exists()
+
+
+def test_lines_of_others_that_are_no_events(tmp_path: Path) -> None:
+    lines = [
+        '{"version": 3, "term": {"cols": 9, "rows": 9}}',
+        '[0.1, "o", "a "]',
+        "no event",
+        '[0.1, "o", "ada"]',
+        "[0",
+    ]
+    (tmp_path / "a.cast").write_text("\n".join(lines))
+    told = Findings()
+    assert mask_file(tmp_path / "a.cast", tmp_path / "b.cast", masker(), told) is True
+    assert told.damage == ["1 of its lines are no events: left out", "its end is torn: left out"]
+    assert read_cast(tmp_path / "b.cast").output() == b"a u1_"
 
 
 PIECES = [
