@@ -43,7 +43,7 @@ RECORDED = HERE / "recorded" / "five-agents"
 PARAMETERS = {
     "01_quickstart": ["agents"],
     "02_analysing_conversations": ["run_dir"],
-    "02_live_view": ["pause_s"],
+    "06_live_view": ["pause_s"],
     "03_comparing_conditions": ["agents", "repeats"],
 }
 

@@ -100,6 +100,8 @@ class ClusterMagics(Magics):
     @argument("--param", action="append", default=[], metavar="KEY=VALUE", help="start: a condition of the run.")
     @argument("--tag", action="append", default=[], help="start: a label of the run.")
     @argument("--seed", type=int, help="start: kept with the run.")
+    @argument("--mode", help="start: live, record, replay, replay_strict, or auto: replay if the run is there.")
+    @argument("--run", metavar="RUN", help="start: the run that is replayed.")
     @argument("--resume", metavar="RUN", help="start: go on with a run that has no end.")
     @argument("--as", dest="variable", default="cluster", metavar="VARIABLE", help="Where the cluster is put.")
     @line_magic
@@ -138,6 +140,8 @@ class ClusterMagics(Magics):
                 "params": parse_params(given.param),
                 "tags": given.tag,
                 "seed": given.seed,
+                "mode": given.mode,
+                "run": given.run,
             }
         return self._take(await Cluster.astart(source, **options), given.variable)
 
