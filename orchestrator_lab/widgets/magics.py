@@ -56,8 +56,9 @@ def awaited(lines: list[str]) -> list[str]:
 
     Examples
     --------
-    >>> awaited(["%%ask boss\n", "Hello.\n"])
-    ["await get_ipython().magics_manager.registry['ClusterMagics'].aask('boss', 'Hello.\\n')\n"]
+    >>> (cell,) = awaited(["%%ask boss\n", "Hello.\n"])
+    >>> cell.partition(".aask")[2]
+    "(get_ipython().var_expand('boss'), 'Hello.\\n')\n"
     >>> awaited(["print(1)\n"])
     ['print(1)\n']
     """
@@ -67,11 +68,16 @@ def awaited(lines: list[str]) -> list[str]:
     if (ask := _ASK.match(text)) is not None:
         line, body = ask.groups()
         body = body if not body or body.endswith("\n") else f"{body}\n"
-        return [f"await {_HERE}.aask({line!r}, {body!r})\n"]
+        return [f"await {_HERE}.aask({_expanded(line)}, {body!r})\n"]
     cluster = _CLUSTER.match(text)
     if cluster is None:
         return lines
-    return [f"await {_HERE}.acluster({cluster.group(1)!r})\n"]
+    return [f"await {_HERE}.acluster({_expanded(cluster.group(1))})\n"]
+
+
+def _expanded(line: str) -> str:
+    """Return code that gives a magic's line with its variables in place, as IPython gives it to every magic."""
+    return f"get_ipython().var_expand({line!r})"
 
 
 def _plainly(error: OrchestratorLabError) -> OrchestratorLabError:

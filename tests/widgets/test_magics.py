@@ -26,7 +26,8 @@ def cluster(kernel: Any, script_config: Any, tmp_path_factory: pytest.TempPathFa
     place = tmp_path_factory.mktemp("magic") / "cluster.yaml"
     place.write_text(yaml.safe_dump(config))
     kernel.run("%load_ext orchestrator_lab")
-    (shown,) = kernel.run(f"%cluster start {place} --experiment trial --param n=3 --tag quick --seed 7")
+    assert kernel.run(f"place, seed = {str(place)!r}, 7") == []
+    (shown,) = kernel.run("%cluster start {place} --experiment trial --param n=3 --tag quick --seed $seed")
     assert shown["content"]["data"]["text/plain"] == "ClusterView(agents=2)"
     with Cluster.attach("magic") as running:
         yield running
