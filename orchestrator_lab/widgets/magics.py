@@ -108,6 +108,8 @@ class ClusterMagics(Magics):
     @argument("--seed", type=int, help="start: kept with the run.")
     @argument("--mode", help="start: live, record, replay, replay_strict, or auto: replay if the run is there.")
     @argument("--run", metavar="RUN", help="start: the run that is replayed.")
+    @argument("--level", help="start: how it is replayed: terminal, or model.")
+    @argument("--speed", help="start: how fast a terminal is played; 1 for the pace of the recording.")
     @argument("--resume", metavar="RUN", help="start: go on with a run that has no end.")
     @argument("--as", dest="variable", default="cluster", metavar="VARIABLE", help="Where the cluster is put.")
     @line_magic
@@ -148,6 +150,8 @@ class ClusterMagics(Magics):
                 "seed": given.seed,
                 "mode": given.mode,
                 "run": given.run,
+                "level": given.level,
+                "speed": given.speed,
             }
         return self._take(await Cluster.astart(source, **options), given.variable)
 

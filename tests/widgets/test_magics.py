@@ -143,6 +143,8 @@ def test_panes_as_stills(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001
         ("%cluster start --param n", "ConfigError: --param 'n': expected KEY=VALUE"),
         ("%cluster start template:duo --name a/b", "ConfigError:"),
         ("%cluster start template:duo --mode replay", "ConfigError: mode replay needs the run that is to be replayed"),
+        ("%cluster start --run run_x --level deep", "ConfigError: there is no level 'deep' of replay"),
+        ("%cluster start --run run_x --speed fast", "ConfigError: speed='fast' is no speed of a replay"),
         ("%cluster start --mode replay --run run_x", "RunNotFound: there is no run 'run_x'"),
         ("%cluster start --resume last --name x", "UsageError: --resume goes on with what the run had: give it alone"),
         ("%cluster attach magic --as 1x", "UsageError: --as 1x: that is no name of a variable"),
