@@ -21,8 +21,8 @@ BROWSER := $(wildcard extensions/build_hook.py extensions/*/package.json extensi
 # What tests take from npm: the real agents, and the player that opens what is exported.
 AGENTS := tests/agents
 PLAYERS := tests/browser
-# It reads a recorded run: every output must be what it was.
-RECORDED := notebooks/02_analysing_conversations.ipynb
+# The notebooks replay recorded runs: no agent, no key, and tmux and git where they are.
+KEYS := ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN CLAUDE_CODE_OAUTH_TOKEN OPENAI_API_KEY CODEX_API_KEY
 # Tests wait for real programs most of the time: three at once fit on two cores. A file stays with one worker.
 WORKERS ?= 3
 
@@ -63,8 +63,12 @@ browser-tests: $(STAMPS)/dev $(AGENTS)/node_modules/.stamp $(PLAYERS)/node_modul
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -m browser tests/browser $(PYTEST_ARGS)
 
 notebooks: $(STAMPS)/dev tmux
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval-lax notebooks/ --ignore=$(RECORDED) --nbval-current-env --nbval-cell-timeout=300 $(PYTEST_ARGS)
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest --nbval $(RECORDED) --nbval-sanitize-with orchestrator-lab --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS)
+	@tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	for tool in tmux git; do ln -s "$$(command -v $$tool)" "$$tools/"; done; \
+	without=$$(IFS=:; for folder in $$PATH; do [ -e "$$folder/claude" ] || [ -e "$$folder/codex" ] || printf ':%s' "$$folder"; done); \
+	unset $(KEYS); export ORCHESTRATOR_LAB_MODE=replay_strict PATH="$(abspath $(BIN)):$$tools$$without"; \
+	if command -v claude codex; then echo "make: an agent is still on the PATH" >&2; exit 1; fi; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval notebooks/ --nbval-sanitize-with orchestrator-lab --nbval-current-env --nbval-cell-timeout=120 $(PYTEST_ARGS)
 
 execute-notebooks: $(STAMPS)/dev tmux ## Run the notebooks again and keep their outputs
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python notebooks/execute.py

@@ -1,9 +1,8 @@
-"""Execute the notebooks of this folder and write them back with outputs that do not change without a reason.
+"""Freeze the notebooks of this folder: execute them in replay, and keep outputs that do not change without a reason.
 
     python notebooks/execute.py [NOTEBOOK ...]
 
-Each is run as the environment says (``orchestrator-lab notebook freeze`` runs one in replay), cleaned like a frozen one,
-and its pictures made small.
+As ``orchestrator-lab notebook freeze`` does it; then their pictures are made small.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from orchestrator_lab.notebook.executing import execute
-from orchestrator_lab.notebook.freezing import write
-from orchestrator_lab.notebook.sanitizing import clean
+from orchestrator_lab.notebook.executing import read
+from orchestrator_lab.notebook.freezing import freeze, write
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -60,13 +58,14 @@ def with_small_pictures(notebook: NotebookNode) -> NotebookNode:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Execute the notebooks named, or all."""
+    """Freeze the notebooks named, or all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("notebook", nargs="*", type=Path)
     chosen = parser.parse_args(argv).notebook or sorted(HERE.glob("*.ipynb"))
     for path in chosen:
-        write(with_small_pictures(clean(execute(path).notebook)), path)
-        sys.stdout.write(f"executed {path.name}\n")
+        done = freeze(path)
+        write(with_small_pictures(read(path)), path)
+        sys.stdout.write(f"{path.name}: made from {', '.join(one.file for one in done.sources) or 'no run'}\n")
     return 0
 
 

@@ -269,10 +269,11 @@ class Cluster:
             Labels of the run.
         seed : int, optional
             Kept with the run.
-        mode : {"live", "record", "replay", "replay_strict"}, optional
+        mode : {"live", "record", "replay", "replay_strict", "auto"}, optional
             How the agents' models answer: as they are; and taken down; or from the recording of `run`, going on where
             something differs or stopping there. ``ORCHESTRATOR_LAB_MODE`` says it when this does not; without both
-            it is ``replay`` when a `run` is given, and ``record`` otherwise.
+            it is ``replay`` when a `run` is given, and ``record`` otherwise. ``auto`` is the same but for a `run` that
+            is not there (yet): it is recorded then.
         run : path-like or Run, optional
             The run that is replayed: itself, its folder or bundle, its id, or ``last``. Of no meaning in the other
             modes.
@@ -320,7 +321,7 @@ class Cluster:
             if any(given not in (None, ()) for given in others):
                 raise ConfigError("a run that is resumed has its configuration and its tags: give resume= alone")
             return cls._resume(resume, on_event)
-        mode = choose_mode(mode, has_run=run is not None)
+        mode = choose_mode(mode, run)
         recorded = recorded_run(run, level, speed) if run is not None and mode.startswith("replay") else None
         settings = recorded.config() if recorded is not None and config is None else load_config(config)
         if recorded is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX
-from orchestrator_lab.errors import ConfigError, EnvironmentProblem
+from orchestrator_lab.errors import ConfigError, EnvironmentProblem, RunNotFound
 from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.run import Run
 
-__all__ = ["LEVELS", "Recorded", "choose_level", "choose_mode", "recorded_run"]
+__all__ = ["AUTO", "LEVELS", "Recorded", "choose_level", "choose_mode", "recorded_run"]
 
+#: Replays a run if it is there; a run's own mode is what became of it.
+AUTO = "auto"
 #: How a run is replayed: its programs played on their terminals, or run for real on recorded answers of their models.
 LEVELS = ("terminal", "model")
 #: Folder of a replay with what it plays; the supervisor's name for it.
@@ -34,20 +36,22 @@ _REPLAYED = "replayed"
 _MASK = "***"
 
 
-def choose_mode(mode: str | None, *, has_run: bool) -> str:
+def choose_mode(mode: str | None, run: str | os.PathLike[str] | Run | None) -> str:
     """Return the mode of a run that is about to start.
 
     Parameters
     ----------
     mode : str or None
-        What the caller said; None leaves it to ``ORCHESTRATOR_LAB_MODE``, in the environment or in ``.env``.
-    has_run : bool
-        Whether a run to replay was named.
+        What the caller said; None and ``auto`` leave it to ``ORCHESTRATOR_LAB_MODE``, in the environment or in
+        ``.env``.
+    run : path-like, Run or None
+        The run that was named to be replayed.
 
     Returns
     -------
     str
-        ``replay`` when nobody says anything and a run was named, else ``record``.
+        When nobody says more: with ``auto``, ``replay`` if there is such a run, else ``record``; without it,
+        ``replay`` if one was named, else ``record``.
 
     Raises
     ------
@@ -56,15 +60,20 @@ def choose_mode(mode: str | None, *, has_run: bool) -> str:
 
     Examples
     --------
-    >>> choose_mode("replay_strict", has_run=True)
+    >>> choose_mode("replay_strict", "night.olab.zip")
     'replay_strict'
+    >>> choose_mode("auto", "/nonexistent.olab.zip")
+    'record'
     """
     from orchestrator_lab.config import load_settings
 
-    chosen = mode or load_settings().mode or ("replay" if has_run else "record")
+    said = load_settings().mode
+    chosen = said or mode or ("replay" if run is not None else "record") if mode in {None, AUTO} else mode
+    if chosen == AUTO:
+        chosen = "replay" if run is not None and _is_there(run) else "record"
     if chosen not in MODES:
-        raise ConfigError(f"there is no mode {chosen!r}; the modes are: {', '.join(MODES)}")
-    if chosen.startswith("replay") and not has_run:
+        raise ConfigError(f"there is no mode {chosen!r}; the modes are: {', '.join([*MODES, AUTO])}")
+    if chosen.startswith("replay") and run is None:
         raise ConfigError(f"mode {chosen} needs the run that is to be replayed: give run= (--run on the command line)")
     return chosen
 
@@ -264,6 +273,16 @@ def _pace(speed: float | str | None) -> float | None:
     if not 0 < pace < float("inf"):
         raise ConfigError(f"speed={speed!r} is no speed of a replay; give 'max', 1.0 for that of the recording, or 2.0")
     return pace
+
+
+def _is_there(run: str | os.PathLike[str] | Run) -> bool:
+    if hasattr(run, "path") or Path(run).expanduser().exists():
+        return True
+    try:
+        find_run(run)
+    except RunNotFound:
+        return False
+    return True
 
 
 def _fit(part: dict[str, Any], folder: Path) -> None:

@@ -207,21 +207,21 @@ def test_what_cannot_be_replayed_does_not_start(recorded: Run, config: dict[str,
 
 def test_the_switch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert choose_mode(None, has_run=False) == "record"
-    assert choose_mode(None, has_run=True) == "replay"
-    assert choose_mode("record", has_run=True) == "record"
+    assert choose_mode(None, None) == "record"
+    assert choose_mode(None, "run_x") == "replay"
+    assert choose_mode("record", "run_x") == "record"
     monkeypatch.setenv("ORCHESTRATOR_LAB_MODE", "live")
-    assert choose_mode(None, has_run=True) == "live"
-    assert choose_mode("replay_strict", has_run=True) == "replay_strict"
+    assert choose_mode(None, "run_x") == "live"
+    assert choose_mode("replay_strict", "run_x") == "replay_strict"
     monkeypatch.setenv("ORCHESTRATOR_LAB_MODE", "replay")
     with pytest.raises(ConfigError, match="mode replay needs the run that is to be replayed: give run="):
-        choose_mode(None, has_run=False)
+        choose_mode(None, None)
     monkeypatch.setenv("ORCHESTRATOR_LAB_MODE", "liv")
     with pytest.raises(ConfigError, match="ORCHESTRATOR_LAB_MODE: one of 'live'"):
-        choose_mode(None, has_run=False)
-    with pytest.raises(ConfigError, match="there is no mode 'dead'; the modes are: live"):
-        choose_mode("dead", has_run=False)
+        choose_mode(None, None)
     monkeypatch.delenv("ORCHESTRATOR_LAB_MODE")
+    with pytest.raises(ConfigError, match="no mode 'dead'; the modes are: live, record, replay, replay_strict, auto"):
+        choose_mode("dead", None)
     assert choose_level(None) == "terminal"
     monkeypatch.setenv("ORCHESTRATOR_LAB_LEVEL", "model")
     assert (choose_level(None), choose_level("terminal")) == ("model", "terminal")
@@ -234,3 +234,22 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wrong = CliRunner().invoke(app, ["start", "--mode", "replay_strict", "--resume", "last"])
     assert wrong.exit_code == 2
     assert "--resume goes on with what the run had" in wrong.output
+
+
+def test_auto_replays_what_is_there_and_records_what_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    bundle = tmp_path / "night.olab.zip"
+    for run in (None, bundle, "night.olab.zip", "run_x", "last"):
+        assert choose_mode("auto", run) == "record"
+    bundle.touch()  # what is wrong with it is told by whoever opens it
+    assert choose_mode("auto", bundle) == choose_mode("auto", "night.olab.zip") == "replay"
+    monkeypatch.setenv("ORCHESTRATOR_LAB_MODE", "record")
+    assert choose_mode("auto", bundle) == "record"
+    monkeypatch.setenv("ORCHESTRATOR_LAB_MODE", "replay_strict")
+    assert choose_mode("auto", bundle) == "replay_strict"
+    with pytest.raises(ConfigError, match="mode replay_strict needs the run that is to be replayed"):
+        choose_mode("auto", None)
+    monkeypatch.setenv("ORCHESTRATOR_LAB_MODE", "auto")
+    assert choose_mode(None, bundle) == "replay"
+    assert choose_mode(None, "run_x") == choose_mode(None, None) == "record"
+    assert choose_mode("live", bundle) == "live"

@@ -22,6 +22,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 from bisect import bisect_right
 from collections import Counter
 from pathlib import Path
@@ -122,7 +123,7 @@ class Hit(NamedTuple):
 
 
 def own_identity() -> tuple[list[str], list[str], list[str]]:
-    """Return the user names, host names and full names of this machine's user."""
+    """Return the user names, host names and full names of this machine's user, also as git knows them."""
     import pwd
 
     users, names = [Path.home().name], []
@@ -132,6 +133,9 @@ def own_identity() -> tuple[list[str], list[str], list[str]]:
         entry = pwd.getpwuid(os.getuid())
         users += [entry.pw_name, Path(entry.pw_dir).name]
         names.append(entry.pw_gecos.split(",")[0].strip())
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # Claude Code tells its model whose commits they are
+        told = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=5, check=False)  # noqa: S607 - git as the user has it
+        names.append(told.stdout.strip())
     host = socket.gethostname()
     return list(dict.fromkeys(users)), list(dict.fromkeys([host, host.split(".")[0]])), [n for n in names if " " in n]
 

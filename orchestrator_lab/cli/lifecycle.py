@@ -87,7 +87,8 @@ def start(
         None,
         "--mode",
         metavar="MODE",
-        help="live, record (the default), replay or replay_strict: how the agents' models answer.",
+        help="live, record (the default), replay or replay_strict: how the agents' models answer; auto: replay if the "
+        "run is there, else record.",
     ),
     run: str | None = typer.Option(
         None, "--run", metavar="RUN", help="The run that is replayed: its id, its folder, or 'last'."
@@ -130,7 +131,7 @@ def start(
             cluster = starting(found.config, quiet=as_json, resume=found.run_dir)
         _say_started(cluster, found.config, attach_after=attach_after, as_json=as_json)
         return
-    mode = choose_mode(mode, has_run=run is not None)
+    mode = choose_mode(mode, run)
     replays = run is not None and mode.startswith("replay")
     config = recorded_run(str(run), level, speed).config() if replays and source is None else load_config(source)
     if replays and source is None:

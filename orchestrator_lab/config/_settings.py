@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         Folder of running clusters (``ORCHESTRATOR_RUNTIME_DIR``).
     runs_dir : Path, optional
         Folder of runs (``ORCHESTRATOR_RUNS_DIR``), relative to the current folder.
-    mode : {"live", "record", "replay", "replay_strict"} or None
+    mode : {"live", "record", "replay", "replay_strict", "auto"} or None
         How runs are made (``ORCHESTRATOR_LAB_MODE``); None leaves it to whoever starts one.
     level : {"terminal", "model"} or None
         How runs are replayed (``ORCHESTRATOR_LAB_LEVEL``); None leaves it to whoever starts one.
@@ -131,7 +131,7 @@ class Settings(BaseSettings):
 
     runtime_dir: FilePath | None = None
     runs_dir: FilePath | None = None
-    mode: Literal["live", "record", "replay", "replay_strict"] | None = Field(
+    mode: Literal["live", "record", "replay", "replay_strict", "auto"] | None = Field(
         default=None, validation_alias=_MODE_VARIABLE
     )
     level: Literal["terminal", "model"] | None = Field(default=None, validation_alias=_LEVEL_VARIABLE)

@@ -44,6 +44,9 @@ _MOMENTS = [
 ]  # fmt: skip
 #: Lines of system prompts that tell of the machine and of the work folder's history, not of the task.
 _MACHINE = [
+    # In a repository Claude Code tells of it at the end, and remembers things by its root, not by the work folder.
+    (re.compile(r"\n*^gitStatus: (?:.*\n)*?Recent commits:\n(?:[0-9a-f]{7,40} .*\n?)*", re.MULTILINE), ""),
+    (re.compile(r"(?<=/claude/projects/)[^/\s]+(?=/memory/)"), "<work-slug>"),
     (
         re.compile(
             r"^( *- )?(OS Version|Platform|Shell|Is (a git repository|directory a git repo)): .*$", re.MULTILINE
@@ -51,6 +54,8 @@ _MACHINE = [
         "",
     ),
     (re.compile(r"^(Current branch|Main branch[^:\n]*|Git user): .*$", re.MULTILINE), ""),
+    # Codex names the folders that it may write to in the order of their paths.
+    (re.compile(r"^ The writable roots? .*$", re.MULTILINE), ""),
     (re.compile(r"^Status:\n.*?^Recent commits:\n(?:[0-9a-f]{7,40} .*\n?)*", re.MULTILINE | re.DOTALL), ""),
 ]
 #: Lines of which the plain form is remembered.

@@ -56,8 +56,9 @@ def awaited(lines: list[str]) -> list[str]:
 
     Examples
     --------
-    >>> awaited(["%%ask boss\n", "Hello.\n"])
-    ["await get_ipython().magics_manager.registry['ClusterMagics'].aask('boss', 'Hello.\\n')\n"]
+    >>> (cell,) = awaited(["%%ask boss\n", "Hello.\n"])
+    >>> cell.partition(".aask")[2]
+    "(get_ipython().var_expand('boss'), 'Hello.\\n')\n"
     >>> awaited(["print(1)\n"])
     ['print(1)\n']
     """
@@ -67,11 +68,16 @@ def awaited(lines: list[str]) -> list[str]:
     if (ask := _ASK.match(text)) is not None:
         line, body = ask.groups()
         body = body if not body or body.endswith("\n") else f"{body}\n"
-        return [f"await {_HERE}.aask({line!r}, {body!r})\n"]
+        return [f"await {_HERE}.aask({_expanded(line)}, {body!r})\n"]
     cluster = _CLUSTER.match(text)
     if cluster is None:
         return lines
-    return [f"await {_HERE}.acluster({cluster.group(1)!r})\n"]
+    return [f"await {_HERE}.acluster({_expanded(cluster.group(1))})\n"]
+
+
+def _expanded(line: str) -> str:
+    """Return code that gives a magic's line with its variables in place, as IPython gives it to every magic."""
+    return f"get_ipython().var_expand({line!r})"
 
 
 def _plainly(error: OrchestratorLabError) -> OrchestratorLabError:
@@ -100,6 +106,10 @@ class ClusterMagics(Magics):
     @argument("--param", action="append", default=[], metavar="KEY=VALUE", help="start: a condition of the run.")
     @argument("--tag", action="append", default=[], help="start: a label of the run.")
     @argument("--seed", type=int, help="start: kept with the run.")
+    @argument("--mode", help="start: live, record, replay, replay_strict, or auto: replay if the run is there.")
+    @argument("--run", metavar="RUN", help="start: the run that is replayed.")
+    @argument("--level", help="start: how it is replayed: terminal, or model.")
+    @argument("--speed", help="start: how fast a terminal is played; 1 for the pace of the recording.")
     @argument("--resume", metavar="RUN", help="start: go on with a run that has no end.")
     @argument("--as", dest="variable", default="cluster", metavar="VARIABLE", help="Where the cluster is put.")
     @line_magic
@@ -138,6 +148,10 @@ class ClusterMagics(Magics):
                 "params": parse_params(given.param),
                 "tags": given.tag,
                 "seed": given.seed,
+                "mode": given.mode,
+                "run": given.run,
+                "level": given.level,
+                "speed": given.speed,
             }
         return self._take(await Cluster.astart(source, **options), given.variable)
 

@@ -99,8 +99,11 @@ def test_more_by_the_configuration() -> None:
     assert found.sieve is None, "no line is passed over unseen"
 
 
-def test_who_i_am() -> None:
-    users, hosts, _ = own_identity()
+def test_who_i_am(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"COUNT": "1", "KEY_0": "user.name", "VALUE_0": "Ada King"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    users, hosts, names = own_identity()
+    assert "Ada King" in names
     assert users
     assert hosts
     assert home_names("cd /home/ada; ls /Users/eve/") == ["ada", "eve"]

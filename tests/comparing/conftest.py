@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
+from orchestrator_lab.bundle.importing import import_bundle
 from orchestrator_lab.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RECORDED = Path(__file__).resolve().parents[2] / "notebooks" / "recorded" / "five-agents"
+RECORDED = Path(__file__).resolve().parents[2] / "notebooks" / "recorded" / "claude-team.olab.zip"
 Event = dict[str, Any]
 
 
@@ -27,14 +28,22 @@ class Alter(Protocol):
     ) -> Run: ...
 
 
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the run of five Claude Codes; its tables are made of the journal."""
+    folder = import_bundle(RECORDED, tmp_path_factory.mktemp("runs"))
+    shutil.rmtree(folder / "tables")
+    return folder
+
+
 @pytest.fixture
-def recorded() -> Run:
+def recorded(unpacked: Path) -> Run:
     """The run of five Claude Codes."""
-    return Run(RECORDED)
+    return Run(unpacked)
 
 
 @pytest.fixture
-def alter(tmp_path: Path) -> Alter:
+def alter(unpacked: Path, tmp_path: Path) -> Alter:
     """Return what makes a copy of it with other events, another manifest, or another text of both."""
 
     def make(
@@ -43,7 +52,7 @@ def alter(tmp_path: Path) -> Alter:
         text: Callable[[str], str] | None = None,
     ) -> Run:
         path = tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(RECORDED, path, ignore=shutil.ignore_patterns("panes", "logs"))
+        shutil.copytree(unpacked, path, ignore=shutil.ignore_patterns("panes", "transcripts", "cassettes"))
         journal, about = path / "journal.jsonl", path / "manifest.json"
         events = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
         for change in changes:

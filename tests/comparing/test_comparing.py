@@ -63,16 +63,17 @@ def test_a_run_is_the_same_as_itself(recorded: Run, tmp_path: Path) -> None:
 
 
 def test_ids_instants_and_the_work_folder_are_expected_to_differ(recorded: Run, alter: Alter) -> None:
+    place = recorded.manifest["work_dir"]
+
     def later(text: str) -> str:
-        text = (
-            text.replace("01m8m4", "01n9n5").replace("2026-11-29T17", "2026-11-30T18").replace('"pid": 1', '"pid": 2')
-        )
-        return text.replace('"pane_id": "%', '"pane_id": "%1').replace("/srv/five/company", "/srv/other/place")
+        text = re.sub(r"_01[0-9a-z]{4}(?=[0-9a-z]{20})", "_01n9n5", text)
+        text = re.sub(r"\b20\d\d-\d\d-\d\dT", "2031-01-30T", text).replace('"pid": ', '"pid": 9')
+        return text.replace('"pane_id": "%', '"pane_id": "%1').replace(place, "/srv/other/place")
 
     other = alter(text=later)
     diff = recorded.diff(other)
     # Where a run was made is in its configuration, once.
-    assert of(diff) == [("config", "changed", None, "cluster.work_dir", "/srv/five/company", "/srv/other/place")]
+    assert of(diff) == [("config", "changed", None, "cluster.work_dir", place, "/srv/other/place")]
     exact = recorded.diff(other, exact=True)
     named = set(exact.frame["name"].dropna())
     assert {"run_id", "message_id", "queued_at", "turn_id", "pid", "pane_id", "cwd", "output", "started_at"} <= named
@@ -108,15 +109,17 @@ def _refuse(events: list[Event]) -> None:
 
 
 def _drop(events: list[Event]) -> list[Event]:
-    return [one for one in events if "ahzz1hkybve01zhaptqn" not in str(one.get("message_id"))]
+    (queued,) = [one for one in events if one["event"] == "message.queued" and DROPPED in one["attributes"]["content"]]
+    return [one for one in events if one.get("message_id") != queued["message_id"]]
 
 
 def _unaccepted(events: list[Event]) -> list[Event]:
-    told = [one for one in events if one.get("message_id") == FIRST]
+    first = next(one["message_id"] for one in events if one["event"] == "message.queued")
+    told = [one for one in events if one.get("message_id") == first]
     gone = [one for one in told if one["event"] in {"message.accepted", "message.started", "message.answered"}]
     (gone[0]["event"], gone[0]["attributes"]) = ("message.uncertain", {"error_type": "no_proof"})
     for one in events:
-        if one["event"] == "turn.started" and FIRST in one["attributes"].get("message_ids", []):
+        if one["event"] == "turn.started" and first in one["attributes"].get("message_ids", []):
             one["attributes"]["message_ids"] = []
     return [one for one in events if one not in gone[1:]]
 
@@ -126,7 +129,7 @@ def _deny(events: list[Event]) -> None:
     one["attributes"] |= {"decision": "deny", "answered_by": "human"}
 
 
-FIRST = "msg_01m8m4a4twjmq0t66xe9a91sen"
+DROPPED = "2 faults.\n"
 BEFORE = "Repaired: run your tests again."
 AFTER = "Repaired; run all of your tests once more, please, and tell me which fail."
 CASES: dict[str, tuple[Any, list[tuple[Any, ...]]]] = {
@@ -167,7 +170,7 @@ CASES: dict[str, tuple[Any, list[tuple[Any, ...]]]] = {
         [("turns", "changed", "researcher", "end_reason", "completed", "interrupted")],
     ),
     "tokens": (
-        each("turn.usage", where="trn_01m8m4a8enzgcd4dfmh72hr7fz", output_tokens=134),
+        each("turn.usage", where='"output_tokens": 133', output_tokens=134),
         [("turns", "changed", "researcher", "output_tokens", "133", "134")],
     ),
     "tool call": (
@@ -364,19 +367,22 @@ def test_text(recorded: Run, alter: Alter) -> None:
     diff = recorded.diff(alter(_drop, each("message.queued", where=BEFORE, content=AFTER)))
     lines = repr(diff).splitlines()
     assert lines[:3] == [
-        "company: two runs, not the same",
-        f"- company ({recorded.run_id})",
-        f"+ company ({recorded.run_id})",
+        "claude-team: two runs, not the same",
+        f"- claude-team ({recorded.run_id})",
+        f"+ claude-team ({recorded.run_id})",
     ]
     assert "  messages: 1 changed, 1 removed, 19 same" in lines
     assert "- tester → manager (#11)" in lines
     place = lines.index("~ manager → tester (#14 → #13)")
     assert lines[place + 1 : place + 4] == ["    content:", f"      - {BEFORE}", f"      + {AFTER}"]
-    assert re.search(r"^  researcher +2 +169 515 +148 +0\.5108", repr(diff), re.MULTILINE)
+    turns = recorded.turns.query("agent == 'researcher'")
+    tokens = f"{turns['input_tokens'].sum():,}".replace(",", " ")
+    spent = rf"^  researcher +2 +{tokens} +148 +{turns['cost_usd'].sum():.4f}"
+    assert re.search(spent, repr(diff), re.MULTILINE)
     same = repr(recorded.diff(recorded)).splitlines()
-    assert same[0] == "company: two runs, the same"
+    assert same[0] == "claude-team: two runs, the same"
     assert same[-1] == "5 agents, 21 messages, 20 turns, 25 tool calls, 5 dialogs"
-    assert repr(recorded.diff(recorded, exact=True)).startswith("company: two runs, the same to the last value\n")
+    assert repr(recorded.diff(recorded, exact=True)).startswith("claude-team: two runs, the same to the last value\n")
 
 
 def test_a_long_difference_is_cut_and_says_so(recorded: Run, alter: Alter) -> None:

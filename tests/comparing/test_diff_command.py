@@ -23,7 +23,7 @@ def wider(facts: dict[str, Any]) -> None:
 def test_status_says_whether_they_differ(recorded: Run, alter: Alter) -> None:
     same, other = alter(), alter(manifest=wider)
     done = CliRunner().invoke(app, ["runs", "diff", str(recorded.path), str(same.path), "--exact"])
-    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "company: two runs, the same to the last value")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "claude-team: two runs, the same to the last value")
     done = CliRunner().invoke(app, ["runs", "diff", str(recorded.path), str(other.path)])
     assert done.exit_code == 1
     assert done.stdout == recorded.diff(other).to_text() + "\n"

@@ -112,12 +112,23 @@ def test_the_three_apis_say_the_same() -> None:
 
 def test_the_setting_is_compared_without_the_machine() -> None:
     system = "You are ada.\n - OS Version: Linux {}\n - Platform: {}\nWorking in {}, on {}\nCurrent branch: {}\n"
-    was = told("hi", system=system.format("6.1", "linux", "/home/ada/lab/work", "2026-11-29", "main"))
-    now = told("hi", system=system.format("24.5", "darwin", "/srv/x", "2027-01-01", "topic"))
+    system += " The writable roots are `{}`, `{}`.\n"
+    was = told("hi", system=system.format("6.1", "linux", "/home/ada/lab/work", "2026-11-29", "main", "/lab", "/tmp"))
+    now = told("hi", system=system.format("24.5", "darwin", "/srv/x", "2027-01-01", "topic", "/private/tmp", "/x"))
     assert plain(was).setting == plain(now, places=THERE).setting
-    other = told("hi", system=system.format("6.1", "linux", "/home/ada/lab/work", "2026-11-29", "main") + "Be rude.")
+    other = told("hi", system=was["system"] + "Be rude.")
     assert plain(was).setting != plain(other).setting
     assert plain(was).key == plain(other).key
+
+
+def test_a_repository_around_the_work_folder_is_of_the_machine() -> None:
+    memory = "You have a memory at `/home/ada/olab/claude/projects/{}/memory/`.\nBe brief."
+    git = "\n\n\ngitStatus: This is the git status at the start.\n\nCurrent branch: main\n\n"
+    git += "Git user: Ada\n\nStatus:\n?? x\n\nRecent commits:\n3f5de41 Notes\n97c04e0 More"
+    outside = told("hi", system=memory.format("-home-ada-lab-work"))
+    inside = told("hi", system=memory.format("-home-ada") + git)
+    assert plain(outside).setting == plain(inside).setting
+    assert plain(outside).setting != plain(told("hi", system=inside["system"] + "\n\nBe rude.")).setting
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_screens_at_the_instants_that_matter(told: Run) -> None:
 
 def test_a_screen_says_once_what_happened() -> None:
     """A real program's question is seen twice: by its hook, and with its options on the screen."""
-    run = open_run(Path(__file__).resolve().parents[2] / "notebooks" / "recorded" / "five-agents")
+    run = open_run(Path(__file__).resolve().parents[2] / "notebooks" / "recorded" / "claude-team.olab.zip")
     (asked,) = run.messages.loc[run.messages["content"].str.contains("run your tests against"), "message_id"]
     story = run.story(asked)
     assert [step.event.event for step in story.steps].count("dialog.opened") == 2

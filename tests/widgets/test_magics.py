@@ -26,7 +26,8 @@ def cluster(kernel: Any, script_config: Any, tmp_path_factory: pytest.TempPathFa
     place = tmp_path_factory.mktemp("magic") / "cluster.yaml"
     place.write_text(yaml.safe_dump(config))
     kernel.run("%load_ext orchestrator_lab")
-    (shown,) = kernel.run(f"%cluster start {place} --experiment trial --param n=3 --tag quick --seed 7")
+    assert kernel.run(f"place, seed = {str(place)!r}, 7") == []
+    (shown,) = kernel.run("%cluster start {place} --experiment trial --param n=3 --tag quick --seed $seed")
     assert shown["content"]["data"]["text/plain"] == "ClusterView(agents=2)"
     with Cluster.attach("magic") as running:
         yield running
@@ -141,6 +142,10 @@ def test_panes_as_stills(kernel: Any, cluster: Cluster) -> None:  # noqa: ARG001
         ("%cluster start nowhere.yaml", "ConfigError: the configuration"),
         ("%cluster start --param n", "ConfigError: --param 'n': expected KEY=VALUE"),
         ("%cluster start template:duo --name a/b", "ConfigError:"),
+        ("%cluster start template:duo --mode replay", "ConfigError: mode replay needs the run that is to be replayed"),
+        ("%cluster start --run run_x --level deep", "ConfigError: there is no level 'deep' of replay"),
+        ("%cluster start --run run_x --speed fast", "ConfigError: speed='fast' is no speed of a replay"),
+        ("%cluster start --mode replay --run run_x", "RunNotFound: there is no run 'run_x'"),
         ("%cluster start --resume last --name x", "UsageError: --resume goes on with what the run had: give it alone"),
         ("%cluster attach magic --as 1x", "UsageError: --as 1x: that is no name of a variable"),
         ("%%ask\nhello", "UsageError: the following arguments are required: to"),
