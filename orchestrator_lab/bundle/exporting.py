@@ -17,14 +17,16 @@ from orchestrator_lab.bundle.layout import (
     ENVIRONMENT,
     FACTS,
     FORMAT,
+    INITIAL,
     JOURNAL,
     MANIFEST,
     NOTEBOOK,
     README,
     TABLES,
     fault_of_name,
+    part_of,
 )
-from orchestrator_lab.bundle.masking import mask_file
+from orchestrator_lab.bundle.masking import mask_content, mask_file
 from orchestrator_lab.bundle.packing import pack
 from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity
 from orchestrator_lab.bundle.staging import workshop
@@ -299,7 +301,7 @@ def _masked(
         if masker is not None:
             masker.counts = Counter()
             made = place / f"{number}{''.join(source.suffixes)[-24:]}"
-            masked = mask_file(source, made, masker)
+            masked = (mask_content if part_of(source_name) == INITIAL else mask_file)(source, made, masker)
             path, looked_into = made if masked else source, masked is not None
             name = masker.text(source_name)
             counts = dict(masker.counts)

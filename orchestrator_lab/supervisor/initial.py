@@ -1,0 +1,170 @@
+"""Work folders before any agent starts: kept in a run that is recorded, made as they were in one that is replayed.
+
+Keeping begins while the rest of the cluster starts, in a thread of its own, and no agent is told of before it is done:
+a supervisor that was killed on the way leaves nothing, and its successor begins again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from orchestrator_lab.errors import EnvironmentProblem
+from orchestrator_lab.initial.keeping import keep
+from orchestrator_lab.initial.restoring import fill, is_blank
+from orchestrator_lab.initial.state import INITIAL, read_state
+from orchestrator_lab.initial.walking import Limits
+from orchestrator_lab.runtime import write_private
+
+if TYPE_CHECKING:
+    from orchestrator_lab.initial.state import InitialFolder, InitialState
+    from orchestrator_lab.supervisor.core import Supervisor
+
+__all__ = ["InitialFolders"]
+
+logger = logging.getLogger(__name__)
+
+_MEGABYTE = 1 << 20
+#: Which folders are being made as they were; gone once there are agents.
+_BEGUN = "restoring.json"
+
+
+class InitialFolders:
+    """The work folders of one cluster's start.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        The cluster.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._cluster = supervisor
+        self._keeping: asyncio.Future[float | None] | None = None
+
+    def begin(self) -> None:
+        """Begin to keep them, where the run is recorded, beside everything else."""
+        cluster = self._cluster
+        wanted = cluster.replaying.mode == "record" and cluster.config.initial_state.record
+        if self._keeping is None and wanted and (folders := self._folders()):
+            self._keeping = asyncio.get_running_loop().run_in_executor(None, self._keep, folders)
+
+    async def settle(self) -> None:
+        """Wait until they are kept, or made as they were; nothing may change them before."""
+        if self._cluster.replaying.replays:
+            await self._restore()
+            return
+        self.begin()
+        if self._keeping is None:
+            return
+        try:
+            took_s = await self._keeping
+        except EnvironmentProblem as error:
+            self._note(error.message, level="warning")
+            return
+        self._tell_kept(took_s)
+
+    def _folders(self) -> dict[str, Path]:
+        """Return the work folder of each agent that can see one; the lab's own chat program cannot."""
+        config = self._cluster.config
+        return {
+            agent.name: config.work_dir_of(agent).resolve()
+            for agent in config.agents
+            if agent.kind != "chat" or agent.command is not None
+        }
+
+    # keeping -------------------------------------------------------------------------------------
+
+    def _keep(self, folders: dict[str, Path]) -> float | None:
+        cluster = self._cluster
+        if (cluster.run_dir / INITIAL).exists():  # by a supervisor that was killed right after
+            return None
+        begun = time.monotonic()
+        chosen = cluster.config.initial_state
+        limits = Limits(
+            chosen.max_files,
+            int(chosen.max_mb * _MEGABYTE),
+            int(chosen.max_file_mb * _MEGABYTE),
+            tuple(chosen.leave_out),
+        )
+        secrets = [secret.encode() for secret in cluster.mask.secrets]
+
+        def mask(data: bytes) -> bytes:
+            return cluster.mask_bytes(data) if any(secret in data for secret in secrets) else data
+
+        own = (cluster.run_dir.resolve().parent, cluster.folder.resolve())
+        keep(cluster.run_dir, folders, limits, mask=mask, without=own)
+        return time.monotonic() - begun
+
+    def _tell_kept(self, took_s: float | None) -> None:
+        state = read_state(self._cluster.run_dir)
+        for one in state.folders if state is not None else ():
+            if one.why is not None:
+                self._note(f"the work folder {one.path} is not kept as it was at the beginning: {one.why}")
+                continue
+            self._cluster.journal.append(
+                "initial.recorded",
+                folder=one.path,
+                agents=list(one.agents),
+                files=len(one.files),
+                bytes=one.size,
+                skipped=len(one.skipped) + one.more_skipped,
+                commit=one.commit,
+                took_s=None if took_s is None else round(took_s, 6),
+            )
+
+    # restoring -----------------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        cluster = self._cluster
+        state = read_state(cluster.run_dir)
+        if state is None:
+            return
+        marker = cluster.run_dir / _BEGUN
+        begun: set[str] = set(json.loads(marker.read_text(encoding="utf-8"))) if marker.exists() else set()
+        wanted: list[tuple[Path, InitialFolder, str]] = []
+        for folder, found in sorted(self._kept_by_folder(state).items(), key=lambda one: len(one[0].parts)):
+            if len(found) > 1:
+                self._note(f"the work folder {folder} is used as it is: it stands for several of the recording")
+                continue
+            number, inside = next(iter(found))
+            kept = next(one for one in state.folders if one.number == number)
+            if any(same is kept and folder == above / _way(where, inside) for above, same, where in wanted):
+                continue  # it is within one that is made as a whole
+            if str(folder) not in begun and not await asyncio.to_thread(is_blank, folder):
+                self._note(f"the work folder {folder} is used as it is: it holds something already")
+                continue
+            wanted.append((folder, kept, inside))
+        # On the disk before anything is done, so that a successor knows that what is in there is no user's.
+        write_private(marker, json.dumps([str(folder) for folder, _, _ in wanted]))
+        for folder, kept, inside in wanted:
+            files = await asyncio.to_thread(fill, folder, kept, inside)
+            agents = [name for name, at in self._folders().items() if at.is_relative_to(folder)]
+            cluster.journal.append("initial.restored", folder=str(folder), agents=agents, files=files)
+
+    def over(self) -> None:
+        """Take note that the agents are there: from now on the folders are theirs."""
+        (self._cluster.run_dir / _BEGUN).unlink(missing_ok=True)
+
+    def _kept_by_folder(self, state: InitialState) -> dict[Path, set[tuple[int, str]]]:
+        """Return what was kept for each of this cluster's folders: the recorded folder, and the place in it."""
+        found: dict[Path, set[tuple[int, str]]] = {}
+        for name, folder in self._folders().items():
+            kept = state.of(name)
+            if kept is not None:
+                found.setdefault(folder, set()).add((kept.number, kept.agents[name]))
+        return found
+
+    def _note(self, text: str, *, level: str = "info") -> None:
+        self._cluster.journal.append("note", level=level, text=text)
+        logger.info("%s", text)
+
+
+def _way(above: str, inside: str) -> PurePosixPath:
+    """Return the way from one folder in a kept one to another, or a way that is none."""
+    place, other = PurePosixPath(inside), PurePosixPath(above)
+    return place.relative_to(other) if place.is_relative_to(other) else PurePosixPath("..")
