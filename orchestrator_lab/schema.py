@@ -451,8 +451,8 @@ EVENTS: dict[str, EventType] = {
         ),
         EventType(
             "initial.recorded",
-            "A work folder is kept in the run as it was before any agent started.",
-            ("folder", "agents", "files", "bytes", "skipped", "commit", "took_s"),
+            "A work folder is kept in the run as it was before any agent started; the start waited for that.",
+            ("folder", "agents", "files", "bytes", "skipped", "commit", "waited_s"),
         ),
         EventType(
             "initial.restored",

@@ -7,12 +7,13 @@ but names and sizes, and no link is followed.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from fnmatch import fnmatch, translate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ _SECRET = (
     ".env", ".env.*", ".netrc", ".pgpass", ".pypirc", ".git-credentials", ".htpasswd", "id_rsa", "id_dsa", "id_ecdsa",
     "id_ed25519", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx",
 )  # fmt: skip
+_SECRET_NAME = re.compile("|".join(translate(one) for one in _SECRET))
 _EXAMPLES = (".example", ".sample", ".template", ".dist")
 _ODD = {
     stat.S_IFSOCK: "a socket",
@@ -184,7 +186,7 @@ def leads_out(path: str, target: str) -> bool:
 
 
 def _in_repository(folder: Path) -> bool:
-    return any((place / ".git").exists() for place in (folder, *folder.parents))
+    return any(os.path.lexists(place / ".git") for place in (folder, *folder.parents))
 
 
 class _Walk:
@@ -278,7 +280,7 @@ class _Walk:
             self.plainly(path + "/")
 
     def _repository(self, path: str) -> bool:
-        return (self._folder / path / ".git").exists() and self.by_git(path + "/")
+        return os.path.lexists(self._folder / path / ".git") and self.by_git(path + "/")
 
     # one thing -----------------------------------------------------------------------------------
 
@@ -308,14 +310,14 @@ class _Walk:
             return "a link that leads out of the folder" if out else None
         if not stat.S_ISREG(found.st_mode):
             return _ODD.get(stat.S_IFMT(found.st_mode), "no ordinary file")
-        if any(fnmatch(name, one) for one in _SECRET) and not name.endswith(_EXAMPLES):
+        if _SECRET_NAME.match(name) and not name.endswith(_EXAMPLES):
             return "such files hold secrets"
         if found.st_size > self._limits.file_size:
             return f"{found.st_size} bytes, more than {self._limits.file_size} (max_file_mb)"
         return None
 
     def _unwanted(self, path: str) -> bool:
-        return any(fnmatch(path, one.rstrip("/")) for one in self._limits.leave_out)
+        return bool(self._limits.leave_out) and any(fnmatch(path, one.rstrip("/")) for one in self._limits.leave_out)
 
     def _why_above(self, path: str) -> tuple[str | None, str]:
         """Return why a folder on the way to a path is left out (an empty text: it is the lab's own), and which one."""
@@ -335,9 +337,9 @@ class _Walk:
             return ""
         if self._unwanted(path):
             return "left out by the configuration"
-        if name in _MADE or any((place / sign).exists() for sign in _SIGNS):
+        if name in _MADE or any(os.path.lexists(place / sign) for sign in _SIGNS):
             return "made by tools"
-        if place.is_mount():
+        if os.path.ismount(place):
             return "another file system"
         return None
 

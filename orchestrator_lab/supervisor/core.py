@@ -192,6 +192,8 @@ class Supervisor:
             from orchestrator_lab.supervisor.recovery import recover
 
             self.unfinished = await recover(self, gap_since=self._options.gap_since)
+            if self.runners:
+                self.initial.resume()
         self.guards.resume()
         if left is not None:
             self.status_text = "ending"
@@ -266,6 +268,7 @@ class Supervisor:
         """Close what is open, the journal last."""
         self.hangs.close()
         await self.changes.close()
+        await self.initial.close()
         await self.notifier.close()
         if not self._run_ended and not self.resuming:
             with contextlib.suppress(JournalError):

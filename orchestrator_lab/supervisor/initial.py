@@ -1,7 +1,8 @@
 """Work folders before any agent starts: kept in a run that is recorded, made as they were in one that is replayed.
 
-Keeping begins while the rest of the cluster starts, in a thread of its own, and no agent is told of before it is done:
-a supervisor that was killed on the way leaves nothing, and its successor begins again.
+They are read while the rest of the cluster starts, in a thread of its own, and no agent starts before that is done;
+they are written once the agents are ready, so that nothing waits for the disk. A supervisor that is killed on the way
+leaves nothing. Its successor begins again, unless agents may have changed them already.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.errors import EnvironmentProblem
-from orchestrator_lab.initial.keeping import keep
+from orchestrator_lab.errors import OrchestratorLabError
+from orchestrator_lab.initial.keeping import broken_off, gather
 from orchestrator_lab.initial.restoring import fill, is_blank
 from orchestrator_lab.initial.state import INITIAL, read_state
 from orchestrator_lab.initial.walking import Limits
 from orchestrator_lab.runtime import write_private
 
 if TYPE_CHECKING:
+    from orchestrator_lab.initial.keeping import Gathered
     from orchestrator_lab.initial.state import InitialFolder, InitialState
     from orchestrator_lab.supervisor.core import Supervisor
 
@@ -44,29 +46,49 @@ class InitialFolders:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._cluster = supervisor
-        self._keeping: asyncio.Future[float | None] | None = None
+        self._reading: asyncio.Future[Gathered] | None = None
+        self._gathered: Gathered | None = None
+        self._waited_s = 0.0
+        self._writing: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Begin to keep them, where the run is recorded, beside everything else."""
+        """Begin to read them, where the run is recorded, beside everything else."""
         cluster = self._cluster
         wanted = cluster.replaying.mode == "record" and cluster.config.initial_state.record
-        if self._keeping is None and wanted and (folders := self._folders()):
-            self._keeping = asyncio.get_running_loop().run_in_executor(None, self._keep, folders)
+        if self._reading is None and wanted and (folders := self._folders()):
+            self._reading = asyncio.get_running_loop().run_in_executor(None, self._read, folders)
 
     async def settle(self) -> None:
-        """Wait until they are kept, or made as they were; nothing may change them before."""
+        """Wait until they are read, or made as they were; nothing may change them before."""
         if self._cluster.replaying.replays:
             await self._restore()
             return
         self.begin()
-        if self._keeping is None:
+        if self._reading is None:
             return
-        try:
-            took_s = await self._keeping
-        except EnvironmentProblem as error:
-            self._note(error.message, level="warning")
-            return
-        self._tell_kept(took_s)
+        begun = time.monotonic()
+        self._gathered = await self._reading
+        self._waited_s = time.monotonic() - begun
+        if not self._gathered.read:
+            await self._write(self._gathered)
+
+    def ready(self) -> None:
+        """Write what was read, beside everything else."""
+        if self._gathered is not None and self._gathered.read:
+            self._writing = asyncio.create_task(self._write(self._gathered))
+            self._gathered = None
+
+    async def close(self) -> None:
+        """Wait until all is written."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    def resume(self) -> None:
+        """Clear away what a predecessor did not bring to its end: by now the agents have changed the folders."""
+        cluster = self._cluster
+        began = cluster.replaying.mode == "record" and cluster.config.initial_state.record and bool(cluster.unfinished)
+        if broken_off(cluster.run_dir) or (began and self._folders() and not (cluster.run_dir / INITIAL).exists()):
+            self._note("the work folders as they were at the beginning are not kept: the supervisor was killed")
 
     def _folders(self) -> dict[str, Path]:
         """Return the work folder of each agent that can see one; the lab's own chat program cannot."""
@@ -79,11 +101,8 @@ class InitialFolders:
 
     # keeping -------------------------------------------------------------------------------------
 
-    def _keep(self, folders: dict[str, Path]) -> float | None:
+    def _read(self, folders: dict[str, Path]) -> Gathered:
         cluster = self._cluster
-        if (cluster.run_dir / INITIAL).exists():  # by a supervisor that was killed right after
-            return None
-        begun = time.monotonic()
         chosen = cluster.config.initial_state
         limits = Limits(
             chosen.max_files,
@@ -97,10 +116,18 @@ class InitialFolders:
             return cluster.mask_bytes(data) if any(secret in data for secret in secrets) else data
 
         own = (cluster.run_dir.resolve().parent, cluster.folder.resolve())
-        keep(cluster.run_dir, folders, limits, mask=mask, without=own)
-        return time.monotonic() - begun
+        return gather(folders, limits, mask=mask, without=own)
 
-    def _tell_kept(self, took_s: float | None) -> None:
+    async def _write(self, gathered: Gathered) -> None:
+        run_dir = self._cluster.run_dir
+        try:
+            if not (run_dir / INITIAL).exists():  # by a supervisor that was killed right after
+                await asyncio.to_thread(gathered.write, run_dir)
+            self._tell_kept()
+        except OrchestratorLabError as error:
+            self._note(error.message, level="warning")
+
+    def _tell_kept(self) -> None:
         state = read_state(self._cluster.run_dir)
         for one in state.folders if state is not None else ():
             if one.why is not None:
@@ -114,7 +141,7 @@ class InitialFolders:
                 bytes=one.size,
                 skipped=len(one.skipped) + one.more_skipped,
                 commit=one.commit,
-                took_s=None if took_s is None else round(took_s, 6),
+                waited_s=round(self._waited_s, 6),
             )
 
     # restoring -----------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ class Lifecycle:
         self._cluster.initial.over()
         await asyncio.gather(*(self.start_pane(runner) for runner in self._cluster.runners.values()))
         await self.wait_ready(list(self._cluster.runners.values()))
+        self._cluster.initial.ready()
 
     async def wait_ready(self, runners: list[AgentRunner]) -> None:
         """Wait until agents take messages; raise AgentFailed for the first that ended instead.
