@@ -31,11 +31,14 @@ IDS = re.compile(
 )
 #: What stands in the place of a secret.
 _STARS = re.compile(r"\*{8,}")
+_MONTHS = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 #: What programs write of moments, of how long something took, and of the machine.
 _MOMENTS = [
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"), "<moment>"),
     (re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\w*,? [^\n]{0,24}\d\d:\d\d(?::\d\d)?(?: [AP]M)?(?: \w{3,5})?"
                 r"(?: \d{4})?"), "<moment>"),
+    # ... as `ls -l` writes them
+    (re.compile(rf"\b(?:{_MONTHS} {{1,2}}\d{{1,2}}|\d{{1,2}} {_MONTHS}) +(?:\d\d:\d\d|\d{{4}})(?![:\d])"), "<moment>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "<day>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(?:\.\d+)?\b"), "<time>"),
     (re.compile(r"\b\d+(?:\.\d+)? ?(?:ms|s|sec|secs|seconds?)\b"), "<duration>"),

@@ -71,6 +71,10 @@ def test_moments_count_in_no_result_of_a_tool() -> None:
     first = asked("Sun Nov 29 16:41:05 UTC 2026 took 0.0137 seconds")
     assert first == asked("Mon Nov 30 09:01:55 UTC 2026 took 1.2 seconds")
     assert first != asked("Mon Nov 30 09:01:55 UTC 2026 took nothing")
+    listed = asked("-rw-r--r-- 1 ada ada 17 Nov 29 20:25 note.txt")
+    assert listed == asked("-rw-r--r-- 1 ada ada 17 Jan  3  2025 note.txt")
+    assert listed == asked("-rw-r--r-- 1 ada ada 17 3 Jan 09:00 note.txt")
+    assert listed != asked("-rw-r--r-- 1 ada ada 18 Nov 29 20:25 note.txt")
 
 
 def test_results_of_tools_that_ran_side_by_side_have_no_order() -> None:
