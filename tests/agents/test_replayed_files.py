@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab import Run
 
-pytestmark = [pytest.mark.claude, pytest.mark.slow]
+pytestmark = [pytest.mark.claude, pytest.mark.codex, pytest.mark.slow]
 
 NOTE = "alpha\nbeta\ngamma\n"
 
@@ -99,3 +100,51 @@ def test_a_bundle_alone_gives_the_same_tool_calls_on_the_same_files(
     assert "BETA" in again[2]
     restored = [event for event in run.events() if event.event == "initial.restored"]
     assert [event.attributes["files"] for event in restored] == [2]
+
+
+def test_commands_that_go_on_have_other_ids_and_are_the_same(
+    runtime: Path, tmp_path: Path, claude_command: str, codex_command: str
+) -> None:
+    """Codex numbers such commands by chance, and Claude Code names them so."""
+    del runtime
+    (tmp_path / "work").mkdir()
+    script = [
+        {
+            "when": {"contains": "start", "agent": "cody"},
+            "tool": {"name": "exec_command", "input": {"cmd": "cat", "tty": True, "yield_time_ms": 250}},
+        },
+        {
+            "when": {"contains": "start", "agent": "clara"},
+            "tool": {"name": "Bash", "input": {"command": "cat", "run_in_background": True}},
+        },
+        {"when": {"tool_result": True}, "reply": "after it: {tool_result}"},
+        {"reply": "{agent}: {text}"},
+    ]
+    config = {
+        "cluster": {
+            "name": "going-on",
+            "work_dir": str(tmp_path / "work"),
+            "runs_dir": str(tmp_path / "runs"),
+            "gateway": {"mode": "script", "script": script},
+            "start_timeout_s": 120,
+        },
+        "agents": [
+            {"name": "clara", "kind": "claude", "command": claude_command, "dialogs": "allow"},
+            {"name": "cody", "kind": "codex", "command": codex_command, "permission_mode": "bypassPermissions"},
+        ],
+    }
+
+    def ids(cluster: Cluster) -> list[str]:
+        said = "".join(str(cluster[name].ask("start", timeout=90).reply) for name in ("clara", "cody"))
+        return re.findall(r"(?:background with|session) ID:? (\w+)", said)
+
+    with Cluster.start(config) as cluster:
+        first = ids(cluster)
+    with Cluster.start(config, mode="replay_strict", run=cluster.run) as again:
+        second = ids(again)
+        assert not [event for event in again.events() if event.event == "replay.divergence"]
+    assert len(first) == len(second) == 2
+    assert not set(first) & set(second)
+    # The recorded answers name the commands of now, as their tools do.
+    told = [str(one) for one in again.run.tool_calls["output"]]
+    assert all(one in "".join(told) for one in second)
