@@ -90,12 +90,12 @@ def started(session: str, task: str, port: str = "4711") -> dict[str, Any]:
         "",
     ]
     talk: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
-    for number, ((name, given), result) in enumerate(zip(calls, results, strict=True)):
+    for number, ((name, value), result) in enumerate(zip(calls, results, strict=True)):
         call = {
             "type": "tool_use",
             "id": f"toolu_{number}",
             "name": name,
-            "input": given or {"session_id": int(session)},
+            "input": value or {"session_id": int(session)},
         }
         talk.append({"role": "assistant", "content": [call]})
         talk.append(
