@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import DiskFull, EnvironmentProblem, is_full
-from orchestrator_lab.initial.restoring import is_blank
+from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.initial.restoring import fill, is_blank
 from orchestrator_lab.initial.state import INITIAL, read_state
 
 if TYPE_CHECKING:
     from orchestrator_lab.initial.state import InitialState
 
-__all__ = ["give_state", "place_folders"]
+__all__ = ["give_state", "place_folders", "restore_state"]
 
 
 def place_folders(data: dict[str, Any], run_dir: Path, wanted: Path) -> None:
@@ -68,6 +68,35 @@ def _places(state: InitialState, base: Path) -> dict[int, Path]:
         taken = name in {"", ".", ".."} or "\0" in name or base / name in places.values()
         places[one.number] = base / (str(one.number) if taken else name)
     return places
+
+
+def restore_state(state: InitialState, to: str | os.PathLike[str]) -> Path:
+    """Make the work folders of a run as they were; see :meth:`InitialState.restore`."""
+    target = Path(to).expanduser()
+    there = os.path.lexists(target)
+    try:
+        if there and not (target.is_dir() and is_blank(target)):
+            raise ConfigError(f"{target} holds something already: name a new folder, or an empty one", path=str(target))
+        target.mkdir(parents=True, exist_ok=True)
+        _make(state, target)
+    except OSError as error:
+        kind = DiskFull if is_full(error) else EnvironmentProblem
+        raise kind(
+            f"{target}: the work folder cannot be made as it was ({error.strerror}); check the room there and the "
+            "folder's owner",
+            path=str(target),
+        ) from error
+    return target
+
+
+def _make(state: InitialState, target: Path) -> None:
+    try:
+        for number, place in _places(state, target).items():
+            place.mkdir(exist_ok=True)
+            fill(place, next(one for one in state.folders if one.number == number))
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
 
 
 def give_state(source: Path, run_dir: Path) -> None:

@@ -111,6 +111,51 @@ class InitialState:
         """Return the folder in which an agent worked; None when nothing of it is kept."""
         return next((one for one in self.folders if agent in one.agents and one.why is None), None)
 
+    def restore(self, to: str | os.PathLike[str]) -> Path:
+        """Make the work folders as they were.
+
+        Parameters
+        ----------
+        to : path-like
+            A new folder, or an empty one; where the agents had several, they are in it.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder.
+
+        Raises
+        ------
+        ConfigError
+            When it holds something.
+        EnvironmentProblem, DiskFull
+            When it cannot be written; nothing of it is left.
+
+        Examples
+        --------
+        >>> open_run("night.olab.zip").initial_state().restore("as-it-was")  # doctest: +SKIP
+        PosixPath('as-it-was')
+        """
+        from orchestrator_lab.initial.places import restore_state
+
+        return restore_state(self, to)
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return it as JSON values: a row for each folder, with the sizes of its files."""
+        return [
+            {
+                "path": one.path,
+                "agents": one.agents,
+                "why": one.why,
+                "commit": one.commit,
+                "files": {path: file.stat().st_size for path, file in one.contents()},
+                "links": one.links,
+                "skipped": one.skipped,
+                "more_skipped": one.more_skipped,
+            }
+            for one in self.folders
+        ]
+
     def __repr__(self) -> str:
         rows: list[str] = []
         for one in self.folders:
@@ -118,12 +163,15 @@ class InitialState:
             if one.why is not None:
                 rows.append(f"{one.path}: not kept, {one.why}")
                 continue
+            kept = dict(one.contents())
             at = f", commit {one.commit[:12]}" if one.commit else ""
-            rows.append(f"{one.path} ({who}): {len(one.files)} files, {one.size} bytes{at}")
-            rows += [f"  {path}" for path in one.files]
+            rows.append(f"{one.path} ({who}): {len(kept)} files, {one.size} bytes{at}")
+            rows += [f"  {path}" for path in kept]
             rows += [f"  {path} -> {target}" for path, target in one.links.items()]
             rows += [f"  left out: {path} ({why})" for path, why in one.skipped.items()]
             rows += [f"  left out: {one.more_skipped} more"] if one.more_skipped else []
+        # A name may hold anything, also what moves a cursor.
+        rows = [row if row.isprintable() else row.encode("unicode_escape").decode() for row in rows]
         return "\n".join(rows) or "no work folder is kept"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from bundle_helpers import PARTS, members, tell
+from typer.testing import CliRunner
 
 from orchestrator_lab.bundle import privacy
+from orchestrator_lab.cli.app import app
 from orchestrator_lab.initial.keeping import gather
 from orchestrator_lab.initial.restoring import fill
 from orchestrator_lab.initial.walking import Limits
@@ -94,3 +96,22 @@ def test_it_can_stay_here(run: Run, tmp_path: Path) -> None:
     assert open_run(tmp_path / "x.olab.zip").initial_state() is None
     done = run.export(tmp_path / "y.olab.zip", initial_limit=100)
     assert set(done.left_out) >= {"initial"}
+
+
+def test_the_command_shows_it_and_makes_it_again(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run.export(tmp_path / "x.olab.zip", mask=False)
+
+    def call(*words: str, status: int = 0) -> str:
+        done: Any = CliRunner().invoke(app, ["runs", "initial", *words])
+        assert done.exit_code == status, done.output
+        return str(done.output)
+
+    assert "  src/plantedperson.py\n" in call(run.run_id)
+    (row,) = json.loads(call("x.olab.zip", "--json"))
+    assert row["files"]["README"] == 4
+    assert call("x.olab.zip", "--to", "again") == "again\n"
+    assert (tmp_path / "again" / "README").read_text() == "one\n"
+    assert "holds something already" in call("x.olab.zip", "--to", "again", status=2)
+    run.export(tmp_path / "y.olab.zip", leave_out=["initial"])
+    assert "has kept no work folder" in call("y.olab.zip", status=2)

@@ -143,8 +143,7 @@ def test_nothing_is_left_of_what_cannot_be_written(tmp_path: Path, work: Path, m
     assert kept(run, ada=work).folders[0].size == 20
 
 
-def full(path: Path, data: bytes) -> None:
-    del path, data
+def full(*_: Any) -> None:
     raise OSError(28, "No space left on device")
 
 
@@ -271,3 +270,31 @@ def test_a_replay_gets_new_folders(tmp_path: Path, work: Path) -> None:
     (tmp_path / "second").mkdir()
     give_state(tmp_path / "run", tmp_path / "second")
     assert tree(tmp_path / "second") == tree(tmp_path / "run")
+
+
+def test_the_folders_are_made_again_where_one_wants_them(tmp_path: Path, work: Path) -> None:
+    state = kept(tmp_path / "run", ada=work)
+    target = state.restore(tmp_path / "new" / "place")
+    assert tree(target) == {**tree(work), "a.txt": b"******\n"}
+    with pytest.raises(ConfigError, match="place holds something already: name a new folder, or an empty one"):
+        state.restore(target)
+    other = tmp_path / "else" / "where"
+    other.mkdir(parents=True)
+    (other / "x").write_text("x")
+    both = kept(tmp_path / "two", ada=work, bob=other).restore(tmp_path / "both")
+    assert sorted(path.name for path in both.iterdir()) == ["where", "work"]
+
+
+def test_nothing_is_left_of_folders_that_cannot_be_made(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = kept(tmp_path / "run", ada=work)
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(DiskFull, match=r"cannot be made as it was \(No space left"):
+        state.restore(tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_names_cannot_move_a_cursor(tmp_path: Path) -> None:
+    state = forged(tmp_path, skipped={"a\x1b[2J": "b\r"})
+    assert repr(state).isprintable() or repr(state).replace("\n", "").isprintable()
