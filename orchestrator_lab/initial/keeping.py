@@ -30,6 +30,10 @@ _IN_MEMORY = 64 << 20
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
+#: Earlier runs beside a new one that are looked at for the same files.
+_EARLIER = 8
+#: Smaller files are not worth two names.
+_SMALL = 4096
 
 
 @dataclass(slots=True)
@@ -93,6 +97,9 @@ class Gathered:
     def write(self, run_dir: Path) -> None:
         """Put all of it into a run, whole or not at all.
 
+        A file that the last run beside it has kept with the same bytes is that file under another name: many runs in
+        one folder take little more room than one.
+
         Parameters
         ----------
         run_dir : pathlib.Path
@@ -105,10 +112,11 @@ class Gathered:
         """
         partial = run_dir / _PARTIAL
         shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        earlier = _earlier(run_dir)
         try:
             partial.mkdir(mode=0o700)
             for number, root in enumerate(self._roots, 1):
-                self._write(root, partial / str(number))
+                self._write(root, partial / str(number), earlier / str(number) if earlier is not None else None)
             text = json.dumps(self._index(), ensure_ascii=False, indent=1) + "\n"
             _write(partial / INDEX, text.encode())
             partial.rename(run_dir / INITIAL)
@@ -121,7 +129,7 @@ class Gathered:
                 path=str(run_dir),
             ) from error
 
-    def _write(self, root: _Root, place: Path) -> None:
+    def _write(self, root: _Root, place: Path, earlier: Path | None) -> None:
         if root.found is None:
             return
         place.mkdir(mode=0o700)
@@ -131,7 +139,7 @@ class Gathered:
             data = root.data.pop(path, None)
             if data is None and path not in root.facts and path not in root.found.skipped:
                 data = self._take(root, path)
-            if data is not None:
+            if data is not None and not (earlier is not None and _same(f"{earlier}/{path}", data, place / path)):
                 _write(place / path, data)
 
     def _index(self) -> dict[str, Any]:
@@ -219,6 +227,35 @@ def broken_off(run_dir: Path) -> bool:
     there = partial.exists()
     shutil.rmtree(partial, ignore_errors=True)
     return there
+
+
+def _earlier(run_dir: Path) -> Path | None:
+    """Return where the newest run beside a new one has kept work folders."""
+    try:
+        names = sorted((one.name for one in run_dir.parent.iterdir() if one.name < run_dir.name), reverse=True)
+    except OSError:
+        return None
+    places = (run_dir.parent / name / INITIAL for name in names[:_EARLIER])
+    return next((place for place in places if (place / INDEX).is_file() and not place.is_symlink()), None)
+
+
+def _same(known: str, data: bytes, target: Path) -> bool:
+    """Give a file that holds the same bytes another name; False when there is none, or it cannot be."""
+    if len(data) < _SMALL:
+        return False
+    try:
+        descriptor = os.open(known, _READ)
+        try:
+            found = os.fstat(descriptor)
+            alike = stat.S_ISREG(found.st_mode) and found.st_size == len(data) and found.st_uid == os.geteuid()
+            if not alike or stat.S_IMODE(found.st_mode) != 0o600 or os.read(descriptor, len(data) + 1) != data:
+                return False
+        finally:
+            os.close(descriptor)
+        os.link(known, target, follow_symlinks=False)
+    except OSError:  # gone meanwhile, or a disk without such names
+        return False
+    return True
 
 
 class _SkippedError(Exception):

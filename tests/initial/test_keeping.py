@@ -95,6 +95,29 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path: Path, work: Path) -> Non
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
+def test_runs_beside_each_other_share_what_is_the_same(tmp_path: Path, work: Path) -> None:
+    (work / "large").write_bytes(b"x" * 5000)
+    (work / "other").write_bytes(b"y" * 5000)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    first, second, third = (runs / f"run_0{number}" for number in range(3))
+    kept(first, ada=work)
+    (work / "other").write_bytes(b"z" * 5000)
+    kept(second, ada=work)
+    (runs / "run_01a").mkdir()  # one that has kept nothing
+    links = {name: (second / INITIAL / "1" / name).stat().st_nlink for name in ("large", "other", "a.txt")}
+    assert links == {"large": 2, "other": 1, "a.txt": 1}
+    assert (first / INITIAL / "1" / "other").read_bytes() == b"y" * 5000
+    # What somebody else could write to, or has put a link to, is not shared.
+    (second / INITIAL / "1" / "large").chmod(0o644)
+    (second / INITIAL / "1" / "other").unlink()
+    (second / INITIAL / "1" / "other").symlink_to(work / "other")
+    kept(third, ada=work)
+    for name in ("large", "other"):
+        assert (third / INITIAL / "1" / name).lstat().st_nlink == 1
+        assert (third / INITIAL / "1" / name).read_bytes() == (work / name).read_bytes()
+
+
 def test_what_changes_after_the_reading_is_not_kept(tmp_path: Path, work: Path) -> None:
     (tmp_path / "run").mkdir()
     read = gather({"ada": work}, LIMITS, mask=hide)
