@@ -686,6 +686,14 @@ class ClusterConfig(_Model):
         """Return the folder of `agent`: its own, or the cluster's."""
         return agent.work_dir or self.work_dir
 
+    def seen_folders(self) -> dict[str, Path]:
+        """Return the folder of each agent that can see one, without links: the lab's own chat program sees no files."""
+        return {
+            agent.name: self.work_dir_of(agent).resolve()
+            for agent in self.agents
+            if not isinstance(agent, ChatAgent) or agent.command is not None
+        }
+
     def size_of(self, agent: AgentConfig) -> tuple[int, int]:
         """Return columns and rows of the pane of `agent`."""
         return agent.cols or self.cols, agent.rows or self.rows

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-__all__ = ["Gathered", "broken_off", "gather"]
+    from orchestrator_lab.config import InitialStateConfig
+
+__all__ = ["Gathered", "broken_off", "gather", "limits_of"]
 
 #: Where it is made, until it is whole.
 _PARTIAL = f".{INITIAL}.partial"
@@ -213,6 +215,19 @@ def gather(
             left -= len(found.files) + len(found.links) + len(found.empty)
             room -= found.size
     return Gathered(roots, agents, limits, mask)
+
+
+def limits_of(chosen: InitialStateConfig) -> Limits:
+    """Return how much is kept by a configuration.
+
+    Parameters
+    ----------
+    chosen : InitialStateConfig
+        The section ``initial_state``.
+    """
+    megabytes = 1 << 20
+    size, file_size = int(chosen.max_mb * megabytes), int(chosen.max_file_mb * megabytes)
+    return Limits(chosen.max_files, size, file_size, tuple(chosen.leave_out))
 
 
 def broken_off(run_dir: Path) -> bool:

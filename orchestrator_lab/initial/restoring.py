@@ -18,6 +18,8 @@ from orchestrator_lab.initial.state import is_safe
 from orchestrator_lab.initial.walking import CREATED_MARK, leads_out
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from orchestrator_lab.initial.state import InitialFolder
 
 __all__ = ["fill", "is_blank"]
@@ -50,7 +52,7 @@ def is_blank(folder: Path) -> bool:
     return True
 
 
-def fill(target: Path, kept: InitialFolder, inside: str = ".") -> int:
+def fill(target: Path, kept: InitialFolder, inside: str = ".", *, leave: Collection[str] = ()) -> int:
     """Put a folder's files where they are wanted.
 
     Parameters
@@ -61,6 +63,8 @@ def fill(target: Path, kept: InitialFolder, inside: str = ".") -> int:
         What was kept.
     inside : str
         Only what is in this folder of it.
+    leave : collection of str
+        Files that stay as they are in the target, when they are there.
 
     Returns
     -------
@@ -77,6 +81,8 @@ def fill(target: Path, kept: InitialFolder, inside: str = ".") -> int:
     try:
         for path, source in kept.contents(inside):
             place = target / path
+            if path in leave and os.path.lexists(place):
+                continue
             _make_folders(target, path.rpartition("/")[0])
             place.unlink(missing_ok=True)
             facts = kept.files.get(at + path, {})

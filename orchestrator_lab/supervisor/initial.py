@@ -15,10 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from orchestrator_lab.errors import OrchestratorLabError
-from orchestrator_lab.initial.keeping import broken_off, gather
+from orchestrator_lab.initial.keeping import broken_off, gather, limits_of
 from orchestrator_lab.initial.restoring import fill, is_blank
 from orchestrator_lab.initial.state import INITIAL, read_state
-from orchestrator_lab.initial.walking import Limits
 from orchestrator_lab.runtime import write_private
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ __all__ = ["InitialFolders"]
 
 logger = logging.getLogger(__name__)
 
-_MEGABYTE = 1 << 20
 #: Which folders are being made as they were; gone once there are agents.
 _BEGUN = "restoring.json"
 
@@ -55,7 +53,7 @@ class InitialFolders:
         """Begin to read them, where the run is recorded, beside everything else."""
         cluster = self._cluster
         wanted = cluster.replaying.mode == "record" and cluster.config.initial_state.record
-        if self._reading is None and wanted and (folders := self._folders()):
+        if self._reading is None and wanted and (folders := self._cluster.config.seen_folders()):
             self._reading = asyncio.get_running_loop().run_in_executor(None, self._read, folders)
 
     async def settle(self) -> None:
@@ -87,36 +85,22 @@ class InitialFolders:
         """Clear away what a predecessor did not bring to its end: by now the agents have changed the folders."""
         cluster = self._cluster
         began = cluster.replaying.mode == "record" and cluster.config.initial_state.record and bool(cluster.unfinished)
-        if broken_off(cluster.run_dir) or (began and self._folders() and not (cluster.run_dir / INITIAL).exists()):
+        if broken_off(cluster.run_dir) or (
+            began and self._cluster.config.seen_folders() and not (cluster.run_dir / INITIAL).exists()
+        ):
             self._note("the work folders as they were at the beginning are not kept: the supervisor was killed")
-
-    def _folders(self) -> dict[str, Path]:
-        """Return the work folder of each agent that can see one; the lab's own chat program cannot."""
-        config = self._cluster.config
-        return {
-            agent.name: config.work_dir_of(agent).resolve()
-            for agent in config.agents
-            if agent.kind != "chat" or agent.command is not None
-        }
 
     # keeping -------------------------------------------------------------------------------------
 
     def _read(self, folders: dict[str, Path]) -> Gathered:
         cluster = self._cluster
-        chosen = cluster.config.initial_state
-        limits = Limits(
-            chosen.max_files,
-            int(chosen.max_mb * _MEGABYTE),
-            int(chosen.max_file_mb * _MEGABYTE),
-            tuple(chosen.leave_out),
-        )
         secrets = [secret.encode() for secret in cluster.mask.secrets]
 
         def mask(data: bytes) -> bytes:
             return cluster.mask_bytes(data) if any(secret in data for secret in secrets) else data
 
         own = (cluster.run_dir.resolve().parent, cluster.folder.resolve())
-        return gather(folders, limits, mask=mask, without=own)
+        return gather(folders, limits_of(cluster.config.initial_state), mask=mask, without=own)
 
     async def _write(self, gathered: Gathered) -> None:
         run_dir = self._cluster.run_dir
@@ -170,7 +154,7 @@ class InitialFolders:
         write_private(marker, json.dumps([str(folder) for folder, _, _ in wanted]))
         for folder, kept, inside in wanted:
             files = await asyncio.to_thread(fill, folder, kept, inside)
-            agents = [name for name, at in self._folders().items() if at.is_relative_to(folder)]
+            agents = [name for name, at in self._cluster.config.seen_folders().items() if at.is_relative_to(folder)]
             cluster.journal.append("initial.restored", folder=str(folder), agents=agents, files=files)
 
     def over(self) -> None:
@@ -180,7 +164,7 @@ class InitialFolders:
     def _kept_by_folder(self, state: InitialState) -> dict[Path, set[tuple[int, str]]]:
         """Return what was kept for each of this cluster's folders: the recorded folder, and the place in it."""
         found: dict[Path, set[tuple[int, str]]] = {}
-        for name, folder in self._folders().items():
+        for name, folder in self._cluster.config.seen_folders().items():
             kept = state.of(name)
             if kept is not None:
                 found.setdefault(folder, set()).add((kept.number, kept.agents[name]))

@@ -243,11 +243,10 @@ def test_a_supervisor_goes_on_with_a_folder_that_its_predecessor_had_begun(tmp_p
     (target / CREATED_MARK).touch()
     (run / "restoring.json").write_text(json.dumps([str(target)]))
     said: list[str] = []
-    agent = SimpleNamespace(name="ada", kind="claude")
     supervisor: Any = SimpleNamespace(
         run_dir=run,
         replaying=SimpleNamespace(replays=True, mode="replay"),
-        config=SimpleNamespace(agents=[agent], work_dir_of=lambda _: target),
+        config=SimpleNamespace(seen_folders=lambda: {"ada": target}),
         journal=SimpleNamespace(append=lambda event, **_: said.append(event)),
     )
     folders = InitialFolders(supervisor)
