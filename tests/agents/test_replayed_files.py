@@ -89,7 +89,7 @@ def test_a_bundle_alone_gives_the_same_tool_calls_on_the_same_files(
     elsewhere = tmp_path / "another place"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    with Cluster.start(mode="replay_strict", run=bundle) as cluster:
+    with Cluster.start(mode="replay_strict", level="model", run=bundle) as cluster:
         again = story(cluster)
         assert not [event for event in cluster.events() if event.event == "replay.divergence"]
     made = elsewhere / "files-replay"
@@ -140,7 +140,7 @@ def test_commands_that_go_on_have_other_ids_and_are_the_same(
 
     with Cluster.start(config) as cluster:
         first = ids(cluster)
-    with Cluster.start(config, mode="replay_strict", run=cluster.run) as again:
+    with Cluster.start(config, mode="replay_strict", level="model", run=cluster.run) as again:
         second = ids(again)
         assert not [event for event in again.events() if event.event == "replay.divergence"]
     assert len(first) == len(second) == 2

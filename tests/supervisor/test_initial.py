@@ -92,7 +92,7 @@ def test_a_replay_works_in_a_folder_as_it_was(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "initial-replay").mkdir()
     (tmp_path / "initial-replay" / "mine").write_text("mine")
-    with Cluster.start(mode="replay_strict", run=recorded) as cluster:
+    with Cluster.start(mode="replay_strict", level="model", run=recorded) as cluster:
         made = tmp_path / "initial-replay-2"
         assert cluster["sh"].ask("pwd; cat note.txt; ls -A1", timeout=20).reply == (
             f"{made}\none {'*' * len(SECRET)}\nnote.txt\nsub"
@@ -111,7 +111,7 @@ def test_a_folder_of_ones_own_is_filled_when_it_is_empty_and_else_left_as_it_is(
     del runtime
     given = config(tmp_path, SHELL, ADA, runs_dir=str(tmp_path / "runs"))
     (tmp_path / "work" / "mine").write_text("mine")
-    with Cluster.start(given, mode="replay", run=recorded) as cluster:
+    with Cluster.start(given, mode="replay", level="model", run=recorded) as cluster:
         assert cluster["sh"].ask("ls -1", timeout=20).reply == "mine"
     run = open_run(cluster.run_dir)
     assert [one["text"] for one in told(run, "note")] == [
@@ -119,7 +119,7 @@ def test_a_folder_of_ones_own_is_filled_when_it_is_empty_and_else_left_as_it_is(
     ]
     assert not told(run, "initial.restored")
     (tmp_path / "work" / "mine").unlink()
-    with Cluster.start(given, mode="replay", run=recorded) as cluster:
+    with Cluster.start(given, mode="replay", level="model", run=recorded) as cluster:
         assert cluster["sh"].ask("ls -1", timeout=20).reply == "note.txt\nsub"
 
 
@@ -132,12 +132,12 @@ def test_a_replay_that_cannot_start_leaves_no_folder(
     (copy / "initial" / "index.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"index\.json cannot be read .* a work folder of your own"):
-        Cluster.start(mode="replay", run=copy)
+        Cluster.start(mode="replay", level="model", run=copy)
     shutil.copy(recorded.path / "initial" / "index.json", copy / "initial")
     text = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(text.replace("- sh\n", "- 'false'\n"))
     with pytest.raises(AgentFailed, match="ended with exit status 1"):
-        Cluster.start(mode="replay", run=copy)
+        Cluster.start(mode="replay", level="model", run=copy)
     assert [path.name for path in tmp_path.iterdir()] == [copy.name]
 
 
