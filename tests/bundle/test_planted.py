@@ -132,7 +132,7 @@ def test_it_is_the_same_text_everywhere(run: Run, tmp_path: Path) -> None:
     assert mail in screen
     assert f"/home/{person}" in screen
     # What was recorded of the models goes along, and can be replayed.
-    assert bundle.replayable() == {"ada": ("data", "model"), "bob": ("data", "model")}
+    assert bundle.replayable() == dict.fromkeys(("ada", "bob"), ("data", "terminal", "model"))
     assert [path.name for path in recorded_run(tmp_path / "x.olab.zip").cassettes] == ["ada.jsonl.zst", "bob.jsonl.zst"]
     assert bundle.agents["cwd"][0].endswith(f"/home/{person}/lab")
     for table in TABLES:
