@@ -249,6 +249,7 @@ _NAMED = {
     "Limits": "[limits](#limits)",
     "AlertsConfig": "[alerts](#alerts)",
     "PrivacyConfig": "[privacy](#privacy)",
+    "InitialStateConfig": "[initial state](#initial-state)",
     "ModelPrice": "[price](#prices)",
     "Thresholds": "[three figures](#alerts)",
     "TopologyEdge": "[edge](#topology)",
@@ -317,6 +318,7 @@ def configuration_parts() -> dict[str, str]:
         ("prices", definitions["ModelPrice"]),
         ("alerts", definitions["AlertsConfig"]),
         ("privacy", definitions["PrivacyConfig"]),
+        ("initial_state", definitions["InitialStateConfig"]["anyOf"][1]),
     ):
         parts[name] = _keys(name, definition, definitions, list(definition["properties"]))
     variables = [

@@ -28,6 +28,7 @@ from orchestrator_lab.errors import (
     SupervisorLost,
 )
 from orchestrator_lab.exchange import Conversation, Exchange
+from orchestrator_lab.initial.walking import CREATED_MARK
 from orchestrator_lab.runtime import (
     ClusterRecord,
     cluster_dir,
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
     from orchestrator_lab.run import Run
 
 __all__ = ["Agent", "Cluster", "Conversation", "Dialog", "Exchange"]
-
-_CREATED_MARK = ".orchestrator-lab-created"
 
 
 class Agent:
@@ -351,7 +350,7 @@ class Cluster:
                 recorded.give(run_dir)
             return cls._launch(settings, run_dir, environ, on_event)
         except BaseException:
-            _discard(run_dir, made)
+            _discard(run_dir, made, filled=recorded is not None)
             raise
 
     @classmethod
@@ -954,17 +953,20 @@ def _make_work_dirs(config: ClusterConfig) -> list[Path]:
     for folder in wanted:
         if not folder.exists():
             folder.mkdir(parents=True)
-            (folder / _CREATED_MARK).touch()
+            (folder / CREATED_MARK).touch()
             made.append(folder)
     return made
 
 
-def _discard(run_dir: Path, made: list[Path]) -> None:
+def _discard(run_dir: Path, made: list[Path], *, filled: bool) -> None:
     """Take away what a start made that did not succeed: its error says what there is to know."""
     shutil.rmtree(run_dir, ignore_errors=True)
     with contextlib.suppress(OSError):
         run_dir.parent.rmdir()
     for folder in made:
+        if filled:  # with what the recording has as well
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
         with contextlib.suppress(OSError):
-            (folder / _CREATED_MARK).unlink()
+            (folder / CREATED_MARK).unlink()
             folder.rmdir()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX
 from orchestrator_lab.errors import ConfigError, EnvironmentProblem, RunNotFound
+from orchestrator_lab.initial.places import give_state, place_folders
 from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
@@ -151,8 +152,9 @@ class Recorded:
     def config(self) -> ClusterConfig:
         """Return what it was started with, for this machine.
 
-        Secrets, which a run does not hold, are left out, and so are scripts, since no model is asked. A work folder
-        that is not here is made in the current folder, empty. Runs go where they go from here.
+        Secrets, which a run does not hold, are left out, and so are scripts, since no model is asked. Work folders
+        that the run has kept are new ones in the current folder, to be made as they were; of the others, those that
+        are not here are made there too, empty. Runs go where they go from here.
         """
         import yaml
 
@@ -167,8 +169,11 @@ class Recorded:
             ) from error
         cluster = data["cluster"]
         cluster["runs_dir"] = str(default_runs_dir().absolute())
+        folder = Path.cwd() / f"{cluster['name']}-replay"
         for one in [cluster, *data["agents"]]:
-            _fit(one, Path.cwd() / f"{cluster['name']}-replay")
+            _fit(one, folder)
+        if self.level == "model":
+            place_folders(data, self.path, folder)
         for agent in data["agents"]:
             # The run has a copy of what each agent was told.
             kept = present(self.path / "instructions" / f"{agent['name']}.md")
@@ -208,6 +213,7 @@ class Recorded:
         """Copy what was recorded into the run that replays it."""
         if self.level == "model":
             self._copy(self.cassettes, private_dir(run_dir / CASSETTES))
+            give_state(self.path, run_dir)
             return
         folder = private_dir(run_dir / _REPLAYED)
         self._copy([self.path / JOURNAL], folder)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.bundle.exporting import Changes, Export
     from orchestrator_lab.comparing.difference import RunDiff
+    from orchestrator_lab.initial.state import InitialState
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.reading.conversation import Conversation
     from orchestrator_lab.reading.story import Story
@@ -129,6 +130,36 @@ class Run:
             }
             found[str(name)] = tuple(level for level, there in levels.items() if there)
         return found
+
+    def initial_state(self) -> InitialState | None:
+        """Return the agents' work folders as they were before any agent started.
+
+        Returns
+        -------
+        InitialState or None
+            Printed as a list: files, what was left out and why. ``state.folders[0]["src/main.py"]`` is the path of a
+            file that can be read. None when the run has kept nothing.
+
+        Raises
+        ------
+        ConfigError
+            When it cannot be read.
+        BundleError
+            When the run is a bundle that is damaged there.
+
+        Examples
+        --------
+        >>> state = open_run("runs/run_x").initial_state()  # doctest: +SKIP
+        >>> state.folders[0]["notes.txt"].read_text()  # doctest: +SKIP
+        'as it was'
+        """
+        from orchestrator_lab.initial.state import INITIAL, read_state
+
+        if is_bundle(self.path):
+            from orchestrator_lab.bundle.opening import open_bundle
+
+            open_bundle(self.path).bring_all(INITIAL)
+        return read_state(self.files)
 
     def events(self) -> list[Event]:
         """Return all events of the run.

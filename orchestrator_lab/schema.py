@@ -449,6 +449,16 @@ EVENTS: dict[str, EventType] = {
             "The run began.",
             ("name", "experiment", "params", "tags", "seed", "mode", "parent_run_id"),
         ),
+        EventType(
+            "initial.recorded",
+            "A work folder is kept in the run as it was before any agent started; the start waited for that.",
+            ("folder", "agents", "files", "bytes", "skipped", "commit", "waited_s"),
+        ),
+        EventType(
+            "initial.restored",
+            "A work folder was made as it was when the replayed run began.",
+            ("folder", "agents", "files"),
+        ),
         EventType("run.ended", "The run is over.", ("status", *_FAILURE)),
         EventType(
             "run.resumed",

@@ -29,6 +29,7 @@ CLIENT = RECORD | {
     "comparing",
     "costs",
     "importing",
+    "initial",
     "folds",
     "tables",
     "frames",
@@ -56,7 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     "mirrors": set(),
     "records": set(),
     "cassette": {"errors"},
-    "modes": RECORD | {"bundle", "cassette", "resuming", "run", "tables"},
+    "initial": {"config", "errors", "mirrors"},
+    "modes": RECORD | {"bundle", "cassette", "initial", "resuming", "run", "tables"},
     "costs": {"config"},
     "config": {"errors"},
     "journal": BASE | {"mirrors"},
@@ -68,7 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "folders": set(),
     "discovery": {"errors", "folders", "runtime"},
     "retention": {"annotations", "errors", "folders", "frames", "tables"},
-    "backup": RECORD | {"bundle", "folders", "resuming", "retention", "run", "tables"},
+    "backup": RECORD | {"bundle", "folders", "initial", "resuming", "retention", "run", "tables"},
     "folds": RECORD,
     "importing": RECORD | {"records", "costs"},
     "tables": RECORD | {"bundle", "choosing", "costs", "folds", "importing", "sealing"},
@@ -84,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
         "comparing",
         "folds",
         "frames",
+        "initial",
         "plots",
         "reading",
         "sealing",
@@ -129,7 +132,8 @@ ALLOWED: dict[str, set[str]] = {
     "tmux": {"errors"},
     "gateway": BASE | {"cassette", "models"},
     "agents": BASE | {"tmux", "records"},
-    "supervisor": RECORD | {"cassette", "costs", "agents", "folders", "tmux", "gateway", "models", "orphans"},
+    "supervisor": RECORD
+    | {"cassette", "costs", "agents", "folders", "initial", "tmux", "gateway", "models", "orphans"},
     # programs that run in panes, and what both sides may use
     "programs": {"errors"},
     "models": {"errors", "config", "runtime"},
@@ -152,7 +156,7 @@ CLIENT_SIDE = (
         *CLIENT,
     }
     - RECORD
-    - {"orphans", "records", "cassette", "costs"}
+    - {"orphans", "records", "cassette", "costs", "initial"}
 )
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}

@@ -28,6 +28,7 @@ from orchestrator_lab.backup.listing import (
     run_file,
 )
 from orchestrator_lab.backup.verifying import listed_digests
+from orchestrator_lab.backup.working import WORK, keep_work
 from orchestrator_lab.bundle.collecting import choose
 from orchestrator_lab.bundle.exporting import export_bundle
 from orchestrator_lab.bundle.layout import CHECKSUMS, JOURNAL, MANIFEST, fault_of_name
@@ -76,6 +77,8 @@ class Created:
         Bytes of those that an earlier backup did not have; the others are the same files under another name.
     masked : tuple of str
         Files and settings that held secrets, which are not in it.
+    work : list of dict or None
+        The work folders in it, or why not; None when they were not asked for.
     left_out : dict of str to str
         Runs that are not in it, and why.
     removed : tuple of pathlib.Path
@@ -86,6 +89,7 @@ class Created:
     size: int
     new: int
     masked: tuple[str, ...]
+    work: list[dict[str, Any]] | None
     left_out: dict[str, str]
     removed: tuple[Path, ...]
 
@@ -94,6 +98,7 @@ def create_backup(
     source: str | os.PathLike[str] | None = None,
     to: str | os.PathLike[str] | None = None,
     *,
+    work_folders: bool = False,
     keep: int | None = None,
     days: float | None = None,
 ) -> Created:
@@ -109,6 +114,8 @@ def create_backup(
     to : path-like, optional
         The folder of backups, made when it is not there; ``ORCHESTRATOR_BACKUP__DIR`` when omitted, else one of the
         user's own.
+    work_folders : bool
+        Whether the agents' work folders go in as they are now, within the limits of ``initial_state``.
     keep : int, optional
         So many of the newest of this cluster stay, the new one counted.
     days : float, optional
@@ -140,7 +147,7 @@ def create_backup(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         clear_abandoned(folder, REMOVED)
         with workshop(folder, _WORKSHOP) as shop:
-            facts = _fill(shop, setup, folder, at)
+            facts = _fill(shop, setup, folder, at, work_folders=work_folders)
             sync_tree(shop)
             target = folder / name_of(at, re.sub(r"[^\w.-]+", "_", setup.name or "runs"))
             shop.rename(target)
@@ -159,17 +166,21 @@ def create_backup(
         size=sum(path.stat().st_size for path in files),
         new=sum(path.stat().st_size for path in files if path.stat().st_nlink == 1),
         masked=setup.masked,
+        work=facts["work"],
         left_out=facts["left_out"],
         removed=keep_newest(backup, keep=keep, days=days),
     )
 
 
-def _fill(shop: Path, setup: Setup, folder: Path, at: datetime) -> dict[str, Any]:
+def _fill(shop: Path, setup: Setup, folder: Path, at: datetime, *, work_folders: bool) -> dict[str, Any]:
     """Write everything of a backup into a folder; return what it says of itself."""
     digests: dict[str, str] = {}
     for name, content in setup.files.items():
         digests[f"{CONFIG}/{name}"] = _write(shop / CONFIG / name, content)
     digests[SETTINGS] = _write(shop / SETTINGS, setup.settings.encode())
+    work = keep_work(shop / WORK, setup, folder) if work_folders else None
+    if work is not None:
+        digests[WORK] = _digest(shop / WORK)
     (shop / RUNS).mkdir(mode=0o700)
     earlier = [one for one in find_backups(folder)[0] if one.source == (setup.name, str(setup.folder))]
     runs: list[dict[str, Any]] = []
@@ -201,6 +212,7 @@ def _fill(shop: Path, setup: Setup, folder: Path, at: datetime) -> dict[str, Any
         "masked": list(setup.masked),
         "runs": runs,
         "left_out": left_out,
+        "work": work,
     }
     digests[FACTS] = _write(shop / FACTS, (json.dumps(facts, ensure_ascii=False, indent=1) + "\n").encode())
     _write(shop / CHECKSUMS, "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator_lab.backup.listing import CONFIG, FACTS, SETTINGS, full, run_file
 from orchestrator_lab.backup.verifying import verify_backup
+from orchestrator_lab.backup.working import WORK, bring_work
 from orchestrator_lab.bundle.importing import unpack_run
 from orchestrator_lab.bundle.layout import TABLES, part_of
 from orchestrator_lab.bundle.opening import open_bundle
@@ -46,6 +47,8 @@ class Restored:
         Files of the configuration that were written.
     runs : tuple of pathlib.Path
         Runs that were unpacked.
+    work : tuple of pathlib.Path
+        Work folders that are as they were in the backup.
     same : tuple of pathlib.Path
         What was there already, as it is in the backup.
     resumable : tuple of pathlib.Path
@@ -59,6 +62,7 @@ class Restored:
     runs_dir: Path
     files: tuple[Path, ...]
     runs: tuple[Path, ...]
+    work: tuple[Path, ...]
     same: tuple[Path, ...]
     resumable: tuple[Path, ...]
     notes: tuple[str, ...]
@@ -135,6 +139,8 @@ def restore_backup(
     chosen = [run["run_id"] for run in backup.runs if not wanted or run["run_id"] in wanted]
     needed = {FACTS, *map(run_file, chosen)}
     needed |= set() if wanted else {SETTINGS, *(f"{CONFIG}/{name}" for name in backup.facts["files"])}
+    has_work = not wanted and backup.facts.get("work") is not None
+    needed |= {WORK} if has_work else set()
     found = verify_backup(backup, only=needed)
     if found.damages:
         first = found.damages[0]
@@ -156,6 +162,11 @@ def restore_backup(
                 path=str(first_one),
             )
         _bring(plan, place, target)
+        work: list[Path] = []
+        if has_work:
+            theirs = {place / name for name in backup.facts["files"]} | {place / ".env"}
+            work, said = bring_work(backup, place, target, theirs=theirs)
+            plan.notes += said
     except OSError as error:
         raise disk_error(
             f"{place}: the backup cannot be restored there ({error.strerror or error}): check the place and the room "
@@ -170,6 +181,7 @@ def restore_backup(
         runs_dir=target,
         files=tuple(plan.files),
         runs=tuple(plan.runs),
+        work=tuple(work),
         same=tuple(plan.same),
         resumable=tuple(path for path in back if has_no_end(path) and not is_recorded(path)),
         notes=tuple(plan.notes),

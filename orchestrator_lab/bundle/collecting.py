@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.bundle.layout import PARTS, fault_of_name
+from orchestrator_lab.bundle.layout import INITIAL, PARTS, fault_of_name
 from orchestrator_lab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,13 +72,18 @@ def choose(folder: Path, *, leave_out: Iterable[str], initial_limit: int) -> Cho
             left_out[part] = "as asked"
             continue
         found: dict[str, Path] = {}
+        folded: dict[str, str] = {}
         for name, path in _files(place, part):
+            # Where case does not count, one of the two would take the other's place.
+            same = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
             why = _fault(name, path)
+            if why is None and same != name:
+                why = f"on some machines it has the name of {same!r}"
             if why is not None:
                 left_out[name] = why
             else:
                 found[name] = path
-        if part == "initial":
+        if part == INITIAL:
             size = sum(path.stat().st_size for path in found.values())
             if size > initial_limit:
                 left_out[part] = f"{size} bytes, more than {initial_limit}"

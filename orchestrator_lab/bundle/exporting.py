@@ -17,14 +17,16 @@ from orchestrator_lab.bundle.layout import (
     ENVIRONMENT,
     FACTS,
     FORMAT,
+    INITIAL,
     JOURNAL,
     MANIFEST,
     NOTEBOOK,
     README,
     TABLES,
     fault_of_name,
+    part_of,
 )
-from orchestrator_lab.bundle.masking import Findings, mask_file
+from orchestrator_lab.bundle.masking import Findings, mask_content, mask_file
 from orchestrator_lab.bundle.packing import pack
 from orchestrator_lab.bundle.privacy import Masker, home_names, own_identity
 from orchestrator_lab.bundle.salvage import iter_readable
@@ -339,7 +341,10 @@ def _masked(
             made = place / f"{number}{''.join(source.suffixes)[-24:]}"
             name = masker.text(source_name)
             try:
-                masked = mask_file(source, made, masker, findings)
+                if part_of(source_name) == INITIAL:
+                    masked = mask_content(source, made, masker)
+                else:
+                    masked = mask_file(source, made, masker, findings)
             except JournalError as error:
                 unread[name] = f"it cannot be read: {masker.text(error.message)}"
                 continue

@@ -17,6 +17,7 @@ __all__ = [
     "FACTS",
     "FORMAT",
     "GENERATED",
+    "INITIAL",
     "JOURNAL",
     "MANIFEST",
     "NOTEBOOK",
@@ -34,7 +35,7 @@ SUFFIX = ".olab.zip"
 #: Version of what is described here; raised when an older reader would misread a bundle.
 FORMAT = 1
 
-MANIFEST, JOURNAL, TABLES = "manifest.json", "journal.jsonl", "tables"
+MANIFEST, JOURNAL, TABLES, INITIAL = "manifest.json", "journal.jsonl", "tables", "initial"
 #: What is made at the export, beside the run's own files.
 FACTS, README, CRATE = "bundle.json", "README.md", "ro-crate-metadata.json"
 ENVIRONMENT, CHECKSUMS, NOTEBOOK = "environment.txt", "checksums.sha256", "notebook"
@@ -51,7 +52,7 @@ PARTS = {
     "transcripts": "the programs' own records of their sessions",
     "cassettes": "recorded answers of the models",
     "changes": "what each turn changed in its work folder",
-    "initial": "the work folder as it was at the beginning",
+    INITIAL: "the work folders as they were before any agent started",
     "panes": "recordings of the panes, asciicast v3",
 }
 

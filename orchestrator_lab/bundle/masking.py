@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab.bundle.privacy import Masker
 
-__all__ = ["Findings", "mask_file", "mask_json", "mask_lines", "mask_value"]
+__all__ = ["Findings", "mask_content", "mask_file", "mask_json", "mask_lines", "mask_value"]
 
 _PIECE = 8 << 20
 #: A file of another kind is looked through as text up to this size.
@@ -98,6 +98,39 @@ def mask_file(source: Path, target: Path, masker: Masker, findings: Findings | N
     if not changed:
         target.unlink(missing_ok=True)
     return changed
+
+
+def mask_content(source: Path, target: Path, masker: Masker) -> bool | None:
+    """Write a file of somebody's own with what is private masked, and everything else as it was written.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        A file of a work folder: nothing of the lab's, whatever its name says.
+    target : pathlib.Path
+        As of :func:`mask_file`.
+    masker : Masker
+        What is private.
+
+    Returns
+    -------
+    bool or None
+        As of :func:`mask_file`.
+    """
+    text, encoding = _text(source)
+    if text is None:
+        return None
+    masked = masker.text(text)
+    # What JSON writes as escapes is not seen in the text; only then it is written anew.
+    if source.suffix in {".json", ".ipynb"}:
+        masked = mask_json(masked, masker)
+    elif source.suffix == ".jsonl":
+        masked = "\n".join(mask_json(line, masker) for line in masked.split("\n"))
+    if masked == text:
+        return False
+    with open(target, "xb", opener=_private) as file:
+        file.write(_encoded(masked, encoding, "surrogateescape"))
+    return True
 
 
 def mask_lines(source: Path, masker: Masker, events: set[str | None] | None = None) -> Iterator[tuple[bytes, bool]]:

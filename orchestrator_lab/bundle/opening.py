@@ -134,9 +134,14 @@ class OpenedBundle:
         pathlib.Path
             The folder.
         """
+        return self.bring_all()
+
+    def bring_all(self, part: str | None = None) -> Path:
+        """Unpack all files of one part of the run, or of all; return the folder."""
         with self.archive.reading():
             for name in self.names():
-                self.bring(name)
+                if part is None or part_of(name) == part:
+                    self.bring(name)
         return self.folder
 
     def notebooks(self) -> list[str]:

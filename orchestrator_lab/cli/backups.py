@@ -47,6 +47,9 @@ def create(
         metavar="DIR",
         help="The folder of backups; ORCHESTRATOR_BACKUP__DIR, or one of your own, if omitted.",
     ),
+    work_folders: bool = typer.Option(
+        False, "--work-folders", help="The agents' work folders too, as they are now, within initial_state's limits."
+    ),
     keep: int | None = typer.Option(None, "--keep", min=1, metavar="N", help="Then keep the N newest of this cluster."),
     days: float | None = typer.Option(None, "--days", min=0.0, metavar="N", help="Then keep those of the last N days."),
     as_json: bool = JsonOption,
@@ -54,7 +57,7 @@ def create(
     """Back up a cluster's configuration, settings and runs, never its secrets; runs may be recorded meanwhile.
 
     What --keep and --days leave open comes from ORCHESTRATOR_BACKUP__KEEP and __DAYS; without any, all backups stay.
-    Status 1 when a run could not be kept.
+    Status 1 when a run or a work folder could not be kept.
     """
     from orchestrator_lab.backup import create_backup
     from orchestrator_lab.config import load_settings
@@ -63,7 +66,7 @@ def create(
         said = load_settings().backup
         keep, days = said.keep, said.days
     with common.busy("backing up"):
-        done = create_backup(config, to, keep=keep, days=days)
+        done = create_backup(config, to, work_folders=work_folders, keep=keep, days=days)
     if as_json:
         common.print_json(
             {
@@ -71,13 +74,14 @@ def create(
                 "size": done.size,
                 "new": done.new,
                 "masked": list(done.masked),
+                "work": done.work,
                 "left_out": done.left_out,
                 "removed": [str(path) for path in done.removed],
             }
         )
     else:
         _show_created(done)
-    if done.left_out:
+    if done.left_out or any(one["why"] is not None for one in done.work or ()):
         raise typer.Exit(1)
 
 
@@ -86,11 +90,16 @@ def _show_created(done: Created) -> None:
 
     for name in done.masked:
         common.say_note(f"{name} holds secrets: they are not in the backup")
+    for one in done.work or ():
+        if one["why"] is not None:
+            common.say_note(f"the work folder {one['path']} is not in the backup: {one['why']}")
     for run_id, why in done.left_out.items():
         common.say_note(f"run {run_id} is not in the backup: {why}")
     typer.echo(
         f"{done.backup.path}: {_count(len(done.backup.facts['files']), 'file')} of the configuration, "
-        f"{_count(len(done.backup.runs), 'run')}, {decimal(done.size)}, {decimal(done.new)} of it new"
+        f"{_count(len(done.backup.runs), 'run')}, "
+        + (f"{_count(sum(one['files'] for one in done.work), 'file')} of work folders, " if done.work else "")
+        + f"{decimal(done.size)}, {decimal(done.new)} of it new"
     )
     for path in done.removed:
         typer.echo(f"removed {path}")
@@ -205,7 +214,10 @@ def restore(
                 "backup": str(chosen.path),
                 "into": str(done.into),
                 "runs_dir": str(done.runs_dir),
-                **{key: [str(path) for path in getattr(done, key)] for key in ("files", "runs", "same", "resumable")},
+                **{
+                    key: [str(path) for path in getattr(done, key)]
+                    for key in ("files", "runs", "work", "same", "resumable")
+                },
                 "notes": list(done.notes),
             }
         )
@@ -217,7 +229,9 @@ def _show_restored(done: Restored) -> None:
     for note in done.notes:
         common.say_note(note)
     typer.echo(
-        f"{done.into}: {_count(len(done.files), 'file')} of the configuration, {_count(len(done.runs), 'run')} restored"
+        f"{done.into}: {_count(len(done.files), 'file')} of the configuration, {_count(len(done.runs), 'run')}"
+        + (f", {_count(len(done.work), 'work folder')}" if done.work else "")
+        + " restored"
         + (f"; {len(done.same)} were there already" if done.same else "")
     )
     for path in done.resumable:

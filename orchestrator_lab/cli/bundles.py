@@ -1,4 +1,4 @@
-"""Commands for runs in one file: export, import, verify, open."""
+"""Commands for runs in one file (export, import, verify, open), and for what a run holds of its work folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.bundle.exporting import Export
     from orchestrator_lab.bundle.verifying import Verified
 
-__all__ = ["export_run", "import_run", "open_bundled", "verify"]
+__all__ = ["export_run", "import_run", "initial", "open_bundled", "verify"]
 
 _RUN = typer.Argument(None, metavar="[RUN]", help="A run's folder or id, or a cluster's name; the newest when omitted.")
 _BUNDLE = typer.Argument(..., metavar="BUNDLE", help="A file such as night.olab.zip.")
@@ -119,6 +119,32 @@ def _show_export(done: Export, *, unmasked: bool) -> None:
         typer.echo(f"{len(done.files)} files would leave this machine; nothing was written")
     else:
         typer.echo(f"{done.path}: {len(done.files)} files, {decimal(done.size or 0)}")
+
+
+def initial(
+    run: str | None = _RUN,
+    *,
+    to: str | None = typer.Option(None, "--to", metavar="DIR", help="Make them there: a new folder, or an empty one."),
+    as_json: bool = JsonOption,
+) -> None:
+    """Show the work folders as they were before any agent started, or make them so somewhere."""
+    from orchestrator_lab.cli.records import find_run
+    from orchestrator_lab.errors import ConfigError
+
+    found = find_run(run)
+    state = found.initial_state()
+    if state is None:
+        raise ConfigError(
+            f"run {found.run_id} has kept no work folder: it was made in another mode than record, by an earlier "
+            "version, with initial_state: false, or its agents see no files"
+        )
+    if to is not None:
+        with common.busy(f"making {to}"):
+            state.restore(to)
+    if as_json:
+        common.print_json(state.to_dict())
+    else:
+        typer.echo(repr(state) if to is None else to)
 
 
 def import_run(

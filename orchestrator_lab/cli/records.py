@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
         runs.command(command.__name__)(command)
     runs.command("replay")(replaying.replay)
     runs.command("export")(bundles.export_run)
+    runs.command("initial")(bundles.initial)
     runs.command("import")(bundles.import_run)
     runs.command("verify")(bundles.verify)
     runs.command("open")(bundles.open_bundled)

@@ -19,6 +19,7 @@ from orchestrator_lab.config._care import (
     tool_rule,
 )
 from orchestrator_lab.config._dump import agent_dict, json_schema, to_dict, to_yaml
+from orchestrator_lab.config._initial import InitialStateConfig
 from orchestrator_lab.config._load import (
     FILE_NAMES,
     add_agent,
@@ -76,6 +77,7 @@ __all__ = [
     "Edge",
     "GatewayConfig",
     "HangPolicy",
+    "InitialStateConfig",
     "Limits",
     "ModelPrice",
     "ProgramAgent",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["agent_dict", "json_schema", "to_dict", "to_yaml"]
 
 #: Keys of the cluster whose value is a policy; only what differs from its defaults is worth showing.
-_CARE = ("restart", "hang", "dialogs", "limits", "alerts", "privacy")
+_CARE = ("restart", "hang", "dialogs", "limits", "alerts", "privacy", "initial_state")
 
 
 def to_dict(config: ClusterConfig, *, masked: bool = True) -> dict[str, Any]:
@@ -196,6 +196,7 @@ def _allow_shorthands(definitions: dict[str, Any]) -> None:
     definitions["GatewayConfig"] = {"anyOf": [gateway, gateway["properties"]["mode"]]}
     for name in ("Stop", "RestartPolicy", "DialogPolicy"):
         definitions[name] = {"anyOf": [{"type": "string"}, definitions[name]]}
+    definitions["InitialStateConfig"] = {"anyOf": [{"type": "boolean"}, definitions["InitialStateConfig"]]}
     three = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 3, "maxItems": 3}
     definitions["Thresholds"] = {"anyOf": [three, definitions["Thresholds"]]}
     number_or_text = {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]}

@@ -29,6 +29,7 @@ from orchestrator_lab.config._care import (
     RestartPolicy,
     Thresholds,
 )
+from orchestrator_lab.config._initial import InitialStateConfig
 from orchestrator_lab.config._prices import DATED, dated_prices
 from orchestrator_lab.config._privacy import PrivacyConfig
 from orchestrator_lab.config._topology import Topology
@@ -543,6 +544,7 @@ NESTED: dict[str, type[BaseModel]] = {
     "limits": Limits,
     "alerts": AlertsConfig,
     "privacy": PrivacyConfig,
+    "initial_state": InitialStateConfig,
     "idle_s": Thresholds,
     "restarts": Thresholds,
     "stopped_agents": Thresholds,
@@ -586,6 +588,8 @@ class ClusterConfig(_Model):
         What is watched, and who is told.
     privacy : PrivacyConfig
         What is masked when a run is exported, beside what is recognised anyway.
+    initial_state : InitialStateConfig
+        Whether the work folders are kept as they were before any agent started, and how much of them.
     record_changes : bool
         Whether what each turn changed in its work folder is recorded, where that is under git.
     seal : bool
@@ -621,6 +625,9 @@ class ClusterConfig(_Model):
     alerts: AlertsConfig = Field(default_factory=AlertsConfig, description="what is watched, and who is told")
     privacy: PrivacyConfig = Field(
         default_factory=PrivacyConfig, description="what is masked when a run is exported, beside what is recognised"
+    )
+    initial_state: InitialStateConfig = Field(
+        default_factory=InitialStateConfig, description="keep the work folders as they were before any agent started"
     )
     record_changes: bool = Field(
         default=True, description="record what each turn changed in its work folder, where that is under git"
@@ -678,6 +685,14 @@ class ClusterConfig(_Model):
     def work_dir_of(self, agent: AgentConfig) -> Path:
         """Return the folder of `agent`: its own, or the cluster's."""
         return agent.work_dir or self.work_dir
+
+    def seen_folders(self) -> dict[str, Path]:
+        """Return the folder of each agent that can see one, without links: the lab's own chat program sees no files."""
+        return {
+            agent.name: self.work_dir_of(agent).resolve()
+            for agent in self.agents
+            if not isinstance(agent, ChatAgent) or agent.command is not None
+        }
 
     def size_of(self, agent: AgentConfig) -> tuple[int, int]:
         """Return columns and rows of the pane of `agent`."""

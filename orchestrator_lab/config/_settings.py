@@ -17,6 +17,7 @@ from orchestrator_lab.config._care import (  # noqa: TC001 - pydantic reads the 
     Limits,
     RestartPolicy,
 )
+from orchestrator_lab.config._initial import InitialStateConfig  # noqa: TC001 - pydantic reads the annotations
 from orchestrator_lab.config._models import (
     NESTED,
     Columns,
@@ -75,6 +76,7 @@ class ClusterOverrides(BaseModel):
     dialogs: DialogPolicy | None = None
     limits: Limits | None = None
     alerts: AlertsConfig | None = None
+    initial_state: InitialStateConfig | None = None
     record_changes: bool | None = None
     seal: bool | None = None
 

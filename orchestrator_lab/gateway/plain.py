@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator_lab.gateway.spoken import Line, setting_of, spoken_of
@@ -29,13 +30,21 @@ IDS = re.compile(
     r"|\b(?:[a-z]{2,9}_)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
     r"|\b(?:toolu|call|msg|req|resp|fc|srvtoolu)_(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16,}\b"
 )
+#: Where programs tell of ids that have no form of their own: Codex of a command that goes on, Claude Code of one in the
+#: background. From there on they are ids wherever they stand.
+_BORN = re.compile(
+    r"(?:\bProcess running with session ID |\brunning in background with ID: )(?P<id>[A-Za-z0-9]{3,40})\b"
+)
 #: What stands in the place of a secret.
 _STARS = re.compile(r"\*{8,}")
+_MONTHS = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 #: What programs write of moments, of how long something took, and of the machine.
 _MOMENTS = [
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"), "<moment>"),
     (re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)\w*,? [^\n]{0,24}\d\d:\d\d(?::\d\d)?(?: [AP]M)?(?: \w{3,5})?"
                 r"(?: \d{4})?"), "<moment>"),
+    # ... as `ls -l` writes them
+    (re.compile(rf"\b(?:{_MONTHS} {{1,2}}\d{{1,2}}|\d{{1,2}} {_MONTHS}) +(?:\d\d:\d\d|\d{{4}})(?![:\d])"), "<moment>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "<day>"),
     (re.compile(r"\b\d\d:\d\d:\d\d(?:\.\d+)?\b"), "<time>"),
     (re.compile(r"\b\d+(?:\.\d+)? ?(?:ms|s|sec|secs|seconds?)\b"), "<duration>"),
@@ -185,20 +194,25 @@ class PlainForm:
         if len(self._known) > _REMEMBERED:
             self._known.clear()
         ids: dict[str, str] = {}
-        spoken = tuple(self._numbered(line, ids) for line in said)
+        born: dict[str, None] = {}
+        spoken = tuple(self._numbered(line, ids, born) for line in said)
         setting = tuple(self._form(line, setting=True).line for line in around)
         digest = hashlib.sha256(json.dumps([path.rsplit("/", 1)[-1], purpose, _answer_form(around)]).encode())
         for line in spoken:
             digest.update(f"{line.who}\0{line.text}\0".encode("utf-8", "surrogatepass"))
         return Plain(spoken, setting, tuple(ids), digest.hexdigest()[:32])
 
-    def _numbered(self, line: Line, ids: dict[str, str]) -> Line:
+    def _numbered(self, line: Line, ids: dict[str, str], born: dict[str, None]) -> Line:
         form = self._form(line)
-        if not form.ids:
+        born |= dict.fromkeys(form.born)
+        text = form.line.text
+        told = tuple(one for one in born if one in text)
+        if not form.ids and not told:
             return form.line
-        for one in form.ids:
-            ids.setdefault(one, f"<id {len(ids) + 1}>")
-        return Line(line.who, IDS.sub(lambda found: ids[found[0]], form.line.text))
+        pattern = _ids_with(told) if told else IDS
+        for found in pattern.finditer(text):
+            ids.setdefault(found[0], f"<id {len(ids) + 1}>")
+        return Line(line.who, pattern.sub(lambda found: ids[found[0]], text))
 
     def _form(self, line: Line, *, setting: bool = False) -> _Form:
         key = Line(f"{line.who} of the setting", line.text) if setting else line
@@ -210,8 +224,9 @@ class PlainForm:
                 text = _without(IDS.sub("<id>", text), [*_MOMENTS, *_MACHINE])
             elif line.who.endswith("result"):
                 text = _without(text, _MOMENTS)
-            ids = () if setting else tuple(found[0] for found in IDS.finditer(text))
-            known = self._known[key] = _Form(line if text == line.text else Line(line.who, text), ids)
+            born = tuple(found["id"] for found in _BORN.finditer(text)) if line.who.endswith("result") else ()
+            plain = line if text == line.text else Line(line.who, text)
+            known = self._known[key] = _Form(plain, not setting and IDS.search(text) is not None, born)
         return known
 
 
@@ -219,7 +234,17 @@ class _Form(NamedTuple):
     """A line in its plain form, but for the numbers of the ids in it."""
 
     line: Line
-    ids: tuple[str, ...]
+    #: Whether there are ids in it that are known by their form.
+    ids: bool
+    #: Ids of which it tells first.
+    born: tuple[str, ...]
+
+
+@lru_cache(256)
+def _ids_with(told: tuple[str, ...]) -> re.Pattern[str]:
+    """Return the pattern of ids, with some that have no form of their own."""
+    own = names_pattern(told)
+    return IDS if own is None else re.compile(f"{own.pattern}|{IDS.pattern}")
 
 
 def _answer_form(setting: Iterable[Line]) -> list[str]:

@@ -17,6 +17,8 @@ __all__ = ["names_pattern", "translated"]
 
 #: Keys of stream events that hold a piece of a longer text.
 _PIECES = frozenset({"text", "partial_json", "thinking", "delta", "content", "arguments"})
+#: Where a number is the name of something that goes on.
+_NUMBERED = r'(?:(?<="session_id":)|(?<="session_id": )|(?<=session ID ))'
 #: Keys that tell to which text a piece belongs.
 _BELONGS = ("index", "item_id", "output_index", "content_index")
 
@@ -75,13 +77,18 @@ def names_pattern(names: Iterable[str]) -> re.Pattern[str] | None:
     Examples
     --------
     >>> pattern = names_pattern(["/root"])
+    >>> names_pattern(["4330"]).sub("N", '{"session_id":4330, "chars":"4330"}')
+    '{"session_id":N, "chars":"4330"}'
     >>> [pattern.sub("/new", text) for text in ("cat /root/a", "/home/root", "/rooted", r'{"text": "a\n/root"}')]
     ['cat /new/a', '/home/root', '/rooted', '{"text": "a\\n/new"}']
     """
     listed = sorted(names, key=len, reverse=True)
+    numbers, words = ([one for one in listed if one.isdigit() is number] for number in (True, False))
     # In a text of JSON a name may follow the two characters that stand for the end of a line.
-    before = r"(?:(?<![\w.-])|(?<=\\[nrt]))"
-    return re.compile(rf"{before}(?:{'|'.join(map(re.escape, listed))})(?![\w-])") if listed else None
+    ways = [rf"(?:(?<![\w.-])|(?<=\\[nrt]))(?:{'|'.join(map(re.escape, words))})(?![\w-])"] if words else []
+    # A number may be anything: it is a name only where Codex says and takes one.
+    ways += [rf"{_NUMBERED}(?:{'|'.join(numbers)})(?!\d)"] if numbers else []
+    return re.compile("|".join(ways)) if ways else None
 
 
 def _data(event: str) -> Any:  # noqa: ANN401 - any JSON

@@ -24,6 +24,7 @@ from orchestrator_lab.errors import (
     JournalError,
     OrchestratorLabError,
 )
+from orchestrator_lab.initial.walking import CREATED_MARK
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import SecretMask
 from orchestrator_lab.runtime import private_dir, process_start_time, read_record, update_record, write_private
@@ -35,6 +36,7 @@ from orchestrator_lab.supervisor.ending import seal_when_long
 from orchestrator_lab.supervisor.guards import Guards
 from orchestrator_lab.supervisor.hands import Hands
 from orchestrator_lab.supervisor.hangs import HangWatch
+from orchestrator_lab.supervisor.initial import InitialFolders
 from orchestrator_lab.supervisor.keeperlink import KeeperLink
 from orchestrator_lab.supervisor.lifecycle import Lifecycle
 from orchestrator_lab.supervisor.messages import Ledger
@@ -113,6 +115,7 @@ class Supervisor:
         self.gateway: Gateway | None = None
         self.crosscheck = CrossCheck(self._disagrees)
         self.changes = Changes(self)
+        self.initial = InitialFolders(self)
         #: Since when the agents' tools can be had (monotonic), or it is known that they cannot; None before.
         self.tools_since: float | None = None
         self.keeper = KeeperLink(
@@ -182,12 +185,15 @@ class Supervisor:
         elif adopted:
             await self.move_in(await self.tmux.run(TmuxDriver.adopt, self.folder / "tmux.sock"))
         else:
+            self.initial.begin()
             await self.move_in(await self.new_driver())
         self._journal_start()
         if adopted or lost or self._options.restart:
             from orchestrator_lab.supervisor.recovery import recover
 
             self.unfinished = await recover(self, gap_since=self._options.gap_since)
+            if self.runners:
+                self.initial.resume()
         self.guards.resume()
         if left is not None:
             self.status_text = "ending"
@@ -262,6 +268,7 @@ class Supervisor:
         """Close what is open, the journal last."""
         self.hangs.close()
         await self.changes.close()
+        await self.initial.close()
         await self.notifier.close()
         if not self._run_ended and not self.resuming:
             with contextlib.suppress(JournalError):
@@ -467,7 +474,7 @@ class Supervisor:
 
     def made_by_lab(self, folder: Path) -> bool:
         """Tell whether the lab itself created a work folder."""
-        return (folder / ".orchestrator-lab-created").is_file()
+        return (folder / CREATED_MARK).is_file()
 
     def journalled_state(self, name: str) -> bool:
         """Tell whether the journal has a state of this agent yet."""

@@ -66,11 +66,14 @@ class Lifecycle:
         for agent in self._cluster.config.agents:
             self._add_runner(agent).locate()
         self._check_work_dirs()
+        await self._cluster.initial.settle()
         for runner in self._cluster.runners.values():
             runner.announce()
         await self._cluster.journal.asynced()
+        self._cluster.initial.over()
         await asyncio.gather(*(self.start_pane(runner) for runner in self._cluster.runners.values()))
         await self.wait_ready(list(self._cluster.runners.values()))
+        self._cluster.initial.ready()
 
     async def wait_ready(self, runners: list[AgentRunner]) -> None:
         """Wait until agents take messages; raise AgentFailed for the first that ended instead.

@@ -71,6 +71,58 @@ def test_moments_count_in_no_result_of_a_tool() -> None:
     first = asked("Sun Nov 29 16:41:05 UTC 2026 took 0.0137 seconds")
     assert first == asked("Mon Nov 30 09:01:55 UTC 2026 took 1.2 seconds")
     assert first != asked("Mon Nov 30 09:01:55 UTC 2026 took nothing")
+    listed = asked("-rw-r--r-- 1 ada ada 17 Nov 29 20:25 note.txt")
+    assert listed == asked("-rw-r--r-- 1 ada ada 17 Jan  3  2025 note.txt")
+    assert listed == asked("-rw-r--r-- 1 ada ada 17 3 Jan 09:00 note.txt")
+    assert listed != asked("-rw-r--r-- 1 ada ada 18 Nov 29 20:25 note.txt")
+
+
+def started(session: str, task: str, port: str = "4711") -> dict[str, Any]:
+    """A talk with commands that go on, of Codex and of Claude Code, whose ids have no form of their own."""
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("exec_command", {"cmd": "cat"}),
+        ("Bash", {"run_in_background": True}),
+        ("write_stdin", {"session_id": int(session)}),
+    ]
+    results = [
+        f"Process running with session ID {session}\nOutput:\n{port}",
+        f"Command running in background with ID: {task}. Output is being written to: /tmp/t/{task}.output.",
+        "",
+    ]
+    talk: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
+    for number, ((name, value), result) in enumerate(zip(calls, results, strict=True)):
+        call = {
+            "type": "tool_use",
+            "id": f"toolu_{number}",
+            "name": name,
+            "input": value or {"session_id": int(session)},
+        }
+        talk.append({"role": "assistant", "content": [call]})
+        talk.append(
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call["id"], "content": result}]}
+        )
+    talk.append({"role": "user", "content": f"<task-notification>{task} is done</task-notification>, port {port}"})
+    return {"messages": talk}
+
+
+def test_ids_without_a_form_are_known_once_a_program_has_told_of_them() -> None:
+    was, now = plain(started("98343", "bfa1spbzt")), plain(started("4330", "bmc4kd8kc"))
+    assert was.key == now.key
+    assert (was.ids, now.ids) == (("98343", "bfa1spbzt"), ("4330", "bmc4kd8kc"))
+    # A number that is somewhere else is no id, be it the same one.
+    other = plain(started("98343", "bfa1spbzt", port="98343"))
+    assert other.key != was.key
+    assert other.key == plain(started("4330", "bmc4kd8kc", port="98343")).key
+
+
+def test_a_recorded_answer_goes_to_the_command_that_goes_on_now() -> None:
+    names = {"98343": "4330", "bfa1spbzt": "bmc4kd8kc"}
+    whole = '{"session_id":98343,"chars":"98343","file":"/tmp/bfa1spbzt.output"}'
+    pieces = [json.dumps({"type": "response.function_call_arguments.delta", "delta": one}) for one in whole]
+    stream = [f"data: {one}\n\n" for one in pieces]
+    (found,) = translated(stream, names, stream=True)
+    said = "".join(json.loads(line[6:])["delta"] for line in found.split("\n\n") if line)
+    assert said == '{"session_id":4330,"chars":"98343","file":"/tmp/bmc4kd8kc.output"}'
 
 
 def test_results_of_tools_that_ran_side_by_side_have_no_order() -> None:
