@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from orchestrator_lab import Cluster, open_run
 from orchestrator_lab.cli.app import app
 from orchestrator_lab.errors import (
+    ClusterStopped,
     ConfigError,
     MessageExpired,
     ReplayDiverged,
@@ -200,20 +201,36 @@ def test_more_than_was_recorded(elsewhere: dict[str, Any], recorded: Run) -> Non
     assert set(kinds[:-2]) == {"event"}, "what was left out before it"
 
 
-def test_its_supervisor_is_killed(recorded: Run, elsewhere: dict[str, Any]) -> None:
+@pytest.mark.parametrize("what", ["supervisor", "tmux"])
+def test_what_holds_it_is_killed(recorded: Run, elsewhere: dict[str, Any], what: str) -> None:
     """Nobody knows where the players are: the replay ends, and says so."""
     with Cluster.start(elsewhere, run=recorded) as cluster:
         cluster["ada"].ask("hello", timeout=30)
         record = read_record(cluster_dir(cluster.name))
         assert record is not None
-        assert record.supervisor_pid is not None
-        os.kill(record.supervisor_pid, signal.SIGKILL)
+        pid = record.supervisor_pid if what == "supervisor" else record.tmux_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 20
         while cluster_dir(cluster.name).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
     row = open_run(cluster.run_dir).runs.iloc[0]
     assert (row.status, row.error_type) == ("failed", "ReplayDiverged")
+    assert f"its {what}" in row.error_message
     assert "a replay goes on from its beginning only" in row.error_message
+
+
+def test_a_player_is_killed(recorded: Run, elsewhere: dict[str, Any]) -> None:
+    """What it would have done is missing; the others go on."""
+    with Cluster.start(elsewhere, run=recorded) as cluster:
+        cluster["ada"].ask("hello", timeout=30)
+        os.kill(cluster["sh"].facts["pid"], signal.SIGKILL)
+        sent = cluster["ada"].send("two\nlines"), cluster["bob"].send("to you")
+        assert [one.result(30) for one in sent] == ["ada heard: two\nlines", "bob heard: to you"]
+        while cluster["sh"].state != "exited":
+            time.sleep(0.02)
+        with pytest.raises(ClusterStopped):
+            cluster["sh"].ask("echo $((6*7))", timeout=30)
 
 
 def test_what_cannot_be_replayed_does_not_start(recorded: Run, elsewhere: dict[str, Any], tmp_path: Path) -> None:

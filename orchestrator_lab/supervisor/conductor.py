@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.supervisor.score import Score
 
-__all__ = ["Conductor"]
+__all__ = ["Conductor", "Who"]
+
+Who = Literal["player", "user", "lab"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +37,21 @@ class Conductor:
         What is played.
     gave_up : callable
         Told of a recorded event that did not happen again.
+    plays : callable
+        Tells of an agent whether its player lives, or is about to.
     """
 
-    def __init__(self, score: Score, gave_up: Callable[[Event], None]) -> None:
+    def __init__(
+        self, score: Score, gave_up: Callable[[Event], None], plays: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self.score = score
         #: Place of the first expected event that has not happened; everything before it has, or never will.
         self.cursor = 0
         #: Called when the cursor has moved.
         self.moved: Callable[[], None] = lambda: None
-        self._gave_up = gave_up
+        self._gave_up, self._plays = gave_up, plays
         self._came = bytearray(len(score))
-        self._waiting: list[tuple[int, int, bool, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, Who, str | None, asyncio.Future[None]]] = []
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
         #: How many wait outside for something to happen.
@@ -79,23 +85,25 @@ class Conductor:
             self._pass_over(place)
             self._arm()
 
-    async def turn(self, place: int, *, user: bool = False) -> None:
+    async def turn(self, place: int, who: Who, agent: str | None = None) -> None:
         """Wait until all that was recorded before a place has happened.
 
         Parameters
         ----------
         place : int
             Of an event in the score.
-        user : bool, default False
-            Whether somebody outside acts: another one, whose turn comes first and who is not there, holds them up for
-            a moment only.
+        who : {"player", "user", "lab"}
+            Who acts. Somebody outside is held up for a moment only by another one, whose turn comes first and who is
+            not there.
+        agent : str, optional
+            Whose player it is.
         """
-        if place <= self.cursor or (self._closed and user):
+        if place <= self.cursor or (self._closed and who == "user"):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._number += 1
-        heapq.heappush(self._waiting, (place, self._number, user, future))
-        if user:
+        heapq.heappush(self._waiting, (place, self._number, who, agent, future))
+        if who == "user":
             self._arm(again=True)
         elif self._timer is None:
             self._arm()
@@ -129,8 +137,8 @@ class Conductor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for _, _, user, future in self._waiting:
-            if user and not future.done():
+        for _, _, who, _, future in self._waiting:
+            if who == "user" and not future.done():
                 future.set_result(None)
 
     def close(self) -> None:
@@ -149,7 +157,7 @@ class Conductor:
             return
         self.moved()
         while self._waiting and self._waiting[0][0] <= self.cursor:
-            future = heapq.heappop(self._waiting)[3]
+            future = heapq.heappop(self._waiting)[-1]
             if not future.done():
                 future.set_result(None)
 
@@ -161,7 +169,7 @@ class Conductor:
             self._timer.cancel()
         patience = _PATIENCE_S
         if self.score.causes[self.cursor] == "user":
-            users = any(user for _, _, user, future in self._waiting if not future.done())
+            users = any(who == "user" for _, _, who, _, future in self._waiting if not future.done())
             patience = _USER_PATIENCE_S if users else _AWAITED_S
         self._timer = asyncio.get_running_loop().call_later(patience, self._look, self.cursor)
 
@@ -175,8 +183,8 @@ class Conductor:
         cause = self.score.causes[cursor]
         if cause == "user":
             # Nobody hurries a reader. But two who act in another order than then must not wait for each other.
-            for _, _, user, future in sorted(self._waiting):
-                if user and not future.done():
+            for _, _, who, _, future in sorted(self._waiting):
+                if who == "user" and not future.done():
                     future.set_result(None)
                     break
             else:
@@ -185,14 +193,28 @@ class Conductor:
                 self._pass_over_users(cursor)
         elif cause == "lab" or self._passed_by(cursor):
             self._pass_over(cursor)
+        elif not self._plays(str(self.score.events[cursor].agent)):
+            self._pass_over_player(cursor)
         self._arm()
 
     def _pass_over_users(self, cursor: int) -> None:
         """Expect nothing more from outside of what was done before that for which a program waits."""
-        until = min((place for place, _, user, _ in self._waiting if not user), default=cursor + 1)
+        until = min((place for place, _, who, _, _ in self._waiting if who == "player"), default=cursor + 1)
         for place in range(cursor, max(until, cursor + 1)):
             if self.score.causes[place] == "user" and not self._came[place]:
                 self._pass_over(place)
+
+    def _pass_over_player(self, cursor: int) -> None:
+        """Expect nothing more of a player that is gone."""
+        gone = self.score.events[cursor]
+        for place in range(cursor, len(self.score)):
+            event = self.score.events[place]
+            if event.agent == gone.agent and event.event == "agent.started":
+                break
+            if event.agent == gone.agent and self.score.causes[place] in {"reel", "lab"}:
+                self._came[place] = 1
+        self._gave_up(gone)
+        self._skip()
 
     def _pass_over(self, place: int) -> None:
         """Expect an event no longer; with a message that was not sent, nothing that became of it."""
@@ -205,5 +227,5 @@ class Conductor:
     def _passed_by(self, cursor: int) -> bool:
         """Tell whether the program that should report waits for something later already, or nobody reports at all."""
         agent = self.score.events[cursor].agent
-        theirs = [place for place, _, user, _ in self._waiting if not user and self.score.events[place].agent == agent]
+        theirs = [place for place, _, who, name, _ in self._waiting if who == "player" and name == agent]
         return bool(theirs) and min(theirs) > cursor

@@ -212,6 +212,8 @@ class Rebuild:
     def server_lost(self, pid: int | None, error: str | None = None) -> None:
         """Take note of the server's end, told once for each server, or that none could be started."""
         self.gone = True
+        if not self._ending and self._supervisor.replaying.server_lost():
+            return
         self._news = (pid, error)
         self._supervisor.ledger.poke()
         if not self.under_way:

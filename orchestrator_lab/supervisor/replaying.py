@@ -213,6 +213,10 @@ class Replaying:
         """Return the status with which a replay ends that cannot go on, None when it can."""
         return None
 
+    def server_lost(self) -> bool:
+        """Take note that the tmux server is gone; True when it is not started again."""
+        return False
+
     async def due(self, _runner: AgentRunner, _payload: Mapping[str, Any]) -> None:
         """Wait for the turn of a report."""
 

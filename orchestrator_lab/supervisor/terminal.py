@@ -66,7 +66,7 @@ class TerminalReplaying(Replaying):
         events, _ = read_events(self._folder / "journal.jsonl")
         how = json.loads((self._folder / "how.json").read_text(encoding="utf-8"))
         self._score = Score(events, how.get("speed"))
-        self._conductor = Conductor(self._score, self._gave_up)
+        self._conductor = Conductor(self._score, self._gave_up, self._plays)
         self._first = {
             name: self._events("agent.added", name) for name in {str(one.agent) for one in events if one.agent}
         }
@@ -170,10 +170,14 @@ class TerminalReplaying(Replaying):
         """End a replay whose supervisor was killed: nobody knows where the players are."""
         if not self._broken:
             return None
-        self.stopped = stopped(
-            "its supervisor was ended in the middle, and a replay goes on from its beginning only", ""
-        )
+        self.stopped = _ended("its supervisor")
         return "failed"
+
+    def server_lost(self) -> bool:
+        """End a replay whose tmux server is gone, and the players with it."""
+        self._stop(_ended("its tmux server"))
+        self._cluster.background(self._cluster.lifecycle.shutdown("failed"))
+        return True
 
     # turns --------------------------------------------------------------------------------------
 
@@ -185,7 +189,7 @@ class TerminalReplaying(Replaying):
         self._resting.discard(runner.name)
         place = payload.get("place")
         if isinstance(place, int):
-            await self._conductor.turn(place)
+            await self._conductor.turn(place, "player", runner.name)
 
     async def at_rest(self, runner: AgentRunner) -> None:
         """Wait until a player has written all that comes before the next text, and tmux has read it."""
@@ -217,7 +221,7 @@ class TerminalReplaying(Replaying):
             self.refuse()
         place = self._score.first(event, agent, **facts)
         if place is not None and self.stopped is None:
-            await self._conductor.turn(place, user=True)
+            await self._conductor.turn(place, "user")
         if not ending:
             self.refuse()
 
@@ -230,9 +234,9 @@ class TerminalReplaying(Replaying):
         then = self._score.peek_message(USER, recipient, content)
         if then is None:
             if not self._conductor.over:
-                await self._conductor.turn(len(self._score), user=True)
+                await self._conductor.turn(len(self._score), "user")
         else:
-            await self._conductor.turn(self._score.place(then), user=True)
+            await self._conductor.turn(self._score.place(then), "user")
         self._compare(USER, recipient, content, then)
         self.refuse()
 
@@ -323,7 +327,7 @@ class TerminalReplaying(Replaying):
 
     async def _read_again(self, place: int, event: Event) -> None:
         """Journal what the lab read of a turn when its program was ended."""
-        await self._conductor.turn(place)
+        await self._conductor.turn(place, "lab")
         if place > self._conductor.cursor:
             return  # the replay has ended before
         self._cluster.journal.append(
@@ -398,6 +402,10 @@ class TerminalReplaying(Replaying):
 
     # small helpers ------------------------------------------------------------------------------
 
+    def _plays(self, agent: str) -> bool:
+        runner = self._cluster.runners.get(agent)
+        return runner is None or runner.running or runner.launching or runner.comes_back
+
     def _gave_up(self, event: Event) -> None:
         about = f" of {event.agent}" if event.agent else ""
         sentence = f"{event.event}{about} (seq {event.seq} of the recording) has not come this time"
@@ -432,6 +440,10 @@ class TerminalReplaying(Replaying):
                 agent=agent,
             )
         return recording.events
+
+
+def _ended(what: str) -> ReplayDiverged:
+    return stopped(f"{what} was ended; start it again, a replay goes on from its beginning only", "")
 
 
 def _diff(was: str, now: str) -> str:

@@ -117,7 +117,7 @@ def test_nobody_acts_before_their_turn() -> None:
         order: list[str] = []
 
         async def report(place: int, name: str) -> None:
-            await conductor.turn(place)
+            await conductor.turn(place, "player")
             order.append(name)
             conductor.came(place)
 
@@ -144,7 +144,7 @@ def test_somebody_waits_for_what_follows_something_left_out(monkeypatch: pytest.
         conductor = Conductor(Score(STORY), gone.append)
         for place in range(5):
             conductor.came(place)
-        bob = asyncio.create_task(conductor.turn(18))
+        bob = asyncio.create_task(conductor.turn(18, "player", "bob"))
         await asyncio.sleep(0.1)
         assert not bob.done(), "a reader may take as long as they like"
         with conductor.awaited():
