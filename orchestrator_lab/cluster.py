@@ -304,6 +304,7 @@ class Cluster:
         >>> with Cluster.start("template:duo") as cluster:  # doctest: +SKIP
         ...     print(cluster["ada"].ask("Say hello.").reply)
         """
+        from orchestrator_lab.beginning import create_run
         from orchestrator_lab.config import (
             known_secrets,
             load_config,
@@ -313,7 +314,6 @@ class Cluster:
             without_secrets,
         )
         from orchestrator_lab.modes import choose_mode, recorded_run
-        from orchestrator_lab.run import create_run
 
         if resume is not None:
             others = (config, experiment, params, tags, seed, mode, run, level, speed)

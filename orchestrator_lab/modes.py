@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.beginning import MODES
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX
 from orchestrator_lab.errors import ConfigError, EnvironmentProblem, RunNotFound
@@ -16,7 +17,6 @@ from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
 from orchestrator_lab.resuming import default_runs_dir, find_run
-from orchestrator_lab.run import MODES
 from orchestrator_lab.runtime import private_dir, runtime_dir, write_private
 from orchestrator_lab.tables import JOURNAL
 

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import html
-import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 from collections import Counter
-from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.beginning import package_version
 from orchestrator_lab.bundle import is_bundle
 from orchestrator_lab.cassette import CASSETTES, SUFFIX, read_cassette
-from orchestrator_lab.errors import ConfigError, disk_error
+from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
-from orchestrator_lab.runtime import sync_folder
-from orchestrator_lab.schema import SCHEMA_VERSION, TABLES, new_id
+from orchestrator_lab.schema import TABLES
 from orchestrator_lab.sealing import journal_digest, made_here, open_seal, unseal, write_seal
 from orchestrator_lab.tables import JOURNAL, MANIFEST, RunTables, find_runs, touched_tables
 
@@ -42,10 +37,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.sealing import Seal
     from orchestrator_lab.stills import Screen
 
-__all__ = ["Run", "create_run", "list_runs", "open_run"]
-
-#: How a run's models may answer.
-MODES = ("live", "record", "replay", "replay_strict")
+__all__ = ["Run", "list_runs", "open_run"]
 
 
 class Run:
@@ -274,7 +266,7 @@ class Run:
         known = found is not None and found.journal_sha256 == journal_digest(self.path, found.journal_bytes)
         if found is not None and known and self.manifest.get("run_id") == self.run_id:
             touched = touched_tables(changes.events) | ({"runs"} if changes.manifest else set())
-            made = {name: made_here(found, name, _package_version()) for name in TABLES if name not in touched}
+            made = {name: made_here(found, name, package_version()) for name in TABLES if name not in touched}
             kept = {name: path for name, path in made.items() if path is not None}
         other = Run(copy)
         return other._seal(kept if other.run_id == self.run_id else {})
@@ -290,7 +282,7 @@ class Run:
             self.path,
             {name: partial(tables.pieces, name) for name in TABLES},
             journal_bytes=size,
-            package_version=_package_version(),
+            package_version=package_version(),
             kept=kept,
         )
 
@@ -840,183 +832,3 @@ def list_runs(folder: str | os.PathLike[str]) -> list[Run]:
         When there is no such folder.
     """
     return [Run(path) for path in find_runs(folder)]
-
-
-def create_run(
-    runs_dir: str | os.PathLike[str],
-    *,
-    config: Mapping[str, Any],
-    name: str,
-    experiment: str | None = None,
-    params: Mapping[str, Any] | None = None,
-    tags: Iterable[str] = (),
-    seed: int | None = None,
-    mode: str = "live",
-    work_dir: str | os.PathLike[str] | None = None,
-    tmux_version: str | None = None,
-    parent_run_id: str | None = None,
-    started_by: Mapping[str, Any] | None = None,
-) -> Path:
-    """Make the folder of a new run, with its manifest.
-
-    Parameters
-    ----------
-    runs_dir : path-like
-        Folder of runs; made when it is not there.
-    config : mapping
-        The whole configuration of the cluster, as JSON values; never a secret.
-    name : str
-        Name of the cluster.
-    experiment : str, optional
-        Name of the experiment.
-    params : mapping, optional
-        Parameters of the run, JSON values.
-    tags : iterable of str
-        Tags of the run.
-    seed : int, optional
-        Seed of the run.
-    mode : str
-        ``live``, ``record``, ``replay`` or ``replay_strict``.
-    work_dir : path-like, optional
-        Where the agents work; ``config["work_dir"]``, or else the current folder.
-    tmux_version : str, optional
-        Version of tmux; asked of the one on the PATH otherwise.
-    parent_run_id : str, optional
-        The run that this one replays or continues.
-    started_by : mapping, optional
-        Who asked for it through another program: ``by`` and ``origin``.
-
-    Returns
-    -------
-    pathlib.Path
-        The new folder, mode 0700; its name is the run's id.
-
-    Raises
-    ------
-    ConfigError
-        When the mode is unknown, or a value is no JSON.
-    EnvironmentProblem
-        When the folder cannot be made.
-    DiskFull
-        When there is no room for it.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = create_run(folder, config={"agents": []}, name="duo", seed=1)
-    ...     open_run(path).manifest["seed"]
-    1
-    """
-    if mode not in MODES:
-        raise ConfigError(f"there is no mode {mode!r}; the modes are: {', '.join(MODES)}")
-    cwd = _current_folder()
-    work = Path(work_dir or config.get("work_dir") or ".").expanduser().resolve()
-    run_id = new_id("run_")
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": run_id,
-        "parent_run_id": parent_run_id,
-        "name": name,
-        "experiment": experiment,
-        "mode": mode,
-        "params": dict(params or {}),
-        "tags": [tags] if isinstance(tags, str) else list(tags),
-        "seed": seed,
-        "started_at": datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z",
-        "versions": {
-            "orchestrator_lab": _package_version(),
-            "python": platform.python_version(),
-            "tmux": tmux_version or _output(["tmux", "-V"]),
-        },
-        "platform": platform.platform(),
-        "work_dir": str(work),
-        "cwd": None if cwd is None else str(cwd),
-        "git": {
-            "work_dir": _git_state(work),
-            "cwd": None if cwd is None else _git_state(cwd),
-        },
-        "command": sys.argv[0] if sys.argv else None,
-        "started_by": None if started_by is None else dict(started_by),
-        "config": dict(config),
-    }
-    try:
-        text = json.dumps(manifest, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
-        data = text.encode()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"config and params of run {name!r} must be JSON values ({error}); "
-            "use text, finite numbers, booleans, lists and dicts"
-        ) from error
-    # Absolute, so that a process with another current folder means the same run.
-    folder = Path(runs_dir).expanduser().resolve() / run_id
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-        _write_atomically(folder / MANIFEST, data)
-    except OSError as error:
-        _discard(folder)
-        raise disk_error(
-            f"the run folder {folder} cannot be made ({error.strerror}); check runs_dir, its owner and the space left",
-            error,
-            path=folder,
-        ) from error
-    return folder
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write a private file so that it is there whole or not at all, also after a crash."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
-
-
-def _discard(folder: Path) -> None:
-    """Leave nothing of a run that could not be made."""
-    try:
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    except OSError:
-        pass
-
-
-def _package_version() -> str:
-    from orchestrator_lab import __version__
-
-    return __version__
-
-
-def _current_folder() -> Path | None:
-    """Return the current folder; None when somebody has deleted it."""
-    try:
-        return Path.cwd()
-    except OSError:
-        return None
-
-
-def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit and dirtiness of a folder's repository; None where there is none."""
-    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-    if commit is None:
-        return None
-    # Only tracked files count, and no lock is taken that could disturb somebody's git.
-    changes = _output(
-        ["git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno"],
-        timeout_s=10,
-    )
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def _output(argv: list[str], *, timeout_s: float = 5) -> str | None:
-    """Return what a command prints, None when it fails or is not there."""
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.journal.writer import JournalWriter
-from orchestrator_lab.run import create_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,8 +22,9 @@ from test_cli import good, run, sentence
 from orchestrator_lab import Cluster, frames, messages_df, open_run
 from orchestrator_lab.backup import create_backup, find_backup, find_backups, restore_backup, verify_backup
 from orchestrator_lab.backup.collecting import collect_setup
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import BackupError, ClusterExists, ConfigError, EnvironmentProblem
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from orchestrator_lab import frames, runtime
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import ConfigError, JournalError, RunNotFound
 from orchestrator_lab.folds import fold, fold_messages, fold_turns
 from orchestrator_lab.journal import Event, JournalWriter
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 from orchestrator_lab.schema import TABLES
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ CLIENT = RECORD | {
     "bundle",
     "records",
     "cassette",
+    "beginning",
     "modes",
     "sealing",
     "choosing",
@@ -58,7 +59,8 @@ ALLOWED: dict[str, set[str]] = {
     "records": set(),
     "cassette": {"errors"},
     "initial": {"config", "errors", "mirrors"},
-    "modes": RECORD | {"bundle", "cassette", "initial", "resuming", "run", "tables"},
+    "beginning": {"errors", "runtime", "schema"},
+    "modes": RECORD | {"beginning", "bundle", "cassette", "initial", "resuming", "run", "tables"},
     "costs": {"config"},
     "config": {"errors"},
     "journal": BASE | {"mirrors"},
@@ -81,6 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": RECORD
     | {
         "annotations",
+        "beginning",
         "bundle",
         "cassette",
         "comparing",

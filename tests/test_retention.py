@@ -14,9 +14,10 @@ from test_frames import delivered
 from test_sealing import ended
 
 from orchestrator_lab import messages_df
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import EnvironmentProblem
 from orchestrator_lab.retention import Kept, expired, look_at, remove
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 RUNS = st.lists(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import ConfigError, EnvironmentProblem, RunNotFound
 from orchestrator_lab.journal import JournalWriter
-from orchestrator_lab.run import Run, create_run, list_runs, open_run
+from orchestrator_lab.run import Run, list_runs, open_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,7 @@ def test_full_disk_leaves_no_half_run(tmp_path: Path) -> None:
         """
         import sys
         from orchestrator_lab.errors import DiskFull, EnvironmentProblem
-        from orchestrator_lab.run import create_run
+        from orchestrator_lab.beginning import create_run
         try:
             create_run(sys.argv[1], config={"big": "x" * 10_000}, name="duo")
         except (DiskFull, EnvironmentProblem) as error:

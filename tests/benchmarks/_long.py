@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.journal.writer import JournalWriter
-from orchestrator_lab.run import create_run
 from orchestrator_lab.schema import new_id
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from telling import answer, deliver, tell
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.journal import JournalWriter
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

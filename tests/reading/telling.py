@@ -6,9 +6,9 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.journal import JournalWriter
 from orchestrator_lab.journal.recording import CastWriter
-from orchestrator_lab.run import create_run
 
 if TYPE_CHECKING:
     from pathlib import Path

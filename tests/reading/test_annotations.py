@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from orchestrator_lab.annotations import ANNOTATIONS, COLUMNS, JOINED
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import ConfigError, EnvironmentProblem
 from orchestrator_lab.frames import messages_df
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 
 if TYPE_CHECKING:
     from pathlib import Path

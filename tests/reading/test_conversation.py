@@ -8,9 +8,10 @@ import pytest
 from html_page import Page
 from telling import NASTY
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import AgentNotFound, ConfigError
 from orchestrator_lab.plots import agent_colors
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

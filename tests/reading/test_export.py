@@ -18,9 +18,10 @@ from test_conversation import Page
 
 from orchestrator_lab import frames
 from orchestrator_lab.annotations import ANNOTATIONS
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import AgentNotFound, ConfigError, EnvironmentProblem
 from orchestrator_lab.reading.export import FORMATS
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 from orchestrator_lab.schema import TABLES, conform
 
 if TYPE_CHECKING:

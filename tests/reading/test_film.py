@@ -8,13 +8,14 @@ import avt
 import pytest
 from played_run import write_played
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import AgentNotFound, ConfigError, JournalError
 from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.reading import tape as tape_module
 from orchestrator_lab.reading.film import Film
 from orchestrator_lab.reading.screens import ansi_of, screens_at
 from orchestrator_lab.reading.tape import Tape
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 from orchestrator_lab.stills import Screen
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator_lab.run import create_run
+from orchestrator_lab.beginning import create_run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator_lab.beginning import create_run
 from orchestrator_lab.errors import AgentNotFound, ConfigError
 from orchestrator_lab.reading.search import COLUMNS
-from orchestrator_lab.run import Run, create_run
+from orchestrator_lab.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
