@@ -12,23 +12,21 @@ from orchestrator_lab.agents.base import (
     LaunchContext,
     Program,
     Typed,
-    Usage,
     Watch,
     find_program,
 )
-from orchestrator_lab.agents.reading import ScreenReader
+from orchestrator_lab.agents.reading import WithoutRecord
 from orchestrator_lab.errors import ProgramNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from orchestrator_lab.config import AgentConfig, ProgramAgent
 
 __all__ = ["ProgramAdapter", "extract_reply", "prompt_start", "strip_echo"]
 
 
-class ProgramAdapter(ScreenReader):
+class ProgramAdapter(WithoutRecord):
     """The adapter of one program without reports."""
 
     kind = "program"
@@ -78,26 +76,6 @@ class ProgramAdapter(ScreenReader):
     def composer(self, screen: str, typed: Typed) -> Composer:  # noqa: ARG002
         """Say that an unknown program's input line cannot be read."""
         return "unknown"
-
-    def restored(self, screen: str, prompt: str) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return False: this program never gives a prompt back."""
-        return False
-
-    def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:  # noqa: ARG002
-        """Return nothing: it keeps no record."""
-        return []
-
-    def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:  # noqa: ARG002
-        """Return None: it knows no tokens."""
-        return None
-
-    def resumable(self, path: Path) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return False: nobody knows how."""
-        return False
-
-    def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return True: a turn whose end was reported takes no more text."""
-        return True
 
     def watch(self, config: AgentConfig) -> Watch | None:
         """Return how this program's turns are found."""

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from orchestrator_lab.agents.base import Evidence, Usage
     from orchestrator_lab.agents.screens import Answers, Rule, ScreenRules
 
-__all__ = ["ScreenReader", "labels", "option_for"]
+__all__ = ["ScreenReader", "WithoutRecord", "labels", "option_for"]
 
 #: Characters of a screen that a dialog nobody knows has as its subject.
 _SUBJECT = 2000
@@ -140,3 +141,27 @@ class ScreenReader:
     def permission_reply(self, decision: str, reason: str) -> dict[str, Any] | None:  # noqa: ARG002
         """Return what a waiting hook is told; None when the program takes no answer from its hooks."""
         return None
+
+
+class WithoutRecord(ScreenReader):
+    """Base of the adapters of programs that keep no record of their own."""
+
+    def restored(self, screen: str, prompt: str) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False: this program never gives a prompt back."""
+        return False
+
+    def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:  # noqa: ARG002
+        """Return nothing: it keeps no record."""
+        return []
+
+    def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:  # noqa: ARG002
+        """Return None: it knows no tokens."""
+        return None
+
+    def resumable(self, path: Path) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return False: nobody knows how."""
+        return False
+
+    def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Return True: a turn whose end was reported takes no more text."""
+        return True

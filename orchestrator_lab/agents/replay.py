@@ -24,15 +24,12 @@ from orchestrator_lab.agents.base import (
     ToolStarted,
     TurnEnded,
     Typed,
-    Usage,
     Watch,
 )
-from orchestrator_lab.agents.reading import ScreenReader
+from orchestrator_lab.agents.reading import WithoutRecord
 from orchestrator_lab.runtime import write_private
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator_lab.config import AgentConfig
 
 __all__ = ["ReplayAdapter"]
@@ -41,7 +38,7 @@ __all__ = ["ReplayAdapter"]
 _FOR_EVER_S = 1e6
 
 
-class ReplayAdapter(ScreenReader):
+class ReplayAdapter(WithoutRecord):
     """The adapter of one recorded agent.
 
     Parameters
@@ -160,26 +157,6 @@ class ReplayAdapter(ScreenReader):
     def composer(self, screen: str, typed: Typed) -> Composer:  # noqa: ARG002
         """Say that the input line is not read: the program waits for what was typed."""
         return "unknown"
-
-    def restored(self, screen: str, prompt: str) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return False: that a prompt was given back is reported."""
-        return False
-
-    def transcript(self, path: Path, *, prompt: str, since: float) -> list[Evidence]:  # noqa: ARG002
-        """Return nothing: it keeps no record."""
-        return []
-
-    def usage(self, path: Path, *, prompt_id: str | None, prompt: str | None) -> Usage | None:  # noqa: ARG002
-        """Return None: tokens are reported."""
-        return None
-
-    def resumable(self, path: Path) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return False: its next life is the next reel."""
-        return False
-
-    def turn_over(self, path: Path, prompt_id: str | None) -> bool:  # noqa: ARG002 - the protocol's signature
-        """Return True: a turn whose end was reported takes no more text."""
-        return True
 
     def watch(self, config: AgentConfig) -> Watch | None:  # noqa: ARG002 - the protocol's signature
         """Return None: it reports."""

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import disk_error
 from orchestrator_lab.initial.state import FORMAT, INDEX, INITIAL
 from orchestrator_lab.initial.walking import Limits, Look, TooMuchError, look
 
@@ -124,11 +124,11 @@ class Gathered:
             partial.rename(run_dir / INITIAL)
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
-            kind = DiskFull if is_full(error) else EnvironmentProblem
-            raise kind(
+            raise disk_error(
                 f"{run_dir / INITIAL}: the work folders as they were cannot be kept there ({error.strerror}); check "
                 "the room and the folder's owner, or set initial_state: false",
-                path=str(run_dir),
+                error,
+                path=run_dir,
             ) from error
 
     def _write(self, root: _Root, place: Path, earlier: Path | None) -> None:

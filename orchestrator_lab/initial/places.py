@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.errors import ConfigError, DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import ConfigError, disk_error
 from orchestrator_lab.initial.restoring import fill, is_blank
 from orchestrator_lab.initial.state import INITIAL, read_state
 
@@ -80,11 +80,11 @@ def restore_state(state: InitialState, to: str | os.PathLike[str]) -> Path:
         target.mkdir(parents=True, exist_ok=True)
         _make(state, target)
     except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{target}: the work folder cannot be made as it was ({error.strerror}); check the room there and the "
             "folder's owner",
-            path=str(target),
+            error,
+            path=target,
         ) from error
     return target
 
@@ -118,11 +118,11 @@ def give_state(source: Path, run_dir: Path) -> None:
         # Links stay links, which nobody follows.
         shutil.copytree(source / INITIAL, run_dir / INITIAL, symlinks=True, copy_function=_copy)
     except (OSError, shutil.Error) as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{source / INITIAL}: the recorded work folder cannot be copied into the new run ({error}); check its "
             "owner and the space left",
-            path=str(source / INITIAL),
+            error,
+            path=source / INITIAL,
         ) from error
 
 

@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator_lab.errors import DiskFull, EnvironmentProblem, is_full
+from orchestrator_lab.errors import disk_error
 from orchestrator_lab.initial.state import is_safe
 from orchestrator_lab.initial.walking import CREATED_MARK, leads_out
 
@@ -106,11 +106,11 @@ def fill(target: Path, kept: InitialFolder, inside: str = ".", *, leave: Collect
             # It says that nothing but the lab's own work is in there.
             (target / CREATED_MARK).unlink(missing_ok=True)
     except OSError as error:
-        kind = DiskFull if is_full(error) else EnvironmentProblem
-        raise kind(
+        raise disk_error(
             f"{target}: the work folder cannot be made as it was ({error.strerror}); check the room there and the "
             "folder's owner",
-            path=str(target),
+            error,
+            path=target,
         ) from error
     return count
 
