@@ -214,11 +214,11 @@ class HangWatch:
 
     async def _run(self) -> None:
         while True:
-            await self._cluster.ledger.until(lambda: bool(self._busy()), None)
-            busy = self._busy()
-            await asyncio.sleep(min((self._every_s(one) for one in busy), default=0.0))
-            for name in [name for name in self._watched if name not in {one.name for one in self._busy()}]:
-                self._over(name)
+            # A turn may be over before this runs again: what was watched is forgotten then, busy or not.
+            await self._cluster.ledger.until(lambda: bool(self._busy() or self._left()), None)
+            self._forget_left()
+            await asyncio.sleep(min((self._every_s(one) for one in self._busy()), default=0.0))
+            self._forget_left()
             try:
                 busy = self._busy()
                 trees = await asyncio.to_thread(_trees, [one.pid for one in busy])
@@ -240,6 +240,15 @@ class HangWatch:
             and one.dialog is None
             and self._first_s(one) is not None
         ]
+
+    def _left(self) -> list[str]:
+        """Return the names of those that were watched and are busy no more."""
+        busy = {one.name for one in self._busy()}
+        return [name for name in self._watched if name not in busy]
+
+    def _forget_left(self) -> None:
+        for name in self._left():
+            self._over(name)
 
     def _first_s(self, runner: AgentRunner) -> float | None:
         policy = self._cluster.config.hang_of(runner.config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 from orchestrator_lab.config import HangPolicy
 from orchestrator_lab.errors import TurnFailed
 from orchestrator_lab.frames import turns_df
-from orchestrator_lab.supervisor.hangs import Sample, due_step, progress, still_words
+from orchestrator_lab.supervisor.hangs import HangWatch, Sample, due_step, progress, still_words
+from orchestrator_lab.supervisor.messages import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,3 +167,21 @@ def test_a_supervisor_that_dies_over_a_hung_agent_has_a_successor_that_goes_on(l
     lab.restarted(ada.name, 1)
     assert len(lab.events(ada.name, "agent.restarting")) == 1
     assert len(lab.records(ada.name, "started")) == 2
+
+
+def test_what_was_watched_is_forgotten_though_nobody_is_busy_any_more() -> None:
+    """A turn may end, and a short one after it, before the watch runs again."""
+    resolved: list[str] = []
+
+    async def watch() -> None:
+        ledger = Ledger(None)  # type: ignore[arg-type] - nothing is journalled
+        alerts = SimpleNamespace(resolve=lambda rule, agent: resolved.append(f"{rule} {agent}"))
+        cluster = SimpleNamespace(ledger=ledger, alerts=alerts, runners={})
+        hangs = HangWatch(cluster)  # type: ignore[arg-type] - as much of one as is used
+        hangs._watched["ada"] = SimpleNamespace()  # type: ignore[assignment]
+        hangs.open()
+        await asyncio.sleep(0.05)
+        hangs.close()
+
+    asyncio.run(watch())
+    assert resolved == ["hung ada"]
