@@ -254,8 +254,9 @@ class TurnBook:
             return
         if turn.interrupted and not self._runner.adapter.reports:
             ended = dataclasses.replace(ended, reason="interrupted")
-        if ended.reason == "interrupted" and self._runner.supervisor.rebuild.gone:
-            # Hung up on with its terminal, it says so itself; nobody has interrupted it.
+        if ended.reason == "interrupted" and self._server_gone():
+            # Hung up on with its terminal, it says so itself, maybe sooner than tmux's end is told; nobody has
+            # interrupted it.
             why = f"{self._runner.name} ended with the tmux server"
             ended = dataclasses.replace(ended, reason="exited", error_message=why)
         on_its_way = self._runner.delivering
@@ -299,6 +300,10 @@ class TurnBook:
             self._runner.spawn(self._amend_usage(turn))
         else:
             self._runner.files.follow_transcript()
+
+    def _server_gone(self) -> bool:
+        supervisor = self._runner.supervisor
+        return supervisor.rebuild.gone or supervisor.tmux_died()
 
     def _over(self, turn: Turn) -> bool:
         """Tell whether the program has closed a turn, for those that report its end a moment earlier."""
