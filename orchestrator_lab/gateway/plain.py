@@ -221,7 +221,8 @@ class PlainForm:
             # Whoever replays has other secrets, of another length.
             text = _STARS.sub("<secret>", self.places.plain(self._mask(line.text)))
             if setting:
-                text = _without(IDS.sub("<id>", text), [*_MOMENTS, *_MACHINE])
+                # What is left out at the end may leave empty lines.
+                text = _without(IDS.sub("<id>", text), [*_MOMENTS, *_MACHINE]).rstrip()
             elif line.who.endswith("result"):
                 text = _without(text, _MOMENTS)
             born = tuple(found["id"] for found in _BORN.finditer(text)) if line.who.endswith("result") else ()
