@@ -191,7 +191,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         _text("agent_id", "Unique id of the agent.", otel="gen_ai.agent.id"),
         _text("name", "Name of the agent in its cluster.", otel="gen_ai.agent.name"),
         _text("role", "What the agent is for.", otel="gen_ai.agent.description"),
-        _text("kind", "Adapter: claude, codex, chat, program, replay …"),
+        _text("kind", "Adapter: claude, codex, chat or program; of a replayed agent that of the recorded one."),
         _text("program", "Program that runs in the pane."),
         _text("program_version", "Its version.", otel="gen_ai.agent.version"),
         _text("provider", "Provider of the model.", otel="gen_ai.provider.name"),

@@ -44,7 +44,7 @@ def processor_s(cluster: Cluster) -> float:
 def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
     for kind in [args.kind] if args.kind else ["chat", "claude"]:
         agent = {"kind": "chat"} if kind == "chat" else {"kind": "claude", "command": claude_command()}
-        blocks = (3 if args.quick else 12) if kind == "chat" else (1 if args.quick else 4)
+        blocks = (3 if args.quick else 40) if kind == "chat" else (1 if args.quick else 12)
         times: dict[str, list[float]] = {"live": [], "record": []}
         cost: dict[str, list[float]] = {"live": [], "record": []}
         with ExitStack() as stack:
