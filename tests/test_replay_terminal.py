@@ -139,7 +139,8 @@ def test_it_replays_by_itself_from_a_bundle(recorded: Run, tmp_path: Path, monke
     said = CliRunner().invoke(app, ["runs", "replay", "sent.olab.zip", "--strict", "--json"])
     assert said.exit_code == 0, said.output
     assert '"same": true' in said.output
-    assert [one.name for one in (tmp_path / "runs").iterdir()]
+    (again,) = (tmp_path / "runs").iterdir()
+    assert CliRunner().invoke(app, ["runs", "path", "last"]).output.strip() == str(again)
     assert not list(tmp_path.glob("*-replay"))
 
 

@@ -69,7 +69,8 @@ def find_run(where: str | None) -> Run:
     ----------
     where : str, optional
         A running cluster's name, a run's folder, its id or the beginning of it, or the name of a cluster whose
-        newest run is meant. The only cluster that runs, else the newest run, when omitted.
+        newest run is meant; ``last`` is the newest of all. The only cluster that runs, else the newest run, when
+        omitted.
 
     Raises
     ------
@@ -90,7 +91,7 @@ def find_run(where: str | None) -> Run:
         return open_run(where)
     folder = runs_dir()
     known = find_runs(folder) if folder.is_dir() else []
-    if where is None:
+    if where in {None, "last"}:
         if known:
             return Run(max(known, key=_begun))
         raise RunNotFound(f"no cluster is running, and there is no run in {folder.absolute()}", path=str(folder))
