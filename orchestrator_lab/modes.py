@@ -31,6 +31,8 @@ __all__ = ["AUTO", "LEVELS", "Recorded", "choose_level", "choose_mode", "recorde
 AUTO = "auto"
 #: How a run is replayed: its programs played on their terminals, or run for real on recorded answers of their models.
 LEVELS = ("terminal", "model")
+#: Columns or rows of the largest pane.
+_LARGEST = 1000
 #: Folder of a replay with what it plays; the supervisor's name for it.
 _REPLAYED = "replayed"
 #: What stands in a run's record in place of a secret.
@@ -163,21 +165,22 @@ class Recorded:
         place = self.path / "config.yaml"
         try:
             data: dict[str, Any] = yaml.safe_load(place.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            cluster, agents = data["cluster"], data["agents"]
+            _ = [cluster["name"] + "", *(agent["name"] + "" for agent in agents)]
+        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{place} cannot be read ({error}): say what to start, with a configuration of your own"
             ) from error
-        cluster = data["cluster"]
         cluster["runs_dir"] = str(default_runs_dir().absolute())
         folder = Path.cwd() / f"{cluster['name']}-replay"
-        for one in [cluster, *data["agents"]]:
+        for one in [cluster, *agents]:
             _fit(one, folder)
         if self.level == "model":
             place_folders(data, self.path, folder)
-        for agent in data["agents"]:
+        for agent in agents:
             # The run has a copy of what each agent was told.
             kept = present(self.path / "instructions" / f"{agent['name']}.md")
-            if agent.get("instructions_file") and kept.is_file():
+            if agent.pop("instructions_file", None) and kept.is_file():
                 agent["instructions_file"] = str(kept.absolute())
         return load_config(data, base_dir=Path.cwd())
 
@@ -195,7 +198,8 @@ class Recorded:
         for agent in config.agents:
             facts = added.get(agent.name, {})
             update: dict[str, Any] = {"work_dir": None, "create_work_dir": False}
-            update.update({key: facts[key] for key in ("cols", "rows") if isinstance(facts.get(key), int)})
+            sizes = {key: facts.get(key) for key in ("cols", "rows")}
+            update.update({key: size for key, size in sizes.items() if isinstance(size, int) and 1 <= size <= _LARGEST})
             if "mcp" in type(agent).model_fields:
                 update["mcp"] = False
             agents.append(agent.model_copy(update=update))

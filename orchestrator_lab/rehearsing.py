@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.apart import apart
 from orchestrator_lab.cluster import Cluster
 from orchestrator_lab.config import USER
+from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.modes import recorded_run
 from orchestrator_lab.run import open_run
 
@@ -45,8 +46,15 @@ def acts(events: list[Event]) -> Iterator[Act]:
         for one in events
         if one.event == "message.queued" and one.attributes.get("step") == 0
     }
+    called_for: set[str] = set()
     for event in events:
         facts, agent = event.attributes, str(event.agent)
+        if event.event in {"agent.restarting", "agent.stopping", "agent.added"}:
+            called_for.add(agent)
+        if event.event == "agent.started":
+            if agent not in called_for:
+                yield f"restart {agent}", _ending(agent, "restart")
+            called_for.discard(agent)
         if event.event == "message.queued" and facts.get("sender") == USER and facts.get("step") is None:
             if event.source == "human" and event.message_id in accepted - claimed:
                 continue  # typed at the pane: the player does it
@@ -63,6 +71,12 @@ def acts(events: list[Event]) -> Iterator[Act]:
             yield f"{facts['reason']} {agent}", _ending(agent, str(facts["reason"]))
 
 
+#: What somebody did from outside and is not done again.
+_NOT_DONE = {
+    "guard.lifted": "a guard was lifted",
+    "cluster.stopped": "all its agents were stopped at once",
+    "cluster.restarted": "all its agents were restarted at once",
+}
 #: Tables that a replay on the terminal derives anew, and which are to be the same.
 TABLES = ("messages", "turns", "tool_calls", "dialogs", "states")
 
@@ -134,11 +148,19 @@ def rehearse(
     began = time.monotonic()
     source = recorded_run(run, "terminal", speed)
     events = source.events()
+    beyond = _beyond(events)
+    if beyond is not None:
+        raise ConfigError(
+            f"run {source.run_id} cannot be replayed by itself: {beyond}; start its replay with start --run, and do "
+            "what was done from outside"
+        )
     with apart(), Cluster.start(mode=mode, run=source.path, level="terminal", speed=speed) as cluster:
         for words, act in acts(events):
             if on_act is not None:
                 on_act(words)
             act(cluster)
+        # It ends where it ended then, and not before all has happened.
+        cluster.client.post("/shutdown", {"status": "completed", "patient": True}, timeout_s=None)
     recorded, again = open_run(source.path), open_run(cluster.run_dir)
     return Rehearsal(
         recorded,
@@ -148,6 +170,18 @@ def rehearse(
         time.monotonic() - began,
         events[-1].monotonic_s,
     )
+
+
+def _beyond(events: list[Event]) -> str | None:
+    """Return what was done from outside that is not done again by itself."""
+    running = False
+    for event in events:
+        running = running or event.event == "agent.started"
+        if event.event == "agent.added" and running:
+            return f"agent {event.agent!r} joined in the middle"
+        if event.event in _NOT_DONE:
+            return _NOT_DONE[event.event]
+    return None
 
 
 def same_table(recorded: Run, again: Run, name: str) -> bool:

@@ -45,6 +45,8 @@ def unplayable(folder: Path) -> str | None:
         name = _NAME.match(line)
         if name is not None:
             counted[name[1].decode()] += 1
+            if name[1] == b"agent.stopping" and b'"reason":"hung"' in line:
+                return "an agent was restarted since it made no progress"
     if not counted["agent.started"]:
         return "no agent was started in it"
     for event, why in _BROKEN.items():

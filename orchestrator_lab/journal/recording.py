@@ -71,6 +71,9 @@ _LOOKED, _LARGEST = 1 << 20, 256 << 20
 #: Characters of JSON lines after which a piece is written before its second is over.
 _PIECE_CHARS = 1 << 20
 
+#: Bytes of the largest piece that is read: ours have some megabytes.
+_LARGEST_PIECE = 256 << 20
+
 #: Monotonic and wall clock must agree this well for a continued recording to trust the monotonic
 #: one (after a reboot they do not).
 _CLOCKS_AGREE_S = 5.0
@@ -405,6 +408,8 @@ def _piece_lines(descriptor: int, piece: Piece, path: Path) -> list[str]:
 
     frame = os.pread(descriptor, piece.length - _PIECE.size, piece.offset + _PIECE.size)
     try:
+        if zstandard.frame_content_size(frame) > _LARGEST_PIECE:
+            frame = b""  # no recording of ours has such a piece
         content = zstandard.ZstdDecompressor().decompress(frame).decode("utf-8")
     except (zstandard.ZstdError, UnicodeDecodeError) as error:
         raise JournalError(

@@ -28,6 +28,11 @@ class Clock:
     def __init__(self) -> None:
         self._held = b""
 
+    def rest(self) -> bytes:
+        """Return what was held back: nothing came that would have made it a mark."""
+        held, self._held = self._held, b""
+        return held
+
     def feed(self, data: bytes) -> list[tuple[int | None, bytes]]:
         """Return what was written, in pieces: the milliseconds told before each, None where none were, and its bytes.
 

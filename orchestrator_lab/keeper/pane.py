@@ -224,6 +224,7 @@ class Panes:
             self.drain(pane)
             # The program is gone, and its modes with it: the next one in this pane begins anew.
             pane.tracker.reset()
+            self._finish(pane)
             if pane.writer is not None:
                 self._settle(pane)
                 if status is not None:
@@ -284,6 +285,7 @@ class Panes:
         for pane in self:
             self._end_now(pane)
             self.drain(pane)
+            self._finish(pane)
             self._detach(pane)
             with contextlib.suppress(OSError):
                 self._close(pane)
@@ -415,6 +417,11 @@ class Panes:
         self._loop.cancel(f"end {pane.agent}")
         if pane.ending is not None:
             pane.ending()
+
+    def _finish(self, pane: Pane) -> None:
+        """Record what was held back as the possible beginning of a mark of time: nothing more comes."""
+        if pane.clock is not None:
+            self._record(pane, pane.clock.rest())
 
     @staticmethod
     def _settle(pane: Pane) -> None:

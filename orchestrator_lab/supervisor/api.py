@@ -343,7 +343,8 @@ class Api:
         status = body.get("status", "completed")
         if status not in {"completed", "failed", "cancelled"}:
             raise ConfigError(f"status={status!r} is not known; use completed, failed or cancelled")
-        await self._supervisor.replaying.before("agent.stopping", reason="shutdown")
+        patient = body.get("patient") is True
+        await self._supervisor.replaying.before("agent.stopping", reason="shutdown", patient=patient)
         await self._supervisor.lifecycle.shutdown(status)
         return JSONResponse({"run_dir": str(self._supervisor.run_dir)})
 

@@ -39,17 +39,23 @@ class Conductor:
         Told of a recorded event that did not happen again.
     plays : callable
         Tells of an agent whether its player lives, or is about to.
+    rests : callable
+        Tells of an agent whether its player waits for what is to be typed.
     """
 
     def __init__(
-        self, score: Score, gave_up: Callable[[Event], None], plays: Callable[[str], bool] = lambda _: True
+        self,
+        score: Score,
+        gave_up: Callable[[Event], None],
+        plays: Callable[[str], bool] = lambda _: True,
+        rests: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.score = score
         #: Place of the first expected event that has not happened; everything before it has, or never will.
         self.cursor = 0
         #: Called when the cursor has moved.
         self.moved: Callable[[], None] = lambda: None
-        self._gave_up, self._plays = gave_up, plays
+        self._gave_up, self._plays, self._rests = gave_up, plays, rests
         self._came = bytearray(len(score))
         self._waiting: list[tuple[int, int, Who, str | None, asyncio.Future[None]]] = []
         self._number = 0
@@ -57,6 +63,8 @@ class Conductor:
         #: How many wait outside for something to happen.
         self._awaited = 0
         self._closed = False
+        #: Whether the cluster ends: no player goes on then.
+        self.ended = False
         self._skip()
 
     @property
@@ -155,11 +163,13 @@ class Conductor:
             self.cursor += 1
         if self.cursor == before:
             return
-        self.moved()
-        while self._waiting and self._waiting[0][0] <= self.cursor:
-            future = heapq.heappop(self._waiting)[-1]
-            if not future.done():
-                future.set_result(None)
+        try:
+            self.moved()
+        finally:
+            while self._waiting and self._waiting[0][0] <= self.cursor:
+                future = heapq.heappop(self._waiting)[-1]
+                if not future.done():
+                    future.set_result(None)
 
     def _arm(self, *, again: bool = False) -> None:
         """Look again when nothing has happened for a while; not more than one timer at a time."""
@@ -191,7 +201,7 @@ class Conductor:
                 if not self._awaited:
                     return
                 self._pass_over_users(cursor)
-        elif cause == "lab" or self._passed_by(cursor):
+        elif cause == "lab" or self._passed_by(cursor) or self._rests(str(self.score.events[cursor].agent)):
             self._pass_over(cursor)
         elif not self._plays(str(self.score.events[cursor].agent)):
             self._pass_over_player(cursor)

@@ -377,6 +377,8 @@ class Dialogs:
             if self._runner.dialog_id == dialog_id:
                 self._by_policy(policy.on_timeout, rule)
 
+        if self._runner.supervisor.replaying.timeout_of(dialog_id, over):
+            return
         self._timeout = asyncio.get_running_loop().call_later(left, over)
 
     def _by_policy(self, option: str, rule: str | None) -> None:

@@ -106,7 +106,9 @@ class LaunchFiles:
         supervisor = self._runner.supervisor
         work_dir = supervisor.config.work_dir_of(self._runner.config)
         gateway = self._runner.config.gateway is not None and self._runner.config.gateway.mode != "none"
-        environ = {**clean_environment(supervisor.environ), **self._runner.config.env}
+        # What somebody else's configuration sets is for the program that it names, and a player is none of theirs.
+        own = {} if supervisor.replaying.terminal else self._runner.config.env
+        environ = {**clean_environment(supervisor.environ), **own}
         environ.update(
             ORCHESTRATOR_LAB_AGENT=self._runner.name,
             ORCHESTRATOR_LAB_AGENT_ID=self._runner.agent_id,

@@ -97,7 +97,8 @@ class Loopback:
         if isinstance(hook_id, str) and not self._seen.add(hook_id):
             return 200, {}
         step("told")
-        await self._supervisor.replaying.due(runner, payload)
+        if not await self._supervisor.replaying.due(runner, payload):
+            return 503, {}
         reply = None
         try:
             reply = runner.hook(payload)

@@ -27,7 +27,7 @@ from orchestrator_lab.runtime import private_dir
 from orchestrator_lab.supervisor.header import split_header
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from orchestrator_lab.agents.base import Adapter, Recorded
@@ -217,8 +217,9 @@ class Replaying:
         """Take note that the tmux server is gone; True when it is not started again."""
         return False
 
-    async def due(self, _runner: AgentRunner, _payload: Mapping[str, Any]) -> None:
-        """Wait for the turn of a report."""
+    async def due(self, _runner: AgentRunner, _payload: Mapping[str, Any]) -> bool:
+        """Wait for the turn of a report; False when it is not to be taken in any more."""
+        return True
 
     async def at_rest(self, _runner: AgentRunner) -> None:
         """Wait until a pane shows all that it is going to show by itself, where that can be known."""
@@ -226,11 +227,22 @@ class Replaying:
     def done(self, _payload: Mapping[str, Any]) -> None:
         """Take note that a report was taken in, whatever came of it."""
 
-    async def before(self, event: str, agent: str | None = None, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+    async def before(
+        self,
+        event: str,
+        agent: str | None = None,
+        *,
+        patient: bool = False,
+        **facts: Any,  # noqa: ANN401 - any JSON value
+    ) -> None:
         """Wait for the turn of what somebody outside does."""
 
     async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
         """Wait for the turn of a message from outside."""
+
+    def timeout_of(self, _dialog_id: str, _over: Callable[[], None]) -> bool:
+        """Say when a person's time to answer is over; False when a clock says it."""
+        return False
 
     def awaited(self) -> AbstractContextManager[None]:
         """Take note that somebody outside waits for something to happen."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import logging
 import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.errors import JournalError
 from orchestrator_lab.journal.writer import JournalWriter
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from orchestrator_lab.supervisor.conductor import Conductor
 
 __all__ = ["ScoredJournal"]
+
+logger = logging.getLogger(__name__)
 
 
 class ScoredJournal(JournalWriter):
@@ -88,8 +92,12 @@ class ScoredJournal(JournalWriter):
         then = conductor.score.events[place]
         record = self._made(then.seq + self._ahead, event, then.at, then.monotonic_s, *facts)
         heapq.heappush(self._held, (place, record))
-        conductor.came(place)
-        self.write_due()
+        try:
+            conductor.came(place)
+            self.write_due()
+        except JournalError:
+            # It stays held, in its place: whoever writes next writes it as well.
+            logger.exception("%s: event %d waits for room", self.path, record.seq)
         return record
 
     def write_due(self) -> None:
@@ -105,9 +113,11 @@ class ScoredJournal(JournalWriter):
 
     def close(self) -> None:
         """Write the rest and close the file."""
-        if self._fd >= 0:
-            self.write_all()
-        super().close()
+        try:
+            if self._fd >= 0:
+                self.write_all()
+        finally:
+            super().close()
 
     def _write_next(self) -> None:
         """Write the first event that waits, with its recorded number where that is free; before it what fits there."""

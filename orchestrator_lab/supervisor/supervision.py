@@ -242,7 +242,8 @@ class Supervision:
             )
             self._restarts = [one for one in self._restarts if one > now - policy.window_s] + [now]
             self.pending = True
-            self._arm(now + decision.delay_s)
+            # In a replay it was paused for then.
+            self._arm(now if supervisor.replaying.terminal else now + decision.delay_s)
             return
         self._forget()
         if decision.action == "give_up":

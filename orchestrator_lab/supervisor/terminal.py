@@ -29,7 +29,7 @@ from orchestrator_lab.supervisor.scored import ScoredJournal
 from orchestrator_lab.tmux import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from orchestrator_lab.agents.base import Adapter, Recorded
@@ -45,6 +45,10 @@ __all__ = ["TerminalReplaying"]
 
 #: Longest wait for a player to have written what comes before the next text, in seconds.
 _REST_S = 2.0
+#: Seconds of the longest run that is replayed: ten years.
+_LONGEST_S = 10 * 366 * 86400.0
+#: Seconds without an event after which who ends a replay is held up no longer.
+_STANDS_STILL_S = 3.0
 #: Looks at a pane until two show the same, and the pause between them, in seconds.
 _LOOKS, _LOOK_S = 10, 0.01
 
@@ -65,8 +69,9 @@ class TerminalReplaying(Replaying):
         self._folder = supervisor.run_dir / REPLAYED
         events, _ = read_events(self._folder / "journal.jsonl")
         how = json.loads((self._folder / "how.json").read_text(encoding="utf-8"))
+        _check(events)
         self._score = Score(events, how.get("speed"))
-        self._conductor = Conductor(self._score, self._gave_up, self._plays)
+        self._conductor = Conductor(self._score, self._gave_up, self._plays, self._rests)
         self._first = {
             name: self._events("agent.added", name) for name in {str(one.agent) for one in events if one.agent}
         }
@@ -176,20 +181,23 @@ class TerminalReplaying(Replaying):
     def server_lost(self) -> bool:
         """End a replay whose tmux server is gone, and the players with it."""
         self._stop(_ended("its tmux server"))
+        for runner in self._cluster.runners.values():
+            runner.lost()
         self._cluster.background(self._cluster.lifecycle.shutdown("failed"))
         return True
 
     # turns --------------------------------------------------------------------------------------
 
-    async def due(self, runner: AgentRunner, payload: Mapping[str, Any]) -> None:
-        """Wait until all is done that was done before a report."""
+    async def due(self, runner: AgentRunner, payload: Mapping[str, Any]) -> bool:
+        """Wait until all is done that was done before a report; False when it is not to be taken in any more."""
         if payload.get("what") == "rests":
             self._resting.add(runner.name)
-            return
+            return True
         self._resting.discard(runner.name)
         place = payload.get("place")
         if isinstance(place, int):
             await self._conductor.turn(place, "player", runner.name)
+        return not self._conductor.ended
 
     async def at_rest(self, runner: AgentRunner) -> None:
         """Wait until a player has written all that comes before the next text, and tmux has read it."""
@@ -214,16 +222,40 @@ class TerminalReplaying(Replaying):
         if isinstance(place, int):
             self._conductor.settled(place)
 
-    async def before(self, event: str, agent: str | None = None, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+    async def before(
+        self,
+        event: str,
+        agent: str | None = None,
+        *,
+        patient: bool = False,
+        **facts: Any,  # noqa: ANN401 - any JSON value
+    ) -> None:
         """Wait until all is done that was done before somebody outside did this."""
         ending = event == "agent.stopping"
+        if ending and self._conductor.ended:
+            return
         if not ending:
             self.refuse()
+        runner = self._cluster.runners.get(agent or "")
+        if facts.get("reason") == "restart" and runner is not None and not runner.running:
+            event, facts = "agent.started", {}  # of one that has ended nothing else tells
         place = self._score.first(event, agent, **facts)
-        if place is not None and self.stopped is None:
+        if self.stopped is None and ending:
+            await self._come_to(len(self._score) if place is None else place, patient=patient)
+        elif self.stopped is None and place is not None:
             await self._conductor.turn(place, "user")
         if not ending:
             self.refuse()
+
+    async def _come_to(self, place: int, *, patient: bool) -> None:
+        """Let the replay come to where somebody ended it; for as long as anything happens, or until it is there."""
+        turn = asyncio.ensure_future(self._conductor.turn(place, "user"))
+        while not turn.done():
+            before = self._conductor.cursor
+            await asyncio.wait([turn], timeout=None if patient else _STANDS_STILL_S)
+            if not turn.done() and self._conductor.cursor == before:
+                turn.cancel()
+                return
 
     async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
         """Wait for the turn of a message from outside, and tell when it is another than then."""
@@ -239,6 +271,18 @@ class TerminalReplaying(Replaying):
             await self._conductor.turn(self._score.place(then), "user")
         self._compare(USER, recipient, content, then)
         self.refuse()
+
+    def timeout_of(self, dialog_id: str, over: Callable[[], None]) -> bool:
+        """Say that a person's time to answer is over when it was then, if it was."""
+        place = self._score.first("dialog.answering", dialog_id=dialog_id, answered_by="policy")
+
+        async def then() -> None:
+            if place is not None:
+                await self._conductor.turn(place, "lab")
+                over()
+
+        self._cluster.background(then())
+        return True
 
     def awaited(self) -> AbstractContextManager[None]:
         """Take note that somebody outside waits for something to happen."""
@@ -381,6 +425,7 @@ class TerminalReplaying(Replaying):
 
     def ends(self) -> None:
         """Expect nothing more that was recorded before the end of the run."""
+        self._conductor.ended = True
         end = self._score.first("agent.stopping", reason="shutdown")
         left = self._conductor.give_up(len(self._score) if end is None else end)
         if left and self.stopped is None:
@@ -405,6 +450,9 @@ class TerminalReplaying(Replaying):
     def _plays(self, agent: str) -> bool:
         runner = self._cluster.runners.get(agent)
         return runner is None or runner.running or runner.launching or runner.comes_back
+
+    def _rests(self, agent: str) -> bool:
+        return agent in self._resting
 
     def _gave_up(self, event: Event) -> None:
         about = f" of {event.agent}" if event.agent else ""
@@ -440,6 +488,20 @@ class TerminalReplaying(Replaying):
                 agent=agent,
             )
         return recording.events
+
+
+def _check(events: list[Event]) -> None:
+    """Refuse a journal that somebody has written by hand: what is no time cannot be kept."""
+    last = 0.0
+    for event in events:
+        try:
+            moments = [event.at, *([event.attributes["started_at"]] if event.event == "recording.started" else [])]
+            told = all(datetime.fromisoformat(str(one)).tzinfo is not None for one in moments)
+        except (KeyError, ValueError):
+            told = False
+        if not told or not last <= event.monotonic_s < _LONGEST_S:
+            raise ConfigError(f"the run cannot be replayed: event {event.seq} of its journal has a time that is none")
+        last = event.monotonic_s
 
 
 def _ended(what: str) -> ReplayDiverged:

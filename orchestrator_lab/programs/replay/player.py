@@ -26,22 +26,26 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .told import LabGoneError
 from .typed import Typing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from .told import Lab
 
 __all__ = ["CLOCK", "Player", "read_reel"]
 
+T = TypeVar("T")
+
 #: Tells the lab's recording the time of what follows. Terminals pass over what they do not know.
 CLOCK = "\x1b]6973;{}\x07"
 _READ = 1 << 16
+#: Signals that end a process: others are no end that was recorded.
+_ENDING = frozenset({*range(1, 16), signal.SIGXCPU, signal.SIGXFSZ, signal.SIGSYS})
 
 
 def read_reel(path: str) -> Iterator[dict[str, Any]]:
@@ -109,8 +113,7 @@ class Player:
 
     def _key(self, step: dict[str, Any]) -> None:
         key = step["key"].encode()
-        while not self._typing.key(key):
-            self._more()
+        self._waiting_for(lambda: self._typing.key(key) or None)
         self._began = None
 
     def _say(self, step: dict[str, Any]) -> None:
@@ -147,13 +150,19 @@ class Player:
             self._end(self._ends.get("status"), self._ends.get("signal"))
 
     def _text(self, expected: str | None) -> str:
-        text = self._typing.text(expected)
-        if text is None:
-            self._report({"do": "say", "what": "rests"})
-        while text is None:
+        return self._waiting_for(lambda: self._typing.text(expected))
+
+    def _waiting_for(self, look: Callable[[], T | None]) -> T:
+        """Return what is typed, and say when this waits for it, and when it waits no more."""
+        found = look()
+        if found is not None:
+            return found
+        self._report({"do": "say", "what": "rests"})
+        while found is None:
             self._more()
-            text = self._typing.text(expected)
-        return text
+            found = look()
+        self._report({"do": "say", "what": "reads"})
+        return found
 
     def _more(self) -> None:
         """Wait for what is typed next."""
@@ -183,6 +192,9 @@ class Player:
             data = data[os.write(1, data) :]
 
     def _asked_to_end(self, _number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        self._speed = None  # whoever ends it does not wait
         last = [one for one in self._steps[self._ended :] if one["do"] == "out"] if self._ended is not None else []
         for step in last:
             self._out(step)
@@ -191,7 +203,7 @@ class Player:
     @staticmethod
     def _end(status: object, number: object) -> NoReturn:
         sys.stdout.flush()
-        if isinstance(number, int) and number > 0:
+        if isinstance(number, int) and number in _ENDING:
             signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None
             with contextlib.suppress(ProcessLookupError):
                 os.kill(os.getpid(), number)

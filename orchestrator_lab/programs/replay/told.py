@@ -50,6 +50,8 @@ class Lab:
             self._connection.request("POST", "/hooks", body, self._headers)
             response = self._connection.getresponse()
             answer = response.read()
+            # A player may rest for minutes, and a connection that nobody uses is closed under it.
+            self._connection.close()
         except (OSError, http.client.HTTPException) as error:
             raise LabGoneError(str(error)) from error
         if response.status != 200:
