@@ -8,6 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -154,6 +155,18 @@ def test_speed_is_that_of_the_recording(recorded: Run, elsewhere: dict[str, Any]
     turn = recorded.turns[recorded.turns.reply.str.startswith("one two", na=False)].iloc[0]
     assert took[2.0] > turn.duration_s / 2
     assert took["max"] < took[2.0]
+
+
+def test_who_ends_a_replay_is_not_held_up(recorded: Run, elsewhere: dict[str, Any]) -> None:
+    """Ten times slower than then, it would go on for a minute."""
+    with Cluster.start(elsewhere, run=recorded, speed=0.1) as cluster:
+        # What a bundle's configuration sets is for the program that it names.
+        (own,) = [one for one in cluster if one.name == "sh"]
+        assert "PS1" not in psutil.Process(own.facts["pid"]).environ()
+        cluster["ada"].send("hello")
+        began = time.monotonic()
+    assert time.monotonic() - began < 15
+    assert divergences(open_run(cluster.run_dir))[-1]["kind"] == "missing"
 
 
 def test_a_strict_replay_stops_at_another_message(recorded: Run, elsewhere: dict[str, Any]) -> None:
