@@ -400,6 +400,7 @@ def test_client_killed_in_a_stream_of_sends(lab: Lab) -> None:
     told += client.stdout.read().split()
     client.wait()
     client.stdout.close()
+    lab.settled(120)  # its last request may be on its way still
     events = lab.events("message.queued")
     assert {one for one in told if len(one) == len(told[0])} <= {one.message_id for one in events}
     # What was asked for stays asked for, whoever asked.
