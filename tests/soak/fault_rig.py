@@ -293,20 +293,29 @@ class Rig:
             taken = row["status"] == "answered" or str(row["error_type"]).startswith("turn_")
             until(lambda: not taken or self.taken("ada")[typed(row)], 10 * self.behind_s, "its own record")
         time.sleep(self.behind_s)
+        strange = [one["content"] for one in rows.values() if one["source"] == "human"]
+        # Claude Code on a busy machine has kept only the end of what was pasted. That is told, by the very prompt.
+        cut = [one for one in strange if row["error_type"] == "prompt_differs" and _end_of(typed(row), one)]
         for one in found:
+            if one is row and cut:
+                continue
             text = typed(one)
             times = self.taken(one["recipient"])[text]
             kind, why = judge(one, times)
             if kind:
                 problems.append(f"{kind}: {why}")
-        strange = [one["content"] for one in rows.values() if one["source"] == "human"]
-        problems += [f"unexplained: a prompt that nobody sent: {one[-60:]!r}" for one in strange]
+        problems += [f"unexplained: a prompt that nobody sent: {one[-60:]!r}" for one in strange if one not in cut]
         times = self.taken("ada")[typed(row)]
         if victim in {"keeper", "client"} and row["status"] != "answered":
             problems.append(f"unexplained: {row['status']} although neither its sender nor its recipient died")
         if victim == "agent" and step in _OVER and row["status"] != "answered":
             problems.append(f"unexplained: {row['status']} although its answer was there")
         return row, times, "; ".join(problems)
+
+
+def _end_of(text: str, prompt: str) -> bool:
+    """Tell whether a prompt is the end of a text, and not the whole of it."""
+    return len(prompt.rstrip()) < len(text.rstrip()) and text.rstrip().endswith(prompt.rstrip())
 
 
 class ChatRig(Rig):
