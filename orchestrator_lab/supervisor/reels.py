@@ -23,7 +23,7 @@ __all__ = ["READ_BY_THE_LAB", "Reel", "half_written", "reels"]
 #: Rule by which a policy answers the question of a program that starts in a folder which the lab has made.
 OWN_FOLDER = "a folder that the lab made"
 #: What the lab reads of a turn by itself, as from the program's record: it may come after the program's end.
-READ_BY_THE_LAB = frozenset({"turn.usage", "turn.changes"})
+READ_BY_THE_LAB = frozenset({"turn.usage", "turn.changes", "agent.model"})
 _SEQUENCE = re.compile(
     r"[^\x1b]+"
     r"|\x1b\[[0-?]*[ -/]*[@-~]"

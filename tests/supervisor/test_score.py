@@ -213,3 +213,17 @@ def test_times_are_taken_out_of_the_output(pieces: list[tuple[int, bytes]], data
 )
 def test_no_time_is_told_within_a_sequence(text: str, left: str) -> None:
     assert half_written(text) == left
+
+
+def test_what_the_lab_reads_after_an_end_is_not_the_players_to_tell() -> None:
+    """A program's record is read once more when it was ended: tokens, and the model that they name."""
+    told = [
+        *[(one.event, {"agent": one.agent, **one.attributes}) for one in STORY[:5]],
+        of("agent.stopping", reason="shutdown"),
+        of("turn.usage", turn_id="t1", output_tokens=3),
+        of("agent.model", model="m"),
+        of("turn.usage", turn_id="t1", output_tokens=4),
+        of("agent.exited", exit_code=0),
+    ]
+    (ada,) = reels(Score(events(*told)), "ada", [])
+    assert [(one["do"], one.get("what")) for one in ada.steps] == [("say", "ready"), ("rest", None)]
