@@ -16,9 +16,10 @@ from orchestrator_lab.initial.places import give_state, place_folders
 from orchestrator_lab.journal.playable import unplayable
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.mirrors import present
+from orchestrator_lab.reading.entries import events_with
 from orchestrator_lab.resuming import default_runs_dir, find_run
 from orchestrator_lab.runtime import private_dir, runtime_dir, write_private
-from orchestrator_lab.tables import JOURNAL
+from orchestrator_lab.tables import JOURNAL, RunTables
 
 if TYPE_CHECKING:
     from orchestrator_lab.config import ClusterConfig
@@ -165,8 +166,7 @@ class Recorded:
         place = self.path / "config.yaml"
         try:
             data: dict[str, Any] = yaml.safe_load(place.read_text(encoding="utf-8"))
-            cluster, agents = data["cluster"], data["agents"]
-            _ = [cluster["name"] + "", *(agent["name"] + "" for agent in agents)]
+            cluster, agents = _parts(data)
         except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{place} cannot be read ({error}): say what to start, with a configuration of your own"
@@ -192,7 +192,8 @@ class Recorded:
         """
         if self.level == "model":
             return config
-        added = {one.agent: one.attributes for one in self.events() if one.event == "agent.added"}
+        told = events_with(RunTables(self.path), [b'"agent.added"'])
+        added = {one.agent: one.attributes for one in told if one.event == "agent.added"}
         here = runtime_dir()
         agents = []
         for agent in config.agents:
@@ -271,6 +272,14 @@ def recorded_run(
 
         return Recorded(open_bundle(path).all(), level, pace)
     return Recorded(path if hasattr(run, "path") else find_run(run), level, pace)
+
+
+def _parts(data: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # noqa: ANN401 - whatever YAML holds
+    """Return the cluster and the agents of a recorded configuration; raise for what is none."""
+    cluster, agents = data["cluster"], data["agents"]
+    if not all(isinstance(one["name"], str) for one in [cluster, *agents]):
+        raise TypeError("a name is no text")
+    return cluster, agents
 
 
 def _pace(speed: float | str | None) -> float | None:

@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "cassette": {"errors"},
     "initial": {"config", "errors", "mirrors"},
     "beginning": {"errors", "runtime", "schema"},
-    "modes": RECORD | {"beginning", "bundle", "cassette", "initial", "resuming", "run", "tables"},
+    "modes": RECORD | {"beginning", "bundle", "cassette", "initial", "reading", "resuming", "run", "tables"},
     "costs": {"config"},
     "config": {"errors"},
     "journal": BASE | {"mirrors"},

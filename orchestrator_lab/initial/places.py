@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.errors import ConfigError, disk_error
-from orchestrator_lab.initial.restoring import fill, is_blank
+from orchestrator_lab.initial.restoring import fill, is_blank, not_made
 from orchestrator_lab.initial.state import INITIAL, read_state
 
 if TYPE_CHECKING:
@@ -80,12 +80,7 @@ def restore_state(state: InitialState, to: str | os.PathLike[str]) -> Path:
         target.mkdir(parents=True, exist_ok=True)
         _make(state, target)
     except OSError as error:
-        raise disk_error(
-            f"{target}: the work folder cannot be made as it was ({error.strerror}); check the room there and the "
-            "folder's owner",
-            error,
-            path=target,
-        ) from error
+        raise not_made(target, error) from error
     return target
 
 

@@ -20,9 +20,10 @@ from orchestrator_lab.initial.walking import CREATED_MARK, leads_out
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from orchestrator_lab.errors import DiskFull, EnvironmentProblem
     from orchestrator_lab.initial.state import InitialFolder
 
-__all__ = ["fill", "is_blank"]
+__all__ = ["fill", "is_blank", "not_made"]
 
 #: Permissions that a file may have: none of another user or group is set.
 _PERMISSIONS = 0o777
@@ -106,13 +107,18 @@ def fill(target: Path, kept: InitialFolder, inside: str = ".", *, leave: Collect
             # It says that nothing but the lab's own work is in there.
             (target / CREATED_MARK).unlink(missing_ok=True)
     except OSError as error:
-        raise disk_error(
-            f"{target}: the work folder cannot be made as it was ({error.strerror}); check the room there and the "
-            "folder's owner",
-            error,
-            path=target,
-        ) from error
+        raise not_made(target, error) from error
     return count
+
+
+def not_made(target: Path, error: OSError) -> DiskFull | EnvironmentProblem:
+    """Return what is told when a work folder cannot be made as it was."""
+    return disk_error(
+        f"{target}: the work folder cannot be made as it was ({error.strerror}); check the room there and the "
+        "folder's owner",
+        error,
+        path=target,
+    )
 
 
 def _make_folders(target: Path, path: str) -> None:

@@ -403,14 +403,20 @@ def pieces_of(descriptor: int, size: int, offset: int = 0) -> Iterator[Piece]:
         offset += total
 
 
+def _unpacked(frame: bytes) -> bytes:
+    import zstandard
+
+    if zstandard.frame_content_size(frame) > _LARGEST_PIECE:
+        raise zstandard.ZstdError(f"its piece would have more than {_LARGEST_PIECE} bytes")
+    return zstandard.ZstdDecompressor().decompress(frame)
+
+
 def _piece_lines(descriptor: int, piece: Piece, path: Path) -> list[str]:
     import zstandard
 
     frame = os.pread(descriptor, piece.length - _PIECE.size, piece.offset + _PIECE.size)
     try:
-        if zstandard.frame_content_size(frame) > _LARGEST_PIECE:
-            frame = b""  # no recording of ours has such a piece
-        content = zstandard.ZstdDecompressor().decompress(frame).decode("utf-8")
+        content = _unpacked(frame).decode("utf-8")
     except (zstandard.ZstdError, UnicodeDecodeError) as error:
         raise JournalError(
             f"{path} is damaged at byte {piece.offset} ({error}): some output is lost there; run.play() and "

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import logging
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,14 +17,22 @@ __all__ = ["Conductor", "Who"]
 
 Who = Literal["player", "user", "lab"]
 
-logger = logging.getLogger(__name__)
-
 #: Seconds without any event after which what should have followed by itself is given up.
 _PATIENCE_S = 8.0
 #: Seconds after which somebody outside, whose turn has not come, goes before somebody else who has not come either.
 _USER_PATIENCE_S = 0.3
 #: Seconds after which what somebody outside did is not waited for any longer, while somebody waits for what follows.
 _AWAITED_S = 2.0
+
+
+class _Waiter(NamedTuple):
+    """Somebody who waits for a place; numbered, so that those of one place keep their order."""
+
+    place: int
+    number: int
+    who: Who
+    agent: str | None
+    future: asyncio.Future[None]
 
 
 class Conductor:
@@ -57,7 +64,7 @@ class Conductor:
         self.moved: Callable[[], None] = lambda: None
         self._gave_up, self._plays, self._rests = gave_up, plays, rests
         self._came = bytearray(len(score))
-        self._waiting: list[tuple[int, int, Who, str | None, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiter] = []
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
         #: How many wait outside for something to happen.
@@ -71,11 +78,6 @@ class Conductor:
     def over(self) -> bool:
         """Whether all has been played."""
         return self.cursor >= len(self.score)
-
-    @property
-    def next(self) -> Event | None:
-        """The event that is expected now, None when all has been played."""
-        return None if self.over else self.score.events[self.cursor]
 
     def came(self, place: int) -> None:
         """Take note that a recorded event has happened again."""
@@ -110,7 +112,7 @@ class Conductor:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._number += 1
-        heapq.heappush(self._waiting, (place, self._number, who, agent, future))
+        heapq.heappush(self._waiting, _Waiter(place, self._number, who, agent, future))
         if who == "user":
             self._arm(again=True)
         elif self._timer is None:
@@ -145,16 +147,15 @@ class Conductor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for _, _, who, _, future in self._waiting:
-            if who == "user" and not future.done():
-                future.set_result(None)
+        for one in self._waiting_users():
+            one.future.set_result(None)
 
     def close(self) -> None:
         """Let everybody go."""
         self.stop()
-        for *_, future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        for one in self._waiting:
+            if not one.future.done():
+                one.future.set_result(None)
         self._waiting.clear()
 
     def _skip(self) -> None:
@@ -166,8 +167,8 @@ class Conductor:
         try:
             self.moved()
         finally:
-            while self._waiting and self._waiting[0][0] <= self.cursor:
-                future = heapq.heappop(self._waiting)[-1]
+            while self._waiting and self._waiting[0].place <= self.cursor:
+                future = heapq.heappop(self._waiting).future
                 if not future.done():
                     future.set_result(None)
 
@@ -179,8 +180,7 @@ class Conductor:
             self._timer.cancel()
         patience = _PATIENCE_S
         if self.score.causes[self.cursor] == "user":
-            users = any(who == "user" for _, _, who, _, future in self._waiting if not future.done())
-            patience = _USER_PATIENCE_S if users else _AWAITED_S
+            patience = _USER_PATIENCE_S if self._waiting_users() else _AWAITED_S
         self._timer = asyncio.get_running_loop().call_later(patience, self._look, self.cursor)
 
     def _look(self, cursor: int) -> None:
@@ -193,23 +193,26 @@ class Conductor:
         cause = self.score.causes[cursor]
         if cause == "user":
             # Nobody hurries a reader. But two who act in another order than then must not wait for each other.
-            for _, _, who, _, future in sorted(self._waiting):
-                if who == "user" and not future.done():
-                    future.set_result(None)
-                    break
-            else:
-                if not self._awaited:
-                    return
+            users = self._waiting_users()
+            if users:
+                users[0].future.set_result(None)
+            elif self._awaited:
                 self._pass_over_users(cursor)
+            else:
+                return
         elif cause == "lab" or self._passed_by(cursor) or self._rests(str(self.score.events[cursor].agent)):
             self._pass_over(cursor)
         elif not self._plays(str(self.score.events[cursor].agent)):
             self._pass_over_player(cursor)
         self._arm()
 
+    def _waiting_users(self) -> list[_Waiter]:
+        """Return those from outside who wait, the first of them first."""
+        return [one for one in sorted(self._waiting) if one.who == "user" and not one.future.done()]
+
     def _pass_over_users(self, cursor: int) -> None:
         """Expect nothing more from outside of what was done before that for which a program waits."""
-        until = min((place for place, _, who, _, _ in self._waiting if who == "player"), default=cursor + 1)
+        until = min((one.place for one in self._waiting if one.who == "player"), default=cursor + 1)
         for place in range(cursor, max(until, cursor + 1)):
             if self.score.causes[place] == "user" and not self._came[place]:
                 self._pass_over(place)
@@ -237,5 +240,5 @@ class Conductor:
     def _passed_by(self, cursor: int) -> bool:
         """Tell whether the program that should report waits for something later already, or nobody reports at all."""
         agent = self.score.events[cursor].agent
-        theirs = [place for place, _, who, name, _ in self._waiting if who == "player" and name == agent]
+        theirs = [one.place for one in self._waiting if one.who == "player" and one.agent == agent]
         return bool(theirs) and min(theirs) > cursor

@@ -6,6 +6,7 @@ The steps, and the program that plays them, are those of :mod:`orchestrator_lab.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.journal.origins import Recordings
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.recording import CastEvent
     from orchestrator_lab.supervisor.score import Cause, Score
 
-__all__ = ["READ_BY_THE_LAB", "Reel", "half_written", "reels"]
+__all__ = ["Reel", "half_written", "reels", "verbatim"]
 
 #: Rule by which a policy answers the question of a program that starts in a folder which the lab has made.
 OWN_FOLDER = "a folder that the lab made"
-#: What the lab reads of a turn by itself, as from the program's record: it may come after the program's end.
-READ_BY_THE_LAB = frozenset({"turn.usage", "turn.changes", "agent.model"})
 _SEQUENCE = re.compile(
     r"[^\x1b]+"
     r"|\x1b\[[0-?]*[ -/]*[@-~]"
@@ -35,6 +34,7 @@ _TURN_FACTS = ("reply", "end_reason", "error_message")
 Step = dict[str, Any]
 
 
+@dataclass(slots=True)
 class Reel:
     """What one life of a program does.
 
@@ -46,9 +46,8 @@ class Reel:
         In order.
     """
 
-    def __init__(self, head: Step) -> None:
-        self.head = head
-        self.steps: list[Step] = []
+    head: Step
+    steps: list[Step] = field(default_factory=list)
 
 
 def reels(score: Score, agent: str, cast: Iterable[CastEvent]) -> list[Reel]:
@@ -71,6 +70,11 @@ def reels(score: Score, agent: str, cast: Iterable[CastEvent]) -> list[Reel]:
     return list(_Reels(score, agent, cast).all())
 
 
+def verbatim(event: Event) -> dict[str, Any]:
+    """Return what is to be journalled word by word, since nothing that happens leads to it."""
+    return {"event": event.event, "turn_id": event.turn_id, "level": event.level, "facts": event.attributes}
+
+
 class _Reels:
     def __init__(self, score: Score, agent: str, cast: Iterable[CastEvent]) -> None:
         self._score, self._agent = score, agent
@@ -82,8 +86,6 @@ class _Reels:
         self._recordings = Recordings()
         self._output = _Output(cast)
         self._reel: Reel | None = None
-        #: Whether somebody has ended it: what is told of it then, the lab has read by itself.
-        self._ended = False
         self._session: str | None = None
         self._dialogs: dict[str, Event] = {}
         self._answers: dict[str, Event] = {}
@@ -111,8 +113,8 @@ class _Reels:
                     self._reel.steps.extend(self._output.until(self._at(event)))
                     yield self._reel
                 self._reel = Reel({"speed": self._score.speed, "ends": self._ends(place)})
-                self._session, self._ended = event.attributes.get("session_id"), False
-            if self._reel is not None and not (self._ended and event.event in READ_BY_THE_LAB):
+                self._session = event.attributes.get("session_id")
+            if self._reel is not None:
                 self._reel.steps.extend(self._steps(place, event, cause))
         if self._reel is not None:
             self._reel.steps.extend(self._output.rest())
@@ -142,7 +144,7 @@ class _Reels:
         origin = self._recordings.origin(self._agent)
         return 0.0 if origin is None else round(event.monotonic_s - origin, 6)
 
-    def _say(self, event: Event, what: str, **facts: Any) -> Step:  # noqa: ANN401 - any JSON value
+    def _say(self, event: Event, what: str, /, **facts: Any) -> Step:  # noqa: ANN401 - any JSON value
         return {"do": "say", "what": what, "source": event.source or "hook", **facts}
 
     def _agent_session(self, event: Event, _place: int, _cause: Cause) -> list[Step]:
@@ -152,8 +154,8 @@ class _Reels:
     def _agent_ready(self, event: Event, _place: int, _cause: Cause) -> list[Step]:
         return [self._say(event, "ready", session_id=self._session)]
 
-    def _agent_model(self, event: Event, _place: int, _cause: Cause) -> list[Step]:
-        return [self._say(event, "model", model=event.attributes.get("model"))]
+    def _agent_model(self, event: Event, _place: int, cause: Cause) -> list[Step]:
+        return [self._say(event, "model", model=event.attributes.get("model"))] if cause == "reel" else []
 
     def _agent_state(self, event: Event, _place: int, _cause: Cause) -> list[Step]:
         fact, facts = event.attributes.get("decision"), event.attributes
@@ -161,13 +163,10 @@ class _Reels:
         if self._shown is not None:
             votes = [one for one in facts.get("votes", ()) if one.get("fact") == fact]
             says = str(votes[0].get("says")).split(": ", 1)[-1] if votes else str(fact)
-            return [self._say(event, "shown", fact=fact, text=says, publish=True)]
-        return (
-            [self._say(event, "shown", fact=before, text=None, publish=fact == "ready")] if before is not None else []
-        )
+            return [self._say(event, "shown", fact=fact, text=says)]
+        return [] if before is None else [self._say(event, "shown", fact=before, text=None)]
 
     def _agent_stopping(self, _event: Event, _place: int, _cause: Cause) -> list[Step]:
-        self._ended = True
         return [{"do": "rest"}]
 
     def _agent_exited(self, event: Event, _place: int, cause: Cause) -> list[Step]:
@@ -222,11 +221,13 @@ class _Reels:
     def _turn_first_output(self, event: Event, _place: int, _cause: Cause) -> list[Step]:
         return [self._say(event, "first_output")]
 
-    def _turn_usage(self, event: Event, _place: int, _cause: Cause) -> list[Step]:
-        return [self._say(event, "usage", turn_id=event.turn_id, facts=event.attributes)]
+    def _again(self, event: Event, _place: int, cause: Cause) -> list[Step]:
+        """Tell what nothing that happens leads to, word by word."""
+        if cause != "reel":
+            return []
+        return [self._say(event, "again", **verbatim(event))]
 
-    def _turn_changes(self, event: Event, _place: int, _cause: Cause) -> list[Step]:
-        return [self._say(event, "changes", turn_id=event.turn_id, level=event.level, facts=event.attributes)]
+    _turn_usage = _turn_changes = _again
 
     def _turn_ended(self, event: Event, _place: int, cause: Cause) -> list[Step]:
         if cause != "reel":

@@ -98,6 +98,11 @@ class Replaying:
         self._player: Player | None = None
 
     @property
+    def strict(self) -> bool:
+        """Whether a replay stops where something differs."""
+        return self.mode == "replay_strict"
+
+    @property
     def replays(self) -> bool:
         """Whether models answer from a recording."""
         return self.mode.startswith("replay")
@@ -108,9 +113,7 @@ class Replaying:
         folder = cluster.run_dir / CASSETTES
         recorder = player = None
         if self.replays:
-            player = self._player = Player(
-                folder, strict=self.mode == "replay_strict", tell=self._tell, mask=cluster.mask
-            )
+            player = self._player = Player(folder, strict=self.strict, tell=self._tell, mask=cluster.mask)
             self._restore(player)
         elif self.mode == "record":
             recorder = Recorder(private_dir(folder), mask=cluster.mask, failed=self._hole)

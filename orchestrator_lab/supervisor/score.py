@@ -18,7 +18,6 @@ Who makes an event happen decides what a replay does about it:
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,14 +59,10 @@ _REEL = frozenset(
     {
         "agent.ready",
         "agent.session",
-        "agent.model",
         "message.accepted",
         "message.uncertain",
         "message.expired",
         "turn.first_output",
-        "turn.usage",
-        "turn.changes",
-        "turn.ended",
         "tool.started",
         "tool.ended",
         "dialog.opened",
@@ -111,37 +106,41 @@ class _Reader:
     def read(self) -> list[Cause]:
         self._claimed = {str(one.message_id) for one in self._events if one.event == "message.claimed"}
         self._accepted = {str(one.message_id) for one in self._events if one.event == "message.accepted"}
-        return [
-            self._cause(event, following) for event, following in itertools.pairwise([*self._events, None]) if event
-        ]
+        return [self._cause(event) for event in self._events]
 
-    def _cause(self, event: Event, following: Event | None) -> Cause:
+    def _cause(self, event: Event) -> Cause:
         name, agent = event.event, str(event.agent)
         special = getattr(self, f"_{name.replace('.', '_')}", None)
         if special is not None:
-            return special(event, agent, following)  # type: ignore[no-any-return]
+            return special(event, agent)  # type: ignore[no-any-return]
         if name in _LAB:
             return "lab"
         if name in _REEL:
             return "reel"
         return "user" if name in _USER else "aside"
 
-    def _agent_added(self, _event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _agent_added(self, _event: Event, _agent: str) -> Cause:
         return "user" if self._running else "lab"
 
-    def _agent_started(self, _event: Event, agent: str, _following: Event | None) -> Cause:
+    def _agent_started(self, _event: Event, agent: str) -> Cause:
         self._running = True
         self._stopping.discard(agent)
         return "lab"
 
-    def _agent_stopping(self, event: Event, agent: str, _following: Event | None) -> Cause:
+    def _agent_stopping(self, event: Event, agent: str) -> Cause:
         self._stopping.add(agent)
         return "user" if event.attributes.get("reason") in _WISHES else "aside"
 
-    def _agent_exited(self, _event: Event, agent: str, _following: Event | None) -> Cause:
+    def _agent_exited(self, _event: Event, agent: str) -> Cause:
         return "lab" if agent in self._stopping else "reel"
 
-    def _agent_state(self, event: Event, agent: str, _following: Event | None) -> Cause:
+    def _read_by_the_lab(self, _event: Event, agent: str) -> Cause:
+        """Tell of what is read of a turn, as from the program's record: after the program's end it tells nothing."""
+        return "lab" if agent in self._stopping else "reel"
+
+    _turn_usage = _turn_changes = _agent_model = _read_by_the_lab
+
+    def _agent_state(self, event: Event, agent: str) -> Cause:
         fact = event.attributes.get("decision")
         was_shown = agent in self._shown
         self._shown.discard(agent)
@@ -150,7 +149,7 @@ class _Reader:
             return "reel"
         return "reel" if was_shown and fact == "ready" else "lab"
 
-    def _message_queued(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _message_queued(self, event: Event, _agent: str) -> Cause:
         facts, message_id = event.attributes, str(event.message_id)
         self._queued[message_id] = event
         if facts.get("step") is not None:
@@ -173,30 +172,30 @@ class _Reader:
             del self._replies[str(facts.get("in_reply_to"))]
         return "lab" if forwarded else "reel"
 
-    def _message_submitted(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _message_submitted(self, event: Event, _agent: str) -> Cause:
         return "lab" if event.attributes.get("attempt", 1) == 1 else "aside"
 
-    def _message_answered(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _message_answered(self, event: Event, _agent: str) -> Cause:
         self._replies[str(event.message_id)] = self._texts.get(str(event.turn_id), "")
         return "lab"
 
-    def _message_failed(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _message_failed(self, event: Event, _agent: str) -> Cause:
         return "lab" if str(event.attributes.get("error_type")).startswith("turn_") else "reel"
 
-    def _turn_ended(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _turn_ended(self, event: Event, _agent: str) -> Cause:
         self._texts[str(event.turn_id)] = str(event.attributes.get("reply") or "")
         return "lab" if event.source == "process" else "reel"
 
-    def _dialog_answering(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _dialog_answering(self, event: Event, _agent: str) -> Cause:
         self._by_policy.add(str(event.attributes.get("dialog_id")))
         return "user" if event.attributes.get("answered_by") == "human" else "lab"
 
-    def _dialog_answered(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _dialog_answered(self, event: Event, _agent: str) -> Cause:
         facts = event.attributes
         in_hook = facts.get("answered_by") == "policy" and str(facts.get("dialog_id")) not in self._by_policy
         return "lab" if event.source == "process" or in_hook else "reel"
 
-    def _note(self, event: Event, _agent: str, _following: Event | None) -> Cause:
+    def _note(self, event: Event, _agent: str) -> Cause:
         return "user" if event.attributes.get("text") == "interrupted" and event.source == "human" else "aside"
 
 

@@ -22,7 +22,7 @@ from orchestrator_lab.gateway.player import stopped
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.supervisor.conductor import Conductor
-from orchestrator_lab.supervisor.reels import READ_BY_THE_LAB, reels
+from orchestrator_lab.supervisor.reels import reels, verbatim
 from orchestrator_lab.supervisor.replaying import REPLAYED, Replaying
 from orchestrator_lab.supervisor.score import Score
 from orchestrator_lab.supervisor.scored import ScoredJournal
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TerminalReplaying"]
 
+#: What the lab reads of a turn by itself.
+_READ_BY_THE_LAB = frozenset({"turn.usage", "turn.changes", "agent.model"})
 #: Longest wait for a player to have written what comes before the next text, in seconds.
 _REST_S = 2.0
 #: Seconds of the longest run that is replayed: ten years.
@@ -72,20 +74,12 @@ class TerminalReplaying(Replaying):
         _check(events)
         self._score = Score(events, how.get("speed"))
         self._conductor = Conductor(self._score, self._gave_up, self._plays, self._rests)
-        self._first = {
-            name: self._events("agent.added", name) for name in {str(one.agent) for one in events if one.agent}
-        }
         #: What a client calls a message or a conversation, and its recorded id.
         self._aliases: dict[str, str] = {}
         #: Agents whose players wait for the next text.
         self._resting: set[str] = set()
         journal = supervisor.run_dir / "journal.jsonl"
         self._broken = journal.exists() and journal.stat().st_size > 0
-
-    @property
-    def strict(self) -> bool:
-        """Whether it stops where something differs."""
-        return self.mode == "replay_strict"
 
     # what is played -----------------------------------------------------------------------------
 
@@ -103,15 +97,15 @@ class TerminalReplaying(Replaying):
 
     def adapter(self, config: AgentConfig) -> Adapter:
         """Return the adapter that plays an agent's recording."""
-        found = self._first.get(config.name) or []
-        if not found:
-            names = ", ".join(sorted(name for name, added in self._first.items() if added))
+        added = self._first("agent.added", config.name)
+        if added is None:
+            names = ", ".join(sorted({str(one.agent) for one in self._score.events if one.event == "agent.added"}))
             raise ConfigError(
                 f"agent {config.name!r} is not in the run that is replayed, which has: {names}; leave it out, or run "
                 "the real programs against the recorded model (level: model)",
                 agent=config.name,
             )
-        facts = found[0].attributes
+        facts = added.attributes
         program = Program((), str(facts.get("program")), facts.get("program_version"), facts.get("provider"))
         lines = [[one.head, *one.steps] for one in reels(self._score, config.name, self._cast(config.name))]
         return ReplayAdapter(str(facts.get("kind")), program, lines)
@@ -122,19 +116,14 @@ class TerminalReplaying(Replaying):
     def take_over(self, ledger: Ledger) -> None:
         """Have messages get the ids that they had."""
         ledger.recorded, ledger.keeps_all = self._message_ids, True
-        stopping: set[str | None] = set()
-        for place, event in enumerate(self._score.events):
-            if event.event == "agent.stopping":
-                stopping.add(event.agent)
-            elif event.event == "agent.started":
-                stopping.discard(event.agent)
-            elif event.agent in stopping and event.event in READ_BY_THE_LAB:
+        for place, (event, cause) in enumerate(zip(self._score.events, self._score.causes, strict=True)):
+            if cause == "lab" and event.event in _READ_BY_THE_LAB:
                 self._cluster.background(self._read_again(place, event))
 
     def session_id(self, agent: str) -> str | None:
         """Return the session with which an agent was started."""
-        started = self._events("agent.started", agent)
-        return started[0].attributes.get("session_id") if started else None
+        started = self._first("agent.started", agent)
+        return None if started is None else started.attributes.get("session_id")
 
     def turn_id(self, agent: str, message_id: str) -> str | None:
         """Return the id of the recorded turn that began with a message."""
@@ -162,9 +151,8 @@ class TerminalReplaying(Replaying):
 
     def recording(self, agent: str) -> dict[str, Any] | None:
         """Return what the recorded run says of the recording of an agent's pane."""
-        found = self._events("recording.started", agent)
-        facts = found[0].attributes if found else {}
-        return {"started_at": facts.get("started_at"), "offset_s": facts.get("offset_s")} if facts else None
+        found = self._first("recording.started", agent)
+        return None if found is None else {key: found.attributes.get(key) for key in ("started_at", "offset_s")}
 
     def recorded_at(self, agent: str) -> float | None:
         """Return when the recording of an agent's pane began."""
@@ -334,23 +322,8 @@ class TerminalReplaying(Replaying):
                     kind="broadcast" if facts.get("kind") == "broadcast" else "direct",
                     conversation_id=facts.get("conversation_id"),
                 )
-            case "usage":
-                self._cluster.journal.append(
-                    "turn.usage",
-                    agent=runner.name,
-                    turn_id=facts.get("turn_id"),
-                    source=told.source,
-                    **facts.get("facts", {}),
-                )
-            case "changes":
-                self._cluster.journal.append(
-                    "turn.changes",
-                    agent=runner.name,
-                    turn_id=facts.get("turn_id"),
-                    source=told.source,
-                    level=str(facts.get("level")),
-                    **facts.get("facts", {}),
-                )
+            case "again":
+                self._again(runner.name, told.source, facts)
             case "model":
                 runner.saw_model(str(facts.get("model")))
             case "options":
@@ -369,19 +342,28 @@ class TerminalReplaying(Replaying):
             case "surplus":
                 self._surplus(runner, str(facts.get("got")))
 
+    def _again(
+        self,
+        agent: str | None,
+        source: str | None,
+        told: Mapping[str, Any],
+    ) -> None:
+        """Journal what nothing that happens leads to, word by word."""
+        self._cluster.journal.append(
+            str(told["event"]),
+            agent=agent,
+            turn_id=told["turn_id"],
+            source=source,
+            level=str(told["level"]),
+            **told["facts"],
+        )
+
     async def _read_again(self, place: int, event: Event) -> None:
         """Journal what the lab read of a turn when its program was ended."""
         await self._conductor.turn(place, "lab")
         if place > self._conductor.cursor:
             return  # the replay has ended before
-        self._cluster.journal.append(
-            event.event,
-            agent=event.agent,
-            turn_id=event.turn_id,
-            source=event.source,
-            level=event.level,
-            **event.attributes,
-        )
+        self._again(event.agent, event.source, verbatim(event))
 
     @staticmethod
     def _shown(runner: AgentRunner, fact: str, text: str | None) -> None:
@@ -470,8 +452,8 @@ class TerminalReplaying(Replaying):
         if self.strict:
             self._stop(stopped(sentence, diff, agent=agent, kind=kind, message_id=message_id))
 
-    def _events(self, name: str, agent: str) -> list[Event]:
-        return [one for one in self._score.events if one.event == name and one.agent == agent]
+    def _first(self, name: str, agent: str) -> Event | None:
+        return next((one for one in self._score.events if one.event == name and one.agent == agent), None)
 
     def _cast(self, agent: str) -> list[CastEvent]:
         path = self._folder / "panes" / f"{agent}.cast.zst"

@@ -127,7 +127,7 @@ def test_nobody_acts_before_their_turn() -> None:
         for place in (0, 1, 2):
             conductor.came(place)
         await asyncio.wait_for(late, 1)
-        assert conductor.next is STORY[4]
+        assert conductor.score.events[conductor.cursor] is STORY[4]
         left = conductor.give_up(20)
         assert [one.seq for one in left] == [one.seq for one in STORY[4:20] if one.event != "process.sample"]
         conductor.close()
