@@ -31,6 +31,7 @@ CHAT = {"name": "ada", "kind": "chat", "gateway": {"mode": "script", "script": [
 
 
 def broken(words: str) -> dict[str, Any]:
+    """Return a program; what it says it must outlive a little: tmux drops what the kernel still holds at an exit."""
     return {"name": "ada", "kind": "program", "command": ["sh", "-c", words], "turn_end": {"quiet_s": 0.5}}
 
 
@@ -69,11 +70,13 @@ CASES = {
         [{"name": "ada", "kind": "program", "command": ["no-such-program"], "turn_end": {"quiet_s": 1}}],
     ),
     "program that ends at once": Case(
-        "AgentFailed", ("ada", "exit status 7", "cannot find my keys"), [broken("echo cannot find my keys; exit 7")]
+        "AgentFailed",
+        ("ada", "exit status 7", "cannot find my keys"),
+        [broken("echo cannot find my keys; sleep 0.2; exit 7")],
     ),
     "program that is killed at once": Case("AgentFailed", ("ada", "signal 9"), [broken("kill -9 $$")]),
     "one of two ends at once": Case(
-        "AgentFailed", ("bob", "oh no"), [CHAT, {**broken("echo oh no; exit 1"), "name": "bob"}]
+        "AgentFailed", ("bob", "oh no"), [CHAT, {**broken("echo oh no; sleep 0.2; exit 1"), "name": "bob"}]
     ),
     "never ready": Case(
         "AgentFailed",
