@@ -59,6 +59,7 @@ async def test_agents_share_one_model(model: Path, client: httpx.AsyncClient, tm
         streamed = await client.post(f"{running.url('a')}/v1/messages", json=asks("Hi", stream=True))
         assert streamed.text.rstrip().endswith('"message_stop"}')
         chat = await client.post(f"{running.url('a')}/v1/chat/completions", json=asks("Hi", max_tokens=4))
+        assert chat.status_code == 200, chat.text
         assert chat.json()["usage"]["completion_tokens"] >= 1
         counted = await client.post(f"{running.url('a')}/v1/messages/count_tokens", json=asks("Hi"))
         assert counted.json()["input_tokens"] > 1
