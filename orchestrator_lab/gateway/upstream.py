@@ -148,7 +148,9 @@ class Upstream:
                 follow_redirects=False,
                 trust_env=not loopback,
                 timeout=httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S, pool=_CONNECT_TIMEOUT_S),
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+                # A server may close a kept connection just as the next request goes out on it, which would be lost.
+                # On this machine a new one costs nothing; to the world outside it costs a handshake.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0 if loopback else 20),
             )
         return self._clients[loopback]
 

@@ -215,3 +215,28 @@ async def test_a_provider_that_breaks_off_is_no_complete_answer(running: Running
             await client.post(f"{running.url('a-secret')}/v1/messages", json=asks("hi"))
     (answered,) = await running.wait_for("gateway.response")
     assert "broke off in the middle of its answer" in answered["error"]
+
+
+async def test_a_server_of_this_machine_that_closes_after_its_answer_loses_no_request(
+    running: Running, client: httpx.AsyncClient
+) -> None:
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+    async def once(reader: Any, writer: Any) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+        )
+        await reader.readexactly(length)
+        writer.write(answer)
+        await reader.read(1)  # it does not say that it closes: its patience ends as the next request comes
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(once, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        running.gateway.bind("boss", "a-secret", settings("upstream", base_url=f"http://127.0.0.1:{port}"))
+        for _ in range(3):
+            got = await client.post(f"{running.url('a-secret')}/v1/messages", json=asks("hi"))
+            assert (got.status_code, got.content) == (200, b"{}")
