@@ -1,10 +1,11 @@
 """Cassettes: what an agent asked its model and what it was answered, one file an agent, written as it happens.
 
 A cassette is JSON lines in independent zstd frames (``zstd -dc ada.jsonl.zst`` shows them). The first line says what
-it is and where the cluster's places were. Then come *parts* and *takes*. A part is a piece of requests (a message, the
-list of tools, …) under its digest: each stands in the file once, however often it was sent, so that a cassette grows
-with the conversation and not with its square. A take is one request, its parts named, with its answer as it was
-streamed. Each take holds a digest of all that it says, so that a change is noticed.
+it is and where the cluster's places were. Then come *parts*, *lists* and *takes*. A part is a piece of requests (a
+message, the tools, …) under its digest: each stands in the file once, however often it was sent. A list is the messages
+of a request, by their names, under the digest of them all: what it has more than an earlier list. So a cassette grows
+with the conversation and not with its square. A take is one request, its parts and lists named, with its answer as it
+was streamed. Each take holds a digest of all that it says, so that a change is noticed.
 
 Requests stand in it as they were sent, known secrets masked; what of them counts is computed when they are replayed
 (:mod:`orchestrator_lab.gateway.plain`), so that older cassettes profit from what is learnt later.
@@ -17,7 +18,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import marshal
 import os
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +37,14 @@ __all__ = ["CASSETTES", "SUFFIX", "CassetteWriter", "Take", "read_cassette", "re
 SUFFIX = ".jsonl.zst"
 #: Folder of a run with its cassettes.
 CASSETTES = "cassettes"
-#: Version of the format.
-FORMAT = 1
+#: Version of the format; the first one had no lists: each take named all its messages.
+FORMAT = 2
 #: Lists of a body whose entries are parts of their own.
 _LISTS = ("messages", "input", "system", "tools")
+#: Conversations whose newest list is known, so that the next one is told by what it has more.
+_CONVERSATIONS = 8
+#: Names in lists that are read at most: those of a conversation of some 5,000 turns.
+_MOST = 50_000_000
 #: The largest frame that is read, in bytes: a request of 64 MiB, its answer and their marks.
 _LARGEST = 256 << 20
 #: Bytes in which a frame says how large it is.
@@ -142,12 +150,17 @@ class CassetteWriter:
         self._parts: set[str] = set()
         self._lines: list[str] = []
         self._new: set[str] = set()
+        # Names of parts that were met, by a digest that costs less than theirs: a conversation comes again with each
+        # request, and only its end is new.
+        self._met: dict[bytes, str] = {}
+        # By a conversation's first message.
+        self._newest: dict[str, tuple[str, list[str]]] = {}
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             whole = 0
             for line, end in _lines(path):
                 whole = end
-                self._parts |= {line["part"]} if "part" in line else set()
+                self._parts |= {line[kind] for kind in ("part", "list") if kind in line}
                 if "take" in line:
                     self.last = max(self.last, int(line["take"]["n"]))
                     self.last_s = max(self.last_s, float(line["take"]["ended_s"]))
@@ -158,18 +171,40 @@ class CassetteWriter:
             os.close(self._file)
             raise
 
-    def apart(self, body: object) -> Any:  # noqa: ANN401 - what `Take.body` is until it is read again
+    def apart(self, body: Any) -> Any:  # noqa: ANN401 - what `Take.body` is until it is read again
         """Take a request apart: return the names of its parts; those that are new wait for :meth:`flush`."""
 
-        def part(value: object) -> str:
-            text = self._mask(_compact(value))
-            digest = _digest(text)
-            if digest not in self._parts and digest not in self._new:
-                self._new.add(digest)
-                self._lines.append(f'{{"part":"{digest}","value":{text}}}')
-            return digest
+        def part(value: Any) -> str:  # noqa: ANN401
+            met = hashlib.blake2b(marshal.dumps(value, 2), digest_size=16).digest()
+            name = self._met.get(met)
+            if name is None:
+                text = self._mask(_compact(value))
+                name = self._met[met] = _digest(text)
+                if self._enter(name):
+                    self._lines.append(f'{{"part":"{name}","value":{text}}}')
+            return name
 
-        return _taken_apart(body, part)
+        return _taken_apart(body, part, self._listed)
+
+    def _listed(self, names: list[str]) -> str:
+        """Return the name of a list; a new one waits for :meth:`flush`, told by what it has more than another."""
+        name = _list_digest(names)
+        if names and self._enter(name):
+            of, before = self._newest.pop(names[0], ("", []))
+            first = next((at for at, pair in enumerate(zip(before, names, strict=False)) if pair[0] != pair[1]), None)
+            first = min(len(before), len(names)) if first is None else first
+            self._lines.append(_compact({"list": name, "of": of, "first": first, "then": names[first:]}))
+            self._newest[names[0]] = (name, names)
+            if len(self._newest) > _CONVERSATIONS:
+                del self._newest[next(iter(self._newest))]
+        return name
+
+    def _enter(self, name: str) -> bool:
+        """Note a name as one that is written next; False when it was written before."""
+        if name in self._parts or name in self._new:
+            return False
+        self._new.add(name)
+        return True
 
     def add(self, take: Take) -> None:
         """Add a take whose body is taken apart; it waits for :meth:`flush`."""
@@ -206,9 +241,14 @@ class CassetteWriter:
             When it cannot be written; the file ends with a whole frame then, and what waited is lost.
         """
         lines, new, self._lines, self._new = self._lines, self._new, [], set()
-        if lines:
-            self._write(lines)
-            self._parts |= new
+        try:
+            if lines:
+                self._write(lines)
+                self._parts |= new
+        except OSError:
+            self._met.clear()  # among them are names of what is lost
+            self._newest.clear()
+            raise
 
     def _write(self, lines: list[str]) -> None:
         text = "\n".join([*lines, ""])
@@ -232,7 +272,7 @@ class CassetteWriter:
             self._file = -1
 
 
-def read_cassette(path: Path) -> tuple[dict[str, str], list[Take]]:
+def read_cassette(path: Path) -> tuple[dict[str, str], Iterator[Take]]:
     """Read a cassette.
 
     Parameters
@@ -242,40 +282,91 @@ def read_cassette(path: Path) -> tuple[dict[str, str], list[Take]]:
 
     Returns
     -------
-    tuple of (dict, list of Take)
-        Where the recorded cluster's places were, and the takes in their order. A take that is not what was recorded
-        says so.
+    tuple of (dict, iterator of Take)
+        Where the recorded cluster's places were, and the takes in their order, read as they are asked for. A take that
+        is not what was recorded says so.
 
     Raises
     ------
     CassetteDamaged
-        When the file is no cassette, or is damaged before its end.
+        When the file is no cassette, or, from the iterator, is damaged before its end.
     """
-    agent = path.name.removesuffix(SUFFIX)
-    places: dict[str, str] | None = None
-    parts: dict[str, Any] = {}
-    damaged: set[str] = set()
-    takes: list[Take] = []
+    lines = (line for line, _ in _lines(path))
+    with _told_of(path):
+        first = next(lines, None)
+        if first is None:
+            raise CassetteDamaged(
+                f"the cassette {path} is empty: take it from the run or the bundle again", path=str(path)
+            )
+        _check_format(path, first["cassette"])
+        places = {str(name): str(place) for name, place in dict(first["places"]).items()}
+    return places, _takes(path, lines)
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
     try:
-        for line, _ in _lines(path):
-            if "cassette" in line:
-                _check_format(path, line["cassette"])
-                places = {str(name): str(path) for name, path in dict(line["places"]).items()}
-            elif "part" in line:
-                parts[line["part"]] = line["value"]
-                if _digest(_compact(line["value"])) != line["part"]:
-                    damaged.add(line["part"])
-            elif "take" in line and places is not None:
-                takes.append(_take(agent, line, parts, damaged))
+        yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CassetteDamaged(
             f"the cassette {path} is not one ({type(error).__name__}: {error}): take it from the run or the bundle "
             "again",
             path=str(path),
         ) from error
-    if places is None:
-        raise CassetteDamaged(f"the cassette {path} is empty: take it from the run or the bundle again", path=str(path))
-    return places, takes
+
+
+def _takes(path: Path, lines: Iterator[dict[str, Any]]) -> Iterator[Take]:
+    agent = path.name.removesuffix(SUFFIX)
+    parts: dict[str, Any] = {}
+    lists = _Lists(path)
+    damaged: set[str] = set()
+    with _told_of(path):
+        for line in lines:
+            if "part" in line:
+                parts[line["part"]] = line["value"]
+                if _digest(_compact(line["value"])) != line["part"]:
+                    damaged.add(line["part"])
+            elif "list" in line:
+                if not lists.add(**line):
+                    damaged.add(line["list"])
+            elif "take" in line:
+                yield _take(agent, line, parts, lists, damaged)
+
+
+class _Lists:
+    """The lists of a cassette by their names: each as what it has more than another, as in the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._added: dict[str, tuple[str, int, list[str]]] = {_list_digest([]): ("", 0, [])}
+        self._read = 0
+
+    def add(self, list: str, of: str, first: int, then: list[str]) -> bool:  # noqa: A002 - the file's word
+        """Add a list; return whether it is what its name says."""
+        if list in self._added or (of and of not in self._added):
+            raise ValueError(f"the list {list} stands twice, or before the one that it goes on from")
+        self._added[list] = (of, first, then)
+        return _list_digest(self.names(list)) == list
+
+    def names(self, name: str) -> list[str]:
+        """Return the names of a list's parts."""
+        pieces, upto = [], sys.maxsize
+        while name:
+            of, first, then = self._added[name]
+            if first <= upto:
+                pieces.append(then[: upto - first])
+                upto = first
+            self._read += 1 + len(pieces[-1])
+            if self._read > _MOST:
+                raise CassetteDamaged(
+                    f"the cassette {self._path} repeats more than conversations do: it is not used",
+                    path=str(self._path),
+                )
+            name = of
+        return [name for piece in reversed(pieces) for name in piece]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._added
 
 
 def rewrite_cassette(source: Path, target: Path, change: Callable[[str], str]) -> None:
@@ -291,27 +382,33 @@ def rewrite_cassette(source: Path, target: Path, change: Callable[[str], str]) -
     Raises
     ------
     CassetteDamaged
-        When `source` cannot be read, or holds what was not recorded.
+        When `source` cannot be read, or holds what was not recorded; `target` is not there then.
     OSError
         When `target` cannot be written.
     """
     places, takes = read_cassette(source)
-    changed = [take.n for take in takes if take.changed]
-    if changed:
-        raise CassetteDamaged(
-            f"the cassette {source} was changed since it was recorded (request {changed[0]}): it is not passed on",
-            path=str(source),
-        )
     agent = source.name.removesuffix(SUFFIX)
     target.unlink(missing_ok=True)
     other = {str(name): str(place) for name, place in json.loads(change(_compact(places))).items()}
     writer = CassetteWriter(target, agent=agent, places=other, mask=change)
     try:
         for take in takes:
+            _check_unchanged(take, source)
             take.body = writer.apart(take.body)
             writer.add(take)
+    except CassetteDamaged:
+        target.unlink()
+        raise
     finally:
         writer.close()
+
+
+def _check_unchanged(take: Take, path: Path) -> None:
+    if take.changed:
+        raise CassetteDamaged(
+            f"the cassette {path} was changed since it was recorded (request {take.n}): it is not passed on",
+            path=str(path),
+        )
 
 
 def _check_format(path: Path, found: object) -> None:
@@ -323,10 +420,10 @@ def _check_format(path: Path, found: object) -> None:
         )
 
 
-def _take(agent: str, line: dict[str, Any], parts: dict[str, Any], damaged: set[str]) -> Take:
+def _take(agent: str, line: dict[str, Any], parts: dict[str, Any], lists: _Lists, damaged: set[str]) -> Take:
     facts = line["take"]
     named: set[str] = set()
-    body = _put_together(facts["body"], parts, named)
+    body = _put_together(facts["body"], parts, lists, named)
     binary = facts.get("binary")
     return Take(
         n=int(facts["n"]),
@@ -350,26 +447,36 @@ def _take(agent: str, line: dict[str, Any], parts: dict[str, Any], damaged: set[
     )
 
 
-def _taken_apart(body: object, part: Callable[[object], str]) -> Any:  # noqa: ANN401 - a part's name, or names by key
-    """Return a body by the names of its parts."""
+def _taken_apart(
+    body: object, part: Callable[[object], str], listed: Callable[[list[str]], str]
+) -> str | dict[str, str]:
+    """Return a body by the names of its parts and lists."""
     if not isinstance(body, dict):
         return part(body)
-    apart: dict[str, Any] = {"rest": part({key: value for key, value in body.items() if key not in _LISTS})}
+    apart = {"rest": part({key: value for key, value in body.items() if key not in _LISTS})}
     for key in _LISTS:
         value = body.get(key)
         if key in body:
-            apart[key] = [part(one) for one in value] if isinstance(value, list) and key != "tools" else part(value)
+            apart[key] = (
+                part(value) if key == "tools" or not isinstance(value, list) else listed(list(map(part, value)))
+            )
     return apart
 
 
-def _put_together(apart: Any, parts: dict[str, Any], named: set[str]) -> Any:  # noqa: ANN401 - any JSON
-    """Return the body of which :func:`_taken_apart` made this; `named` learns which parts it is made of."""
+def _put_together(
+    apart: Any,  # noqa: ANN401 - any JSON
+    parts: dict[str, Any],
+    lists: _Lists,
+    named: set[str],
+) -> Any:  # noqa: ANN401
+    """Return the body of which :func:`_taken_apart` made this; `named` learns which parts and lists it is made of."""
 
     def value(name: Any) -> Any:  # noqa: ANN401
-        if isinstance(name, list):
-            return [value(one) for one in name]
+        if isinstance(name, list):  # so it was in the first format
+            named.update(name)
+            return [parts[one] for one in name]
         named.add(name)
-        return parts[name]
+        return value(lists.names(name)) if name in lists else parts[name]
 
     if not isinstance(apart, dict):
         return value(apart)
@@ -408,6 +515,10 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _list_digest(names: list[str]) -> str:
+    return _digest(f"list {' '.join(names)}")
 
 
 def _digest(text: str) -> str:

@@ -118,7 +118,7 @@ class Run:
             levels = {
                 "data": True,
                 "terminal": played and pane.is_file(),
-                "model": cassette.is_file() and bool(read_cassette(cassette)[1]),
+                "model": cassette.is_file() and any(True for _ in read_cassette(cassette)[1]),
             }
             found[str(name)] = tuple(level for level, there in levels.items() if there)
         return found

@@ -90,10 +90,11 @@ class Player:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             named, takes = read_cassette(path)
             form = PlainForm(Places(named))
-            self._agents[path.name.removesuffix(SUFFIX)] = _Agent(form.places, takes, form)
+            agent = self._agents[path.name.removesuffix(SUFFIX)] = _Agent(form.places, [], form)
             for take in takes:
                 self._plain[take.n] = form.of(take.path, take.body, take.purpose)
                 take.body = None  # its plain form says all that is needed
+                agent.takes.append(take)
         every = [take for agent in self._agents.values() for take in agent.takes]
         #: Requests of conversations by number, and how far each has come: asked, and answered to the end.
         self._main = {take.n: take for take in every if take.purpose == "main"}

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import hashlib
 import json
 import os
 import stat
+import tempfile
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import zstandard
 from gateway_helpers import Running, asks, running_gateway, serving, settings
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator_lab.cassette import CassetteWriter, Take, read_cassette, rewrite_cassette
 from orchestrator_lab.errors import CassetteDamaged, ConfigError, ReplayDiverged
@@ -25,7 +30,6 @@ from orchestrator_lab.journal.writer import SecretMask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SCRIPT = [
     {
@@ -264,7 +268,7 @@ async def test_an_answer_that_nobody_waited_for(tmp_path: Path, client: httpx.As
         first = await impatient(running)
         await running.wait_for("gateway.response")
         await say(running, client, "after it")
-    _, takes = read_cassette(tmp_path / "ada.jsonl.zst")
+    takes = read(tmp_path, "ada")
     assert [(take.ended, take.status) for take in takes] == [("client", 200), ("complete", 200)]
     async with replaying(tmp_path, "ada") as running:
         url = f"{running.url('secret-ada')}/v1/messages"
@@ -308,7 +312,7 @@ async def test_agents_go_on_in_the_recorded_order(tmp_path: Path, client: httpx.
 
 
 def read(folder: Path, agent: str) -> list[Take]:
-    return read_cassette(folder / f"{agent}.jsonl.zst")[1]
+    return list(read_cassette(folder / f"{agent}.jsonl.zst")[1])
 
 
 async def test_an_order_that_cannot_be_followed_holds_nobody_up_for_long(
@@ -369,6 +373,133 @@ def test_a_part_stands_in_the_file_once(tmp_path: Path) -> None:
     assert path.stat().st_size == before
 
 
+def keep(made: CassetteWriter, body: Any) -> None:
+    take = Take(made.last + 1, "ada", "POST", "/v1/messages", "main", None, 0.0, status=200, ended="complete")
+    take.body = made.apart(body)
+    made.add(take)
+    made.flush()
+
+
+def test_a_cassette_grows_with_the_conversation_and_not_with_its_square(tmp_path: Path) -> None:
+    sizes = []
+    for turns in (100, 400):
+        made = writer(tmp_path / f"{turns}.jsonl.zst")
+        messages: list[Any] = []
+        for turn in range(turns):
+            messages = [*messages, {"role": "user", "content": f"turn {turn}"}, {"role": "assistant", "content": "ok"}]
+            keep(made, {"model": "m", "messages": messages})
+        made.close()
+        sizes.append(made.path.stat().st_size)
+        assert [len(take.body["messages"]) for take in read(tmp_path, str(turns))] == list(range(2, 2 * turns + 2, 2))
+    assert sizes[1] < 5 * sizes[0]
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=1), inner, max_size=2),
+    max_leaves=4,
+)
+_messages = st.lists(st.dictionaries(st.sampled_from("ab"), _values, max_size=2), max_size=5)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.fixed_dictionaries(
+                {"model": st.sampled_from("mn")}, optional={"messages": _messages, "input": _messages}
+            )
+            | st.fixed_dictionaries({"system": st.text(max_size=2) | _messages, "tools": _messages}),
+            st.text(max_size=3),
+        ),
+        max_size=8,
+    ),
+    st.integers(0, 8),
+)
+def test_any_requests_come_back_as_they_were(bodies: list[Any], reopened: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ada.jsonl.zst"
+        made = writer(path)
+        for number, body in enumerate(bodies):
+            if number == reopened:
+                made.close()
+                made = writer(path)
+            keep(made, body)
+        made.close()
+        takes = read(Path(folder), "ada")
+    assert [take.n for take in takes] == list(range(1, len(bodies) + 1))
+    assert repr([take.body for take in takes]) == repr([_sorted_lists_last(body) for body in bodies])
+    assert not any(take.changed for take in takes)
+
+
+def _sorted_lists_last(body: Any) -> Any:
+    """Return a request with its lists behind everything else, in the order in which a cassette puts them back."""
+    names = ("messages", "input", "system", "tools")
+    if not isinstance(body, dict):
+        return body
+    return {key: value for key, value in body.items() if key not in names} | {
+        name: body[name] for name in names if name in body
+    }
+
+
+def test_a_list_of_which_one_name_was_changed_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "ada.jsonl.zst"
+    made = writer(path)
+    one, two, three = ({"role": "user", "content": text} for text in ("one", "two", "three"))
+    for messages in ([one], [one, two], [one, two, three], [two]):
+        keep(made, {"messages": messages})
+    made.close()
+    lines = [json.loads(line) for frame in frames(path) for line in zstandard.decompress(frame).splitlines()]
+    second = [line for line in lines if "list" in line][1]
+    assert second["first"] == 1
+    edit(path, '"first":1', '"first":0')
+    assert [take.changed for take in read(tmp_path, "ada")] == [False, True, True, False]
+
+
+def test_what_was_lost_with_a_full_disk_is_written_when_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = writer(tmp_path / "ada.jsonl.zst")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            keep(made, asks("one"))
+    keep(made, asks("one"))
+    made.close()
+    assert [take.body for take in read(tmp_path, "ada")] == [asks("one")]
+
+
+def test_a_cassette_of_the_first_format_is_read(tmp_path: Path) -> None:
+    """Its takes named all their messages."""
+
+    def named(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    rest, hello = '{"model":"m"}', '{"role":"user","content":"hello"}'
+    facts = {"n": 1, "method": "POST", "path": "/v1/messages", "purpose": "main"}
+    facts |= {"body": {"rest": named(rest), "messages": [named(hello)]}, "at_s": 0.0, "after": 1, "until": 1}
+    facts |= {"began_s": 0.1, "ended_s": 0.2, "status": 200, "headers": [], "usage": {}, "ended": "complete"}
+    take = json.dumps({**facts, "pieces": ["hi"]}, separators=(",", ":"))
+    lines = ['{"cassette":1,"agent":"ada","places":{}}']
+    lines += [f'{{"part":"{named(text)}","value":{text}}}' for text in (rest, hello)]
+    lines += [f'{{"take":{take},"sha256":"{named(take)}"}}', ""]
+    path = tmp_path / "ada.jsonl.zst"
+    path.write_bytes(zstandard.compress("\n".join(lines).encode()))
+    (found,) = read(tmp_path, "ada")
+    assert (found.body, found.pieces, found.changed) == (
+        {"model": "m", "messages": [{"role": "user", "content": "hello"}]},
+        ["hi"],
+        False,
+    )
+    made = writer(path)  # and gone on with
+    keep(made, found.body)
+    made.close()
+    assert [take.body for take in read(tmp_path, "ada")] == [found.body] * 2
+
+
 def test_a_killed_writers_end_is_cut_off_and_numbers_go_on(tmp_path: Path) -> None:
     path = tmp_path / "ada.jsonl.zst"
     fill(path, "one", "two")
@@ -416,6 +547,11 @@ def test_a_flipped_bit_in_the_file_is_noticed(tmp_path: Path) -> None:
         assert len(same) < len(clean) or same == clean
 
 
+def listed(name: str, of: str, first: int, then: list[str]) -> bytes:
+    line = {"list": name, "of": of, "first": first, "then": then}
+    return zstandard.compress(b'{"cassette":2,"places":{}}\n' + json.dumps(line).encode() + b"\n")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -425,6 +561,8 @@ def test_a_flipped_bit_in_the_file_is_noticed(tmp_path: Path) -> None:
         (zstandard.compress(b'{"cassette": 1, "places": 3}\n'), "is not one"),
         (zstandard.compress(b'{"cassette": 1, "places": {}}\n{"take": {}}\n'), "is not one"),
         (zstandard.compress(b"no json\n"), "is not one"),
+        (listed("a", "b", 0, ["c"]), "stands twice, or before the one that it goes on from"),
+        (listed("a", "", 0, ["c"]) + listed("a", "a", 1, ["c"]), "stands twice"),
         (zstandard.compress(bytes(257 << 20)), "more than any request has"),
     ],
 )
@@ -432,7 +570,16 @@ def test_what_is_no_cassette_is_told(tmp_path: Path, content: bytes, words: str)
     path = tmp_path / "ada.jsonl.zst"
     path.write_bytes(content)
     with pytest.raises(CassetteDamaged, match=words):
-        read_cassette(path)
+        list(read_cassette(path)[1])
+
+
+def test_lists_that_repeat_one_another_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator_lab.cassette._MOST", 10_000)
+    path = tmp_path / "ada.jsonl.zst"
+    pieces = [listed("long", "", 0, ["x"] * 1000), *(listed(f"n{number}", "long", 1000, ["y"]) for number in range(20))]
+    path.write_bytes(b"".join(pieces))
+    with pytest.raises(CassetteDamaged, match="repeats more than conversations do"):
+        read(tmp_path, "ada")
 
 
 def test_a_cassette_with_other_words(tmp_path: Path) -> None:
@@ -440,7 +587,8 @@ def test_a_cassette_with_other_words(tmp_path: Path) -> None:
     target.parent.mkdir()
     fill(path, "ada@example.org", "two")
     rewrite_cassette(path, target, lambda text: text.replace("ada@example.org", "<e-mail>").replace("/w", "/home"))
-    places, takes = read_cassette(target)
+    places, found = read_cassette(target)
+    takes = list(found)
     assert places == {"work": "/home"}
     assert [(take.pieces, take.changed) for take in takes] == [
         (["answer to <e-mail>"], False),
