@@ -45,7 +45,9 @@ class _Found:
     kind: str
     session_id: str
     first_at_s: float = 0.0
+    #: The record that begins the conversation: what was forked from it begins with a copy.
     first_uuid: str | None = None
+    rooted: bool = False
     parent_id: str | None = None
     side: bool = False
     parts: list[Path] = field(default_factory=list)
@@ -132,7 +134,7 @@ def _look_into(path: Path) -> _Found | None:
         for line in islice(read_lines(path, limit=_LOOK_BYTES), _LOOK):
             if line.record is not None:
                 found = _see(path, line.record, found)
-            if found is not None and found.first_at_s and (found.first_uuid or found.kind == "codex"):
+            if found is not None and found.first_at_s and (found.rooted or found.kind == "codex"):
                 break
     except OSError as error:
         logger.warning("%s cannot be read (%s) and was left out", path, error)
@@ -152,9 +154,12 @@ def _see(path: Path, record: dict[str, Any], found: _Found | None) -> _Found | N
             found = _Found(path, "claude", path.stem)
         else:
             return None
-    found.first_at_s = found.first_at_s or epoch(record.get("timestamp"))
-    if found.kind == "claude" and found.first_uuid is None and isinstance(record.get("uuid"), str):
-        found.first_uuid = record["uuid"]
+    at_s = epoch(record.get("timestamp"))
+    found.first_at_s = min(at_s or found.first_at_s, found.first_at_s or at_s)
+    # A busy Claude Code may write the first answer before its prompt.
+    rooted = not isinstance(record.get("parentUuid"), str)
+    if found.kind == "claude" and (found.first_uuid is None or rooted) and isinstance(record.get("uuid"), str):
+        found.first_uuid, found.rooted = record["uuid"], rooted
         if record.get("isSidechain") and path.stem.startswith("agent-"):
             found.side, found.parent_id = True, session if isinstance(session, str) else None
         forked = record.get("forkedFrom")

@@ -203,15 +203,17 @@ def test_subagents_are_agents_of_their_own(tmp_path: Path, place: str) -> None:
         assert turns_df(source, agents="claude")["output_tokens"].tolist() == [1]
 
 
-def test_a_fork_is_told_without_what_it_copied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names_its_parent", [True, False])
+@pytest.mark.parametrize("early", [True, False])
+def test_a_fork_is_told_without_what_it_copied(tmp_path: Path, names_its_parent: bool, early: bool) -> None:
     first = two_turns()
-    path = first.write(tmp_path)
+    answer_first = [first.records[1], first.records[0], *first.records[2:]]  # as a busy Claude Code writes it
+    path = written(tmp_path / "s-1.jsonl", answer_first if early else first.records)
     os.utime(path, (1, 1))
     fork = Session("s-2", prefix="v")
-    fork.records = [
-        {**one, "sessionId": "s-2", "forkedFrom": {"sessionId": "s-1", "messageUuid": one["uuid"]}}
-        for one in first.records
-    ]
+    for one in first.records:
+        origin = {"forkedFrom": {"sessionId": "s-1", "messageUuid": one["uuid"]}} if names_its_parent else {}
+        fork.records.append({**one, "sessionId": "s-2", **origin})
     fork.prompt(20, "another way", "p3")
     fork.said(21, "d", "Yes.", input_tokens=5, output_tokens=5, stop="end_turn")
     fork.write(tmp_path)
