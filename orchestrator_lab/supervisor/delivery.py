@@ -359,6 +359,8 @@ class Mailbox:
         written()
         if not at_once:
             await self._echoed(typed, echo)
+        if not runner.adapter.reports and not lines_entered and "\n" in typed.text:
+            await self._read_on(pane)
         await self._submit(message, typed, pane, entered=entered)
 
     async def _line_is_free(self, message: Message) -> bool:
@@ -469,6 +471,28 @@ class Mailbox:
             patience = _UNLIKE_S if held == "other" else runner.adapter.echo_timeout_s
             if time.monotonic() - began >= patience:
                 return
+
+    async def _read_on(self, pane: str) -> None:
+        """Wait until a program has read a paste of several lines, as long as it reads.
+
+        Between two lines it leaves its terminal to the kernel, which shows an Enter that arrives then at once: as an
+        empty line, which nobody could tell from an answer's.
+        """
+        runner, supervisor = self._runner, self._runner.supervisor
+        before, since = None, time.monotonic()
+        with contextlib.suppress(TmuxError):  # it has ended
+            while runner.running:
+                seen = runner.activity
+                modes = await supervisor.tmux.run(supervisor.driver.terminal_modes, pane)
+                # The kernel counts whole lines only while it edits them.
+                left = modes.canonical, await supervisor.tmux.run(supervisor.driver.unread_input, pane)
+                if left == (False, 0):
+                    return
+                if left != before:
+                    before, since = left, time.monotonic()
+                elif time.monotonic() - since >= runner.adapter.echo_timeout_s:
+                    return
+                await self._wait(seen, _ECHO_LOOK_S)
 
     async def _held_now(self) -> Composer:
         """Look at the input line before anything is written, and let the state follow what is seen."""
