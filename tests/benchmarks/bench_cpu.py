@@ -18,7 +18,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _lab import Figure, absolute, cluster_config, main
+from _lab import Figure, absolute, cluster_config, main, used_s
 
 from orchestrator_lab import Cluster
 from orchestrator_lab.runtime import read_record
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 
 #: A line a second without starting a process each time.
 _WRITER = "import time,itertools\nfor n in itertools.count():\n print('line',n,flush=True); time.sleep(1)"
-
-
-def used_s(pids: list[int]) -> float:
-    """Return the processor seconds of processes so far, all their threads, to the nanosecond where Linux tells."""
-    total = 0.0
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            total += int((task / "schedstat").read_text(encoding="ascii").split()[0]) / 1e9
-    return total
 
 
 def shares(groups: dict[str, list[int]], seconds: float) -> dict[str, float]:

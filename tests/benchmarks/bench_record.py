@@ -18,7 +18,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _lab import Figure, claude_command, cluster_config, main, relative, shuffled
+from _lab import Figure, claude_command, cluster_config, main, relative, shuffled, used_s
 
 from orchestrator_lab import Cluster
 from orchestrator_lab.runtime import cluster_dir, read_record
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-#: Turns after which processor time is read: it is counted in hundredths of a second.
+#: Turns after which processor time is read.
 _BLOCK = 10
 
 
@@ -35,10 +35,9 @@ def processor_s(cluster: Cluster) -> float:
     """Return the seconds of a processor that a cluster's own processes and its agents have used."""
     record = read_record(cluster_dir(cluster.name))
     assert record is not None
-    pids = {record.supervisor_pid, record.keeper_pid, record.tmux_pid}
-    found = [psutil.Process(pid) for pid in pids if pid is not None]
-    found += psutil.Process(record.tmux_pid).children(recursive=True)
-    return sum(sum(process.cpu_times()[:2]) for process in found)
+    assert record.tmux_pid is not None
+    agents = [child.pid for child in psutil.Process(record.tmux_pid).children(recursive=True)]
+    return used_s([pid for pid in (record.supervisor_pid, record.keeper_pid, record.tmux_pid) if pid] + agents)
 
 
 def bench(args: argparse.Namespace, place: Path) -> Iterator[Figure]:
