@@ -74,7 +74,13 @@ def record(name: str, folder: Path) -> dict[str, Run]:
 
 def private_words() -> list[str]:
     """Return what names this machine or its user; root names nobody, and two letters are met by chance."""
-    words = {str(Path.home()), str(HERE.parent), os.environ.get("SSH_CONNECTION", "").split(" ")[0], socket.getfqdn()}
+    words = {
+        str(Path.home()),
+        str(HERE.parent),
+        sys.prefix,
+        os.environ.get("SSH_CONNECTION", "").split(" ")[0],
+        socket.getfqdn(),
+    }
     words |= {word for kind in own_identity() for word in kind}
     return sorted(word for word in words - {"root", "/root"} if len(word) > 2)
 

@@ -118,7 +118,7 @@ def create_run(
             "work_dir": _git_state(work),
             "cwd": None if cwd is None else _git_state(cwd),
         },
-        "command": sys.argv[0] if sys.argv else None,
+        "command": _command(),
         "started_by": None if started_by is None else dict(started_by),
         "config": dict(config),
     }
@@ -194,6 +194,14 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
         timeout_s=10,
     )
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _command() -> str | None:
+    """Return the program that starts the run; of one that is installed, its place below Python's own."""
+    if not sys.argv:
+        return None
+    program = Path(sys.argv[0])
+    return str(program.relative_to(sys.prefix)) if program.is_relative_to(sys.prefix) else sys.argv[0]
 
 
 def _output(argv: list[str], *, timeout_s: float = 5) -> str | None:
