@@ -280,6 +280,7 @@ def test_the_recording_of_a_program_that_cannot_start_has_its_first_byte(cluster
         "kind": "program",
         "command": ["sh", "-c", "echo first and last; sleep 0.2; exit 3"],
         "turn_end": {"quiet_s": 0.5},
+        "ready": {"quiet_s": 5},
     }
     with pytest.raises(errors.AgentFailed, match="exit status 3"):
         cluster.add({"name": "brief", **brief})

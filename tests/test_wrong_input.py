@@ -32,7 +32,8 @@ CHAT = {"name": "ada", "kind": "chat", "gateway": {"mode": "script", "script": [
 
 def broken(words: str) -> dict[str, Any]:
     """Return a program; what it says it must outlive a little: tmux drops what the kernel still holds at an exit."""
-    return {"name": "ada", "kind": "program", "command": ["sh", "-c", words], "turn_end": {"quiet_s": 0.5}}
+    program = {"name": "ada", "kind": "program", "command": ["sh", "-c", words]}
+    return {**program, "turn_end": {"quiet_s": 0.5}, "ready": {"quiet_s": 5}}
 
 
 @dataclass
