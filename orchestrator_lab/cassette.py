@@ -18,8 +18,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import marshal
-import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,10 +26,20 @@ from typing import TYPE_CHECKING, Any
 from orchestrator_lab.errors import CassetteDamaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["CASSETTES", "SUFFIX", "CassetteWriter", "Take", "read_cassette", "rewrite_cassette"]
+__all__ = [
+    "CASSETTES",
+    "FORMAT",
+    "SUFFIX",
+    "Take",
+    "cassette_lines",
+    "compact",
+    "digest",
+    "list_digest",
+    "read_cassette",
+]
 
 #: How the name of a cassette ends, behind its agent's.
 SUFFIX = ".jsonl.zst"
@@ -39,10 +47,6 @@ SUFFIX = ".jsonl.zst"
 CASSETTES = "cassettes"
 #: Version of the format; the first one had no lists: each take named all its messages.
 FORMAT = 2
-#: Lists of a body whose entries are parts of their own.
-_LISTS = ("messages", "input", "system", "tools")
-#: Conversations whose newest list is known, so that the next one is told by what it has more.
-_CONVERSATIONS = 8
 #: Names in lists that are read at most: those of a conversation of some 5,000 turns.
 _MOST = 50_000_000
 #: The largest frame that is read, in bytes: a request of 64 MiB, its answer and their marks.
@@ -114,164 +118,6 @@ class Take:
         return any(name == "content-type" and value.startswith("text/event-stream") for name, value in self.headers)
 
 
-class CassetteWriter:
-    """Writes one agent's cassette, or goes on with it.
-
-    Parameters
-    ----------
-    path : Path
-        The file, made with mode 0600. What a killed writer left torn is cut off.
-    agent : str
-        Whose it is.
-    places : mapping of str to str
-        Where things are in this cluster: ``work``, ``home``, …
-    mask : callable
-        Replaces known secrets in a text by as many asterisks.
-
-    Raises
-    ------
-    OSError
-        When the file cannot be made.
-    CassetteDamaged
-        When it exists and is no cassette.
-    """
-
-    def __init__(self, path: Path, *, agent: str, places: Mapping[str, str], mask: Callable[[str], str]) -> None:
-        import zstandard
-
-        self.path = path
-        #: The highest number of a take in it.
-        self.last = 0
-        #: When its last answer ended, in seconds since the recording began.
-        self.last_s = 0.0
-        self._agent = agent
-        self._mask = mask
-        self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-        self._parts: set[str] = set()
-        self._lines: list[str] = []
-        self._new: set[str] = set()
-        # Names of parts that were met, by a digest that costs less than theirs: a conversation comes again with each
-        # request, and only its end is new.
-        self._met: dict[bytes, str] = {}
-        # By a conversation's first message.
-        self._newest: dict[str, tuple[str, list[str]]] = {}
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            whole = 0
-            for line, end in _lines(path):
-                whole = end
-                self._parts |= {line[kind] for kind in ("part", "list") if kind in line}
-                if "take" in line:
-                    self.last = max(self.last, int(line["take"]["n"]))
-                    self.last_s = max(self.last_s, float(line["take"]["ended_s"]))
-            os.ftruncate(self._file, whole)
-            if not whole:
-                self._write([_compact({"cassette": FORMAT, "agent": agent, "places": dict(places)})])
-        except BaseException:
-            os.close(self._file)
-            raise
-
-    def apart(self, body: Any) -> Any:  # noqa: ANN401 - what `Take.body` is until it is read again
-        """Take a request apart: return the names of its parts; those that are new wait for :meth:`flush`."""
-
-        def part(value: Any) -> str:  # noqa: ANN401
-            met = hashlib.blake2b(marshal.dumps(value, 2), digest_size=16).digest()
-            name = self._met.get(met)
-            if name is None:
-                text = self._mask(_compact(value))
-                name = self._met[met] = _digest(text)
-                if self._enter(name):
-                    self._lines.append(f'{{"part":"{name}","value":{text}}}')
-            return name
-
-        return _taken_apart(body, part, self._listed)
-
-    def _listed(self, names: list[str]) -> str:
-        """Return the name of a list; a new one waits for :meth:`flush`, told by what it has more than another."""
-        name = _list_digest(names)
-        if names and self._enter(name):
-            of, before = self._newest.pop(names[0], ("", []))
-            first = next((at for at, pair in enumerate(zip(before, names, strict=False)) if pair[0] != pair[1]), None)
-            first = min(len(before), len(names)) if first is None else first
-            self._lines.append(_compact({"list": name, "of": of, "first": first, "then": names[first:]}))
-            self._newest[names[0]] = (name, names)
-            if len(self._newest) > _CONVERSATIONS:
-                del self._newest[next(iter(self._newest))]
-        return name
-
-    def _enter(self, name: str) -> bool:
-        """Note a name as one that is written next; False when it was written before."""
-        if name in self._parts or name in self._new:
-            return False
-        self._new.add(name)
-        return True
-
-    def add(self, take: Take) -> None:
-        """Add a take whose body is taken apart; it waits for :meth:`flush`."""
-        facts: dict[str, Any] = {
-            "n": take.n,
-            "method": take.method,
-            "path": take.path,
-            "purpose": take.purpose,
-            "body": take.body,
-            "at_s": round(take.at_s, 4),
-            "after": take.after,
-            "until": take.until,
-            "began_s": round(take.began_s, 4),
-            "ended_s": round(take.ended_s, 4),
-            "status": take.status,
-            "headers": take.headers,
-            "usage": take.usage,
-            "ended": take.ended,
-        }
-        if take.binary is not None:
-            facts["binary"] = base64.b64encode(take.binary).decode()
-        else:
-            facts["pieces"] = take.pieces
-        text = self._mask(_compact(facts))
-        self._lines.append(f'{{"take":{text},"sha256":"{_digest(text)}"}}')
-        self.last = max(self.last, take.n)
-
-    def flush(self) -> None:
-        """Write what waits, as one frame.
-
-        Raises
-        ------
-        OSError
-            When it cannot be written; the file ends with a whole frame then, and what waited is lost.
-        """
-        lines, new, self._lines, self._new = self._lines, self._new, [], set()
-        try:
-            if lines:
-                self._write(lines)
-                self._parts |= new
-        except OSError:
-            self._met.clear()  # among them are names of what is lost
-            self._newest.clear()
-            raise
-
-    def _write(self, lines: list[str]) -> None:
-        text = "\n".join([*lines, ""])
-        data = memoryview(self._compressor.compress(text.encode("utf-8", "backslashreplace")))
-        size = os.fstat(self._file).st_size
-        try:
-            while data:
-                data = data[os.write(self._file, data) :]
-        except OSError:
-            os.ftruncate(self._file, size)
-            raise
-
-    def close(self) -> None:
-        """Write what waits, and close the file."""
-        if self._file < 0:
-            return
-        try:
-            self.flush()
-        finally:
-            os.close(self._file)
-            self._file = -1
-
-
 def read_cassette(path: Path) -> tuple[dict[str, str], Iterator[Take]]:
     """Read a cassette.
 
@@ -291,7 +137,7 @@ def read_cassette(path: Path) -> tuple[dict[str, str], Iterator[Take]]:
     CassetteDamaged
         When the file is no cassette, or, from the iterator, is damaged before its end.
     """
-    lines = (line for line, _ in _lines(path))
+    lines = (line for line, _ in cassette_lines(path))
     with _told_of(path):
         first = next(lines, None)
         if first is None:
@@ -324,7 +170,7 @@ def _takes(path: Path, lines: Iterator[dict[str, Any]]) -> Iterator[Take]:
         for line in lines:
             if "part" in line:
                 parts[line["part"]] = line["value"]
-                if _digest(_compact(line["value"])) != line["part"]:
+                if digest(compact(line["value"])) != line["part"]:
                     damaged.add(line["part"])
             elif "list" in line:
                 if not lists.add(**line):
@@ -338,7 +184,7 @@ class _Lists:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._added: dict[str, tuple[str, int, list[str]]] = {_list_digest([]): ("", 0, [])}
+        self._added: dict[str, tuple[str, int, list[str]]] = {list_digest([]): ("", 0, [])}
         self._read = 0
 
     def add(self, list: str, of: str, first: int, then: list[str]) -> bool:  # noqa: A002 - the file's word
@@ -346,7 +192,7 @@ class _Lists:
         if list in self._added or (of and of not in self._added):
             raise ValueError(f"the list {list} stands twice, or before the one that it goes on from")
         self._added[list] = (of, first, then)
-        return _list_digest(self.names(list)) == list
+        return list_digest(self.names(list)) == list
 
     def names(self, name: str) -> list[str]:
         """Return the names of a list's parts."""
@@ -367,48 +213,6 @@ class _Lists:
 
     def __contains__(self, name: object) -> bool:
         return name in self._added
-
-
-def rewrite_cassette(source: Path, target: Path, change: Callable[[str], str]) -> None:
-    """Write a cassette anew with other texts in it, as before a run is given to others.
-
-    Parameters
-    ----------
-    source, target : Path
-        The cassette, and where the other one goes (mode 0600; not the same).
-    change : callable
-        Given the JSON of each piece, returns it with other words; what it returns is JSON as well.
-
-    Raises
-    ------
-    CassetteDamaged
-        When `source` cannot be read, or holds what was not recorded; `target` is not there then.
-    OSError
-        When `target` cannot be written.
-    """
-    places, takes = read_cassette(source)
-    agent = source.name.removesuffix(SUFFIX)
-    target.unlink(missing_ok=True)
-    other = {str(name): str(place) for name, place in json.loads(change(_compact(places))).items()}
-    writer = CassetteWriter(target, agent=agent, places=other, mask=change)
-    try:
-        for take in takes:
-            _check_unchanged(take, source)
-            take.body = writer.apart(take.body)
-            writer.add(take)
-    except CassetteDamaged:
-        target.unlink()
-        raise
-    finally:
-        writer.close()
-
-
-def _check_unchanged(take: Take, path: Path) -> None:
-    if take.changed:
-        raise CassetteDamaged(
-            f"the cassette {path} was changed since it was recorded (request {take.n}): it is not passed on",
-            path=str(path),
-        )
 
 
 def _check_format(path: Path, found: object) -> None:
@@ -443,24 +247,8 @@ def _take(agent: str, line: dict[str, Any], parts: dict[str, Any], lists: _Lists
         binary=None if binary is None else base64.b64decode(binary),
         usage=dict(facts["usage"]),
         ended=str(facts["ended"]),
-        changed=line.get("sha256") != _digest(_compact(facts)) or bool(named & damaged),
+        changed=line.get("sha256") != digest(compact(facts)) or bool(named & damaged),
     )
-
-
-def _taken_apart(
-    body: object, part: Callable[[object], str], listed: Callable[[list[str]], str]
-) -> str | dict[str, str]:
-    """Return a body by the names of its parts and lists."""
-    if not isinstance(body, dict):
-        return part(body)
-    apart = {"rest": part({key: value for key, value in body.items() if key not in _LISTS})}
-    for key in _LISTS:
-        value = body.get(key)
-        if key in body:
-            apart[key] = (
-                part(value) if key == "tools" or not isinstance(value, list) else listed(list(map(part, value)))
-            )
-    return apart
 
 
 def _put_together(
@@ -469,7 +257,7 @@ def _put_together(
     lists: _Lists,
     named: set[str],
 ) -> Any:  # noqa: ANN401
-    """Return the body of which :func:`_taken_apart` made this; `named` learns which parts and lists it is made of."""
+    """Return the body of which a writer made this; `named` learns which parts and lists it is made of."""
 
     def value(name: Any) -> Any:  # noqa: ANN401
         if isinstance(name, list):  # so it was in the first format
@@ -483,7 +271,7 @@ def _put_together(
     return {**value(apart["rest"]), **{key: value(names) for key, names in apart.items() if key != "rest"}}
 
 
-def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+def cassette_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield the lines of a cassette, each with the place in the file behind its frame; a torn end is left out."""
     import zstandard
 
@@ -513,13 +301,16 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
                 yield json.loads(row), at
 
 
-def _compact(value: object) -> str:
+def compact(value: object) -> str:
+    """Return a value as JSON, as it stands in a cassette."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _list_digest(names: list[str]) -> str:
-    return _digest(f"list {' '.join(names)}")
+def list_digest(names: list[str]) -> str:
+    """Return the name of a list: the digest of the names in it."""
+    return digest(f"list {' '.join(names)}")
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return the name of a part: the digest of its JSON."""
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]

@@ -23,6 +23,7 @@ CLIENT = RECORD | {
     "bundle",
     "records",
     "cassette",
+    "cassette_writer",
     "beginning",
     "modes",
     "sealing",
@@ -58,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "mirrors": set(),
     "records": set(),
     "cassette": {"errors"},
+    "cassette_writer": {"cassette", "errors"},
     "initial": {"config", "errors", "mirrors"},
     "beginning": {"errors", "runtime", "schema"},
     "modes": RECORD | {"beginning", "bundle", "cassette", "initial", "reading", "resuming", "run", "tables"},
@@ -67,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     # the client side
     "annotations": BASE | {"mirrors"},
     "sealing": {"errors", "mirrors", "runtime", "schema"},
-    "bundle": RECORD | {"cassette", "sealing"},
+    "bundle": RECORD | {"cassette", "cassette_writer", "sealing"},
     "choosing": {"errors", "schema"},
     "folders": set(),
     "discovery": {"errors", "folders", "runtime"},
@@ -86,6 +88,7 @@ ALLOWED: dict[str, set[str]] = {
         "beginning",
         "bundle",
         "cassette",
+        "cassette_writer",
         "comparing",
         "folds",
         "frames",
@@ -133,7 +136,7 @@ ALLOWED: dict[str, set[str]] = {
     # the cluster side
     "keeper": {"runtime", "journal", "errors"},
     "tmux": {"errors"},
-    "gateway": BASE | {"cassette", "models"},
+    "gateway": BASE | {"cassette", "cassette_writer", "models"},
     "agents": BASE | {"tmux", "records"},
     "supervisor": RECORD
     | {"cassette", "costs", "agents", "folders", "initial", "tmux", "gateway", "models", "orphans"},
@@ -159,7 +162,7 @@ CLIENT_SIDE = (
         *CLIENT,
     }
     - RECORD
-    - {"orphans", "records", "cassette", "costs", "initial"}
+    - {"orphans", "records", "cassette", "cassette_writer", "costs", "initial"}
 )
 #: One thing in two files: the second is the half of the first that needs pandas.
 HALVES = {"casting": "schema"}

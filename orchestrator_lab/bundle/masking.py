@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orchestrator_lab.bundle.ahead import ahead, copy_bytes
 from orchestrator_lab.bundle.recordings import mask_recording
 from orchestrator_lab.bundle.streams import mask_pieces
-from orchestrator_lab.cassette import SUFFIX, rewrite_cassette
+from orchestrator_lab.cassette import SUFFIX
+from orchestrator_lab.cassette_writer import rewrite_cassette
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

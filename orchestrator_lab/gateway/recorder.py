@@ -13,7 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator_lab.cassette import SUFFIX, CassetteWriter, Take
+from orchestrator_lab.cassette import SUFFIX, Take
+from orchestrator_lab.cassette_writer import CassetteWriter
 from orchestrator_lab.errors import CassetteDamaged
 from orchestrator_lab.gateway.http import decoded_part
 from orchestrator_lab.gateway.translate import translated

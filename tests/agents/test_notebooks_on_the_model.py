@@ -15,12 +15,15 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.mark.parametrize("name", ["04_record_and_replay", "05_share_a_run"])
-def test_the_real_programs_do_it_again(runtime: Path, claude_command: str, codex_command: str, name: str) -> None:
+def test_the_real_programs_do_it_again(
+    runtime: Path, tmp_path: Path, claude_command: str, codex_command: str, name: str
+) -> None:
     """A team of Claude Codes, a Claude Code with a Codex: each request is one that was recorded, or this would stop."""
     del runtime
     folders = {str(Path(command).parent) for command in (claude_command, codex_command)}
     environ = {
         **os.environ,
+        "HOME": str(tmp_path),  # what a login shell of somebody's own says would stand in what agents see
         "ORCHESTRATOR_LAB_LEVEL": "model",
         "ORCHESTRATOR_LAB_MODE": "replay_strict",
         "PATH": os.pathsep.join([*folders, os.environ["PATH"]]),

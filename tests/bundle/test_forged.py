@@ -11,7 +11,8 @@ from bundle_helpers import members
 from orchestrator_lab import Cluster, open_run
 from orchestrator_lab.bundle.packing import pack
 from orchestrator_lab.bundle.verifying import verify_bundle
-from orchestrator_lab.cassette import CassetteWriter, read_cassette
+from orchestrator_lab.cassette import read_cassette
+from orchestrator_lab.cassette_writer import CassetteWriter
 from orchestrator_lab.errors import ReplayDiverged
 
 if TYPE_CHECKING:

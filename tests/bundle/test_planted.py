@@ -164,7 +164,8 @@ def planted_everywhere(folder: Path) -> Path:
     """Write a run that holds private texts in each place that a run has, in each way that they are written."""
     from bundle_helpers import tell
 
-    from orchestrator_lab.cassette import CassetteWriter, Take
+    from orchestrator_lab.cassette import Take
+    from orchestrator_lab.cassette_writer import CassetteWriter
 
     both = "\n".join(WRITTEN.values())
     shown = (

@@ -180,7 +180,8 @@ def test_a_text_with_very_many(tmp_path: Path) -> None:
 
 
 def test_cassettes(tmp_path: Path) -> None:
-    from orchestrator_lab.cassette import CassetteWriter, Take, read_cassette
+    from orchestrator_lab.cassette import Take, read_cassette
+    from orchestrator_lab.cassette_writer import CassetteWriter
 
     writer = CassetteWriter(tmp_path / "ada.jsonl.zst", agent="ada", places={"home": "/home/ada"}, mask=str)
     body = {"messages": [{"role": "user", "content": "cd /home/ada\neve@example.org"}], "model": "m"}

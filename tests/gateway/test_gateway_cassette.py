@@ -21,7 +21,8 @@ from gateway_helpers import Running, asks, running_gateway, serving, settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator_lab.cassette import CassetteWriter, Take, read_cassette, rewrite_cassette
+from orchestrator_lab.cassette import Take, read_cassette
+from orchestrator_lab.cassette_writer import CassetteWriter, rewrite_cassette
 from orchestrator_lab.errors import CassetteDamaged, ConfigError, ReplayDiverged
 from orchestrator_lab.gateway.plain import Places
 from orchestrator_lab.gateway.player import Player
@@ -614,7 +615,7 @@ async def test_a_full_disk_ends_the_recording_not_the_agents(
         def full(*_: Any) -> int:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("orchestrator_lab.cassette.os.write", full)
+        monkeypatch.setattr("orchestrator_lab.cassette_writer.os.write", full)
         assert (await say(running, client, "two")).status_code == 200
         assert (await say(running, client, "three")).status_code == 200
         await until(lambda: bool(running.holes))
