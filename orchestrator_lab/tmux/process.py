@@ -18,6 +18,7 @@ __all__ = [
     "find_by_argv",
     "interrupt_missed",
     "kill_if_same",
+    "process_ending",
     "process_started",
     "wait_gone",
 ]
@@ -27,6 +28,8 @@ _LINUX = sys.platform == "linux"
 
 #: Signals that a process blocks, ignores and handles, by their names in ``/proc/PID/status``.
 _MASKS = ("SigBlk", "SigIgn", "SigCgt")
+#: Linux's flag of a process in its end.
+_PF_EXITING = 0x4
 
 
 def _stat(pid: int, field: int) -> str | None:
@@ -63,6 +66,31 @@ def process_started(pid: int) -> str | None:
         return f"{process.create_time():.2f}"
     except psutil.Error:
         return None
+
+
+def process_ending(pid: int) -> bool:
+    """Tell whether a process is gone, or in its end.
+
+    One that was killed closes its files, which others notice, before it is a zombie.
+
+    Parameters
+    ----------
+    pid : int
+        Process id.
+
+    Returns
+    -------
+    bool
+        Beside Linux only whether it is gone.
+
+    Notes
+    -----
+    ``flags`` of ``/proc/PID/stat``: proc_pid_stat(5), and ``PF_EXITING`` of the kernel's ``sched.h``.
+    """
+    if not _LINUX:
+        return process_started(pid) is None
+    flags = _stat(pid, 6)
+    return flags is None or bool(int(flags) & _PF_EXITING)
 
 
 def command_line(pid: int) -> list[str]:
