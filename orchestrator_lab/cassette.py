@@ -199,9 +199,8 @@ class _Lists:
         pieces, upto = [], sys.maxsize
         while name:
             of, first, then = self._added[name]
-            if first <= upto:
-                pieces.append(then[: upto - first])
-                upto = first
+            pieces.append(then[: max(0, upto - first)])
+            upto = min(upto, first)
             self._read += 1 + len(pieces[-1])
             if self._read > _MOST:
                 raise CassetteDamaged(

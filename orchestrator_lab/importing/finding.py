@@ -154,8 +154,8 @@ def _see(path: Path, record: dict[str, Any], found: _Found | None) -> _Found | N
             found = _Found(path, "claude", path.stem)
         else:
             return None
-    at_s = epoch(record.get("timestamp"))
-    found.first_at_s = min(at_s or found.first_at_s, found.first_at_s or at_s)
+    times = (found.first_at_s, epoch(record.get("timestamp")))
+    found.first_at_s = min(filter(None, times), default=0.0)
     # A busy Claude Code may write the first answer before its prompt.
     rooted = not isinstance(record.get("parentUuid"), str)
     if found.kind == "claude" and (found.first_uuid is None or rooted) and isinstance(record.get("uuid"), str):

@@ -553,6 +553,13 @@ def listed(name: str, of: str, first: int, then: list[str]) -> bytes:
     return zstandard.compress(b'{"cassette":2,"places":{}}\n' + json.dumps(line).encode() + b"\n")
 
 
+def test_a_list_that_begins_beyond_any_other_is_not_what_was_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "ada.jsonl.zst"
+    fill(path, "one")
+    edit(path, '"first":0', f'"first":{1 << 70}')
+    assert [take.changed for take in read(tmp_path, "ada")] == [True]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

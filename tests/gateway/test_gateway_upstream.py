@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import socket
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -197,6 +198,16 @@ async def test_a_client_that_leaves_ends_the_providers_work(
     assert ours["error"] == theirs["error"] == "the client closed the connection"
 
 
+@asynccontextmanager
+async def answering(running: Running, answer: Any) -> Any:
+    """Let the gateway ask a server of bare bytes: `answer` gets the reader and the writer of each connection."""
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        running.gateway.bind("boss", "a-secret", settings("upstream", base_url=f"http://127.0.0.1:{port}"))
+        yield
+
+
 async def test_a_provider_that_breaks_off_is_no_complete_answer(running: Running, client: httpx.AsyncClient) -> None:
     async def half(reader: Any, writer: Any) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -207,10 +218,7 @@ async def test_a_provider_that_breaks_off_is_no_complete_answer(running: Running
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(half, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        running.gateway.bind("boss", "a-secret", settings("upstream", base_url=f"http://127.0.0.1:{port}"))
+    async with answering(running, half):
         with pytest.raises(httpx.RemoteProtocolError):
             await client.post(f"{running.url('a-secret')}/v1/messages", json=asks("hi"))
     (answered,) = await running.wait_for("gateway.response")
@@ -233,10 +241,7 @@ async def test_a_server_of_this_machine_that_closes_after_its_answer_loses_no_re
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(once, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        running.gateway.bind("boss", "a-secret", settings("upstream", base_url=f"http://127.0.0.1:{port}"))
+    async with answering(running, once):
         for _ in range(3):
             got = await client.post(f"{running.url('a-secret')}/v1/messages", json=asks("hi"))
             assert (got.status_code, got.content) == (200, b"{}")
