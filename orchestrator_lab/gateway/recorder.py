@@ -79,6 +79,8 @@ class Recorder:
         self._failed = failed
         self._writers: dict[str, CassetteWriter] = {}
         self._told: set[str] = set()
+        #: Agents of whose cassettes something is lost: what goes on from it would be no cassette.
+        self._broken: set[str] = set()
         #: Requests that have arrived.
         self.arrived = 0
         self._began = time.monotonic()
@@ -153,6 +155,7 @@ class Recorder:
 
     def _write(self, works: list[_Work]) -> None:
         failed: dict[str, BaseException] = {}
+        works = [work for work in works if work.take.agent not in self._broken]
         for work in works:
             try:
                 if work.answer is None:
@@ -167,6 +170,7 @@ class Recorder:
                 writer.flush()
             except OSError as error:
                 failed[agent] = error
+        self._broken |= failed.keys()
         for agent, why in failed.items():
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._tell, agent, why)

@@ -631,3 +631,21 @@ async def test_a_full_disk_ends_the_recording_not_the_agents(
         "ada: its cassette cannot be written (No space left on device): the run cannot be replayed from here on"
     ]
     assert [take.body["messages"][0]["content"] for take in read(tmp_path, "ada")] == ["one"]
+
+
+async def test_an_answer_whose_request_was_lost_with_a_full_disk_is_not_written_behind_the_hole(
+    tmp_path: Path, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recording(tmp_path, "ada") as running:
+        await say(running, client, "one")
+        await until(lambda: bool(read(tmp_path, "ada")))
+
+        def full(*_: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("orchestrator_lab.cassette_writer.os.write", full)
+            slow = asyncio.create_task(say(running, client, "slow", stream=True))
+            await until(lambda: bool(running.holes))
+        assert (await slow).status_code == 200
+    assert [take.body["messages"][0]["content"] for take in read(tmp_path, "ada")] == ["one"]
