@@ -6,6 +6,7 @@ replay these have other names. They are replaced in the whole answer, also where
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["names_pattern", "translated"]
+
+#: A text that comes in pieces: the part of an event that holds each, and under which key.
+_Row = list[tuple[dict[str, Any], str]]
 
 #: Keys of stream events that hold a piece of a longer text.
 _PIECES = frozenset({"text", "partial_json", "thinking", "delta", "content", "arguments"})
@@ -62,7 +66,13 @@ def translated(
         other = _replaced(value, pattern, names)
         return pieces if other == value else [json.dumps(other, ensure_ascii=False)]
     events = [(event, _data(event)) for event in re.split(r"(?<=\n\n)", whole) if event]
-    slots = _replace_cut([value for _, value in events if value is not None], pattern, names)
+    values = [value for _, value in events if value is not None]
+    rows = _rows(values)
+    # As a rule there is none: one look at all texts costs less than one at each. No name has a null character in it.
+    texts = itertools.chain(("".join(str(holder[key]) for holder, key in row) for row in rows), _strings(values))
+    if not pattern.search("\0".join(texts)):
+        return pieces
+    slots = _replace_cut(rows, pattern, names)
     found = []
     for event, value in events:
         other = None if value is None else _replaced(value, pattern, names, slots)
@@ -125,21 +135,35 @@ def _replaced(
     return value
 
 
-def _replace_cut(
-    values: Iterable[dict[str, Any]], pattern: re.Pattern[str], names: Mapping[str, str]
-) -> frozenset[tuple[int, str]]:
-    """Replace names in texts that come in pieces, each whole in its first piece; return which pieces there are."""
-    rows: dict[tuple[Any, ...], list[tuple[dict[str, Any], str]]] = {}
+def _rows(values: Iterable[dict[str, Any]]) -> list[_Row]:
+    """Return the texts that come in pieces, each as the places of its pieces."""
+    rows: dict[tuple[Any, ...], _Row] = {}
     for value in values:
         for holder, key, belongs in _slots(value, ()):
             rows.setdefault((*belongs, key), []).append((holder, key))
-    for row in rows.values():
+    return list(rows.values())
+
+
+def _strings(values: Iterable[Any]) -> Iterator[str]:
+    """Yield each text in JSON values."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            yield from _strings(value)
+        elif isinstance(value, dict):
+            yield from _strings(value.values())
+
+
+def _replace_cut(rows: list[_Row], pattern: re.Pattern[str], names: Mapping[str, str]) -> frozenset[tuple[int, str]]:
+    """Replace names in texts that come in pieces, each whole in its first piece; return which pieces there are."""
+    for row in rows:
         texts = [str(holder[key]) for holder, key in row]
         for found in reversed(list(pattern.finditer("".join(texts)))):
             _put(texts, found.start(), found.end(), names[found[0]])
         for (holder, key), text in zip(row, texts, strict=True):
             holder[key] = text
-    return frozenset((id(holder), key) for row in rows.values() for holder, key in row)
+    return frozenset((id(holder), key) for row in rows for holder, key in row)
 
 
 def _slots(value: object, belongs: tuple[Any, ...]) -> Iterator[tuple[dict[str, Any], str, tuple[Any, ...]]]:
