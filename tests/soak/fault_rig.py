@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -396,20 +397,32 @@ class ClaudeRig(RealRig):
 
 
 class CodexRig(RealRig):
-    """The real Codex; its rollout keeps the truth."""
+    """The real Codex; a hook of its own says what it takes, also when it is killed before its rollout does."""
 
     kind = "codex"
     #: It reports a turn's end with its whole reply; nothing tells of the reply's beginning.
     steps = tuple(one for one in Rig.steps if one != "first_output")
 
+    def prepare(self) -> None:
+        # Codex asks about each hook that it does not know: the lab's own is overheard, where it moves its report.
+        for name in ("bin", "told"):
+            (self.place / name).mkdir()
+        move = self.place / "bin" / "mv"
+        told = self.place / "told"
+        mv = shutil.which("mv")
+        move.write_text(
+            f"""#!/bin/sh
+to="$(basename "$2")"
+cp "$1" '{told}'/".$to" && {mv} '{told}'/".$to" '{told}'/"$to" && exec {mv} "$@"
+"""
+        )
+        move.chmod(0o700)
+
+    def agent(self, name: str) -> dict[str, Any]:
+        return {**super().agent(name), "env": {"PATH": f"{self.place / 'bin'}:{os.environ['PATH']}"}}
+
     def taken(self, name: str) -> Counter[str]:
         if name == "bob":
             return super().taken(name)
-        found: Counter[str] = Counter()
-        for path in (self.at / "agents" / "ada").rglob("rollout-*.jsonl"):
-            for line in path.read_bytes().split(b"\n")[:-1]:
-                one = json.loads(line)
-                item = one["payload"].get("item", {}) if one.get("type") == "event_msg" else {}
-                if item.get("type") == "UserMessage":
-                    found["".join(part["text"] for part in item["content"]).rstrip()] += 1
-        return found
+        told = [json.loads(report.read_bytes()) for report in (self.place / "told").glob("[!.]*")]
+        return Counter(str(one["prompt"]).rstrip() for one in told if one["hook_event_name"] == "UserPromptSubmit")
