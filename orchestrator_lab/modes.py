@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,15 +193,10 @@ class Recorded:
         """
         if self.level == "model":
             return config
-        told = events_with(RunTables(self.path), [b'"agent.added"'])
-        added = {one.agent: one.attributes for one in told if one.event == "agent.added"}
         here = runtime_dir()
         agents = []
         for agent in config.agents:
-            facts = added.get(agent.name, {})
-            update: dict[str, Any] = {"work_dir": None, "create_work_dir": False}
-            sizes = {key: facts.get(key) for key in ("cols", "rows")}
-            update.update({key: size for key, size in sizes.items() if isinstance(size, int) and 1 <= size <= _LARGEST})
+            update: dict[str, Any] = {"work_dir": None, "create_work_dir": False, **self._size(agent.name)}
             if "mcp" in type(agent).model_fields:
                 update["mcp"] = False
             agents.append(agent.model_copy(update=update))
@@ -213,6 +209,34 @@ class Recorded:
                 "alerts": config.alerts.model_copy(update={"enabled": False}),
             }
         )
+
+    def _size(self, name: str) -> dict[str, int]:
+        """Return the size that an agent's pane had at first."""
+        facts = self._added.get(name, {})
+        sizes = {key: facts.get(key) for key in ("cols", "rows")}
+        return {key: size for key, size in sizes.items() if isinstance(size, int) and 1 <= size <= _LARGEST}
+
+    @cached_property
+    def _added(self) -> dict[str | None, dict[str, Any]]:
+        told = events_with(RunTables(self.path), [b'"agent.added"'])
+        return {one.agent: one.attributes for one in told if one.event == "agent.added"}
+
+    def joined(self, name: str) -> dict[str, Any]:
+        """Return the configuration of an agent that joined in the middle, as it is replayed on the terminal."""
+        place = present(self.path / "sessions" / f"{name}.json")
+        try:
+            agent: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))["config"]
+            _fit(agent, Path.cwd())
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{place} cannot be read ({error}), which says what agent {name!r} was that joined in the middle: "
+                "start the replay with start --run, and add it yourself"
+            ) from error
+        for key in ("work_dir", "create_work_dir", "instructions_file"):
+            agent.pop(key, None)
+        if "mcp" in agent:
+            agent["mcp"] = False
+        return {**agent, **self._size(name)}
 
     def give(self, run_dir: Path) -> None:
         """Copy what was recorded into the run that replays it."""

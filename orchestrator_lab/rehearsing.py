@@ -2,81 +2,145 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable  # noqa: TC003 - a field of a NamedTuple
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator_lab.apart import apart
 from orchestrator_lab.cluster import Cluster
-from orchestrator_lab.config import USER
-from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.config import add_agent
+from orchestrator_lab.errors import (
+    AgentFailed,
+    AgentNotFound,
+    ClusterNotFound,
+    ClusterStopped,
+    GuardNotFound,
+    SupervisorLost,
+)
+from orchestrator_lab.journal.causes import causes
 from orchestrator_lab.modes import recorded_run
 from orchestrator_lab.run import open_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from concurrent.futures import Executor, Future
     from pathlib import Path
 
+    from orchestrator_lab.journal.causes import Cause
     from orchestrator_lab.journal.event import Event
+    from orchestrator_lab.modes import Recorded
     from orchestrator_lab.run import Run
 
 __all__ = ["TABLES", "Act", "Rehearsal", "acts", "rehearse", "same_table"]
 
-#: Something that was done from outside, and what the cluster is asked for to do it again.
-Act = tuple[str, "Callable[[Cluster], object]"]
+#: Reasons of ends that concern all agents at once, by the event that says so.
+_AT_ONCE = {"cluster.stopped": "stop", "cluster.restarted": "restart"}
 
 
-def acts(events: list[Event]) -> Iterator[Act]:
+class Act(NamedTuple):
+    """Something that was done from outside.
+
+    Parameters
+    ----------
+    words : str
+        What, for people.
+    again : callable
+        Does it to a cluster that replays.
+    lasts : bool
+        Whether it is over only when something else has happened, and others do something meanwhile.
+    """
+
+    words: str
+    again: Callable[[Cluster], object]
+    lasts: bool = False
+
+
+def acts(source: Recorded, events: list[Event]) -> Iterator[Act]:
     """Yield what somebody did from outside in a recorded run.
 
     Parameters
     ----------
+    source : Recorded
+        The run.
     events : list of Event
-        All of the run.
+        All of it.
 
     Yields
     ------
-    tuple of str and callable
-        In words, and what does it again to a cluster that replays.
+    Act
+        In their order.
     """
-    claimed = {one.message_id for one in events if one.event == "message.claimed"}
-    accepted = {one.message_id for one in events if one.event == "message.accepted"}
     openings = {
         one.attributes.get("conversation_id"): one
         for one in events
         if one.event == "message.queued" and one.attributes.get("step") == 0
     }
-    called_for: set[str] = set()
-    for event in events:
+    by = causes(events)
+    done = _at_once(events, by)
+    for place, (event, cause) in enumerate(zip(events, by, strict=True)):
         facts, agent = event.attributes, str(event.agent)
-        if event.event in {"agent.restarting", "agent.stopping", "agent.added"}:
-            called_for.add(agent)
-        if event.event == "agent.started":
-            if agent not in called_for:
-                yield f"restart {agent}", _ending(agent, "restart")
-            called_for.discard(agent)
-        if event.event == "message.queued" and facts.get("sender") == USER and facts.get("step") is None:
-            if event.source == "human" and event.message_id in accepted - claimed:
-                continue  # typed at the pane: the player does it
-            yield f"write to {agent}", _sending(event)
+        if place in done:
+            yield from done[place]
+        elif cause != "user":
+            continue
+        elif event.event == "message.queued":
+            yield Act(f"write to {agent}", _sending(event))
         elif event.event == "conversation.started":
             opening = openings.get(facts.get("conversation_id"))
             if opening is not None:
-                yield f"let {' and '.join(facts['agents'])} talk", _conversing(event, opening)
-        elif event.event == "dialog.answering" and facts.get("answered_by") == "human":
-            yield f"answer {agent}", _answering(agent, str(facts.get("dialog_id")), str(facts.get("option")))
-        elif event.event == "note" and facts.get("text") == "interrupted" and event.source == "human":
-            yield f"interrupt {agent}", lambda cluster, name=agent: cluster[name].interrupt()  # type: ignore[misc]
-        elif event.event == "agent.stopping" and facts.get("reason") in {"stop", "restart", "remove"}:
-            yield f"{facts['reason']} {agent}", _ending(agent, str(facts["reason"]))
+                yield Act(f"let {' and '.join(facts['agents'])} talk", _conversing(event, opening))
+        elif event.event == "dialog.answering":
+            yield Act(f"answer {agent}", _answering(agent, str(facts.get("dialog_id")), str(facts.get("option"))), True)
+        elif event.event == "note":
+            yield Act(f"interrupt {agent}", _calling(agent, "interrupt"), True)
+        elif event.event == "agent.added":
+            names = _joined(events, place)
+            done.update({one: [] for one in names})
+            agents = [source.joined(name) for name in names.values()]
+            yield Act(f"add {' and '.join(names.values())}", _adding(agents), True)
+        elif event.event == "guard.lifted":
+            yield Act(f"lift a guard ({facts.get('rule')})", _lifting(event))
+        elif event.event == "agent.started":
+            yield Act(f"restart {agent}", _calling(agent, "restart"), True)
+        elif event.event == "agent.removed":
+            yield Act(f"remove {agent}", _calling(agent, "remove"), True)
+        elif facts.get("reason") in {"stop", "restart", "remove"}:
+            yield Act(f"{facts['reason']} {agent}", _calling(agent, str(facts["reason"])), True)
 
 
-#: What somebody did from outside and is not done again.
-_NOT_DONE = {
-    "guard.lifted": "a guard was lifted",
-    "cluster.stopped": "all its agents were stopped at once",
-    "cluster.restarted": "all its agents were restarted at once",
-}
+def _at_once(events: list[Event], by: list[Cause]) -> dict[int, list[Act]]:
+    """Return what was done to all agents at once, by the place of its first event; nothing at those of its others."""
+    found: dict[int, list[Act]] = {}
+    for place, event in enumerate(events):
+        reason = _AT_ONCE.get(event.event)
+        if reason is None:
+            continue
+        mine = [place]
+        for before in range(place - 1, -1, -1):
+            one = events[before]
+            if one.event == "agent.stopping" and one.attributes.get("reason") == reason:
+                mine.append(before)
+            elif by[before] == "user" or (one.event == "agent.exited" and len(mine) > 1):
+                break  # all that are ended at once are told of before the first one ends
+        found.update({one: [] for one in mine})
+        found[min(mine)] = [Act(f"{reason} all agents", _ending_all(reason), True)]
+    return found
+
+
+def _joined(events: list[Event], place: int) -> dict[int, str]:
+    """Return the places and names of the agents that joined together: the first one starts when all are named."""
+    found: dict[int, str] = {}
+    for later in range(place, len(events)):
+        if events[later].event == "agent.added":
+            found[later] = str(events[later].agent)
+        elif events[later].event == "agent.started" and events[later].agent in found.values():
+            break
+    return found
+
+
 #: Tables that a replay on the terminal derives anew, and which are to be the same.
 TABLES = ("messages", "turns", "tool_calls", "dialogs", "states")
 
@@ -148,19 +212,19 @@ def rehearse(
     began = time.monotonic()
     source = recorded_run(run, "terminal", speed)
     events = source.events()
-    beyond = _beyond(events)
-    if beyond is not None:
-        raise ConfigError(
-            f"run {source.run_id} cannot be replayed by itself: {beyond}; start its replay with start --run, and do "
-            "what was done from outside"
-        )
-    with apart(), Cluster.start(mode=mode, run=source.path, level="terminal", speed=speed) as cluster:
-        for words, act in acts(events):
-            if on_act is not None:
-                on_act(words)
-            act(cluster)
+    found = list(acts(source, events))
+    with (
+        apart(),
+        ThreadPoolExecutor(max(1, sum(act.lasts for act in found)), "acts") as beside,
+        Cluster.start(mode=mode, run=source.path, level="terminal", speed=speed) as cluster,
+    ):
         # It ends where it ended then, and not before all has happened.
-        cluster.client.post("/shutdown", {"status": "completed", "patient": True}, timeout_s=None)
+        cluster.client.patient = True
+        try:
+            _play(found, cluster, beside, on_act)
+        except BaseException:
+            cluster.client.patient = False
+            raise
     recorded, again = open_run(source.path), open_run(cluster.run_dir)
     return Rehearsal(
         recorded,
@@ -172,16 +236,29 @@ def rehearse(
     )
 
 
-def _beyond(events: list[Event]) -> str | None:
-    """Return what was done from outside that is not done again by itself."""
-    running = False
-    for event in events:
-        running = running or event.event == "agent.started"
-        if event.event == "agent.added" and running:
-            return f"agent {event.agent!r} joined in the middle"
-        if event.event in _NOT_DONE:
-            return _NOT_DONE[event.event]
-    return None
+def _play(found: list[Act], cluster: Cluster, beside: Executor, on_act: Callable[[str], None] | None) -> None:
+    """Do everything again in its order, each when its turn has come, and end the cluster."""
+    lasting: list[Future[None]] = []
+    for act in found:
+        if on_act is not None:
+            on_act(act.words)
+        if act.lasts:
+            lasting.append(beside.submit(_do, act, cluster))
+        else:
+            _do(act, cluster)
+        for one in lasting:
+            if one.done():
+                one.result()
+    cluster.shutdown()
+    for one in lasting:
+        with contextlib.suppress(ClusterNotFound, SupervisorLost):  # the end came upon it, as it did then
+            one.result()
+
+
+def _do(act: Act, cluster: Cluster) -> None:
+    """Do something again; what did not succeed then does not succeed now, and the tables tell of what does not."""
+    with contextlib.suppress(AgentFailed, AgentNotFound, ClusterStopped, GuardNotFound):
+        act.again(cluster)
 
 
 def same_table(recorded: Run, again: Run, name: str) -> bool:
@@ -228,13 +305,30 @@ def _answering(agent: str, dialog_id: str, option: str) -> Callable[[Cluster], o
     return answer
 
 
-def _ending(agent: str, reason: str) -> Callable[[Cluster], object]:
-    def end(cluster: Cluster) -> Any:  # noqa: ANN401 - nothing
-        if reason == "remove":
-            cluster.remove(agent)
-        elif reason == "restart":
-            cluster[agent].restart()
-        else:
-            cluster[agent].stop()
+def _lifting(event: Event) -> Callable[[Cluster], object]:
+    facts = {key: event.attributes.get(key) for key in ("by", "limit", "allowance")}
+    guard_id = str(event.attributes.get("guard_id"))
+    return lambda cluster: cluster.lift(guard_id, **facts)  # type: ignore[arg-type]
 
-    return end
+
+def _ending_all(reason: str) -> Callable[[Cluster], object]:
+    return lambda cluster: cluster.restart() if reason == "restart" else cluster.stop()
+
+
+def _adding(agents: list[dict[str, Any]]) -> Callable[[Cluster], object]:
+    def add(cluster: Cluster) -> object:
+        others = [one for one in cluster.config.agents if one.name not in {agent["name"] for agent in agents}]
+        config = cluster.config.model_copy(update={"agents": others})
+        for agent in agents:
+            config = add_agent(config, agent)
+        new = [one.model_dump(mode="json", by_alias=True) for one in config.agents[len(others) :]]
+        return cluster.client.post("/agents", {"agents": new})
+
+    return add
+
+
+def _calling(agent: str, what: str) -> Callable[[Cluster], object]:
+    """Return what is done to an agent: it need not be there before its turn."""
+    if what == "remove":
+        return lambda cluster: cluster.client.delete(f"/agents/{agent}")
+    return lambda cluster: cluster.client.post(f"/agents/{agent}/{what}", {}, timeout_s=None)

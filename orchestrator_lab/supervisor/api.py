@@ -144,6 +144,7 @@ class Api:
             raise ConfigError("a message needs 'to': an agent's name, or a list of names")
         # All or none: a name that does not exist must not leave the others with a message.
         for name in names:
+            await self._supervisor.replaying.joined(str(name), patient=_patient(request))
             self._supervisor.runner(str(name))
         source = "human" if body.get("source") == "human" else "program"
         kind = "broadcast" if body.get("broadcast") else "direct"
@@ -159,7 +160,9 @@ class Api:
         conversation = None
         sent: list[Message] = []
         for name, identity in zip(names, ids, strict=True):
-            await self._supervisor.replaying.before_message(str(name), body["text"], identity)
+            await self._supervisor.replaying.before_message(
+                str(name), body["text"], identity, patient=_patient(request)
+            )
             message = self._supervisor.routing.send(
                 sender="user",
                 recipient=str(name),
@@ -226,7 +229,7 @@ class Api:
             raise ConfigError("'opening' is what the first agent is told, a string")
         if isinstance(rounds, bool) or not isinstance(rounds, int):
             raise ConfigError(f"'rounds' is a whole number, got {rounds!r}")
-        await self._supervisor.replaying.before("conversation.started", agents=agents)
+        await self._supervisor.replaying.before("conversation.started", agents=agents, patient=_patient(request))
         conversation = self._supervisor.conversations.start(
             agents,
             opening,
@@ -253,12 +256,15 @@ class Api:
         ids = body.get("agent_ids") or [None] * len(agents)
         if not isinstance(ids, list) or len(ids) != len(agents) or not all(isinstance(one, str | None) for one in ids):
             raise ConfigError("'agent_ids' is a list with one id for each of 'agents'")
+        if agents:
+            await self._supervisor.replaying.before("agent.added", agents[0].name, patient=_patient(request))
         runners = await self._supervisor.lifecycle.add(agents, ids)
         return JSONResponse({"agents": [runner.describe() for runner in runners]})
 
     async def _remove(self, request: Request) -> Response:
-        await self._supervisor.replaying.before("agent.stopping", request.path_params["name"], reason="remove")
-        await self._supervisor.lifecycle.remove(request.path_params["name"])
+        name = request.path_params["name"]
+        await self._supervisor.replaying.before("agent.stopping", name, reason="remove", patient=_patient(request))
+        await self._supervisor.lifecycle.remove(name)
         return JSONResponse(self._supervisor.status())
 
     async def _screen(self, request: Request) -> Response:
@@ -293,12 +299,15 @@ class Api:
 
     async def _answer(self, request: Request) -> Response:
         """Answer a dialog, by its id: an answer to one that is gone must not meet the next."""
+        await self._supervisor.replaying.joined(request.path_params["name"], patient=_patient(request))
         runner = self._supervisor.runner(request.path_params["name"])
         body = await _body(request)
         dialog_id, option = body.get("dialog_id"), body.get("option")
         if not isinstance(dialog_id, str) or isinstance(option, bool) or not isinstance(option, str | int):
             raise ConfigError("an answer needs 'dialog_id', and 'option': a label, allow, deny, or a number from 1")
-        await self._supervisor.replaying.before("dialog.answering", runner.name, dialog_id=dialog_id)
+        await self._supervisor.replaying.before(
+            "dialog.answering", runner.name, dialog_id=dialog_id, patient=_patient(request)
+        )
         answer_id = body.get("answer_id")
         label = await runner.dialogs.answer(
             dialog_id, option, answer_id=answer_id if isinstance(answer_id, str) else None
@@ -306,19 +315,20 @@ class Api:
         return JSONResponse({"option": label, "agent": runner.describe()})
 
     async def _interrupt(self, request: Request) -> Response:
-        await self._supervisor.replaying.before("note", request.path_params["name"], text="interrupted")
-        await self._supervisor.lifecycle.interrupt(request.path_params["name"])
-        return JSONResponse(self._supervisor.runner(request.path_params["name"]).describe())
+        name = request.path_params["name"]
+        await self._supervisor.replaying.before("note", name, text="interrupted", patient=_patient(request))
+        await self._supervisor.lifecycle.interrupt(name)
+        return JSONResponse(self._supervisor.runner(name).describe())
 
     async def _restart(self, request: Request) -> Response:
         name = request.path_params.get("name")
-        await self._supervisor.replaying.before("agent.stopping", name, reason="restart")
+        await self._supervisor.replaying.before("agent.stopping", name, reason="restart", patient=_patient(request))
         await self._supervisor.lifecycle.restart([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
     async def _stop(self, request: Request) -> Response:
         name = request.path_params.get("name")
-        await self._supervisor.replaying.before("agent.stopping", name, reason="stop")
+        await self._supervisor.replaying.before("agent.stopping", name, reason="stop", patient=_patient(request))
         await self._supervisor.lifecycle.stop([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
@@ -334,6 +344,8 @@ class Api:
         for key, value in figures.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ConfigError(f"{key!r} is a number, got {value!r}")
+        which: dict[str, Any] = {} if guard_id is None else {"guard_id": guard_id}
+        await self._supervisor.replaying.before("guard.lifted", patient=_patient(request), **which)
         lifted = self._supervisor.guards.lift(guard_id, by=by, **figures)
         await self._supervisor.journal.asynced()
         return JSONResponse({"lifted": lifted})
@@ -343,8 +355,7 @@ class Api:
         status = body.get("status", "completed")
         if status not in {"completed", "failed", "cancelled"}:
             raise ConfigError(f"status={status!r} is not known; use completed, failed or cancelled")
-        patient = body.get("patient") is True
-        await self._supervisor.replaying.before("agent.stopping", reason="shutdown", patient=patient)
+        await self._supervisor.replaying.before("agent.stopping", reason="shutdown", patient=_patient(request))
         await self._supervisor.lifecycle.shutdown(status)
         return JSONResponse({"run_dir": str(self._supervisor.run_dir)})
 
@@ -446,6 +457,11 @@ def _number(request: Request, name: str, default: float) -> float:
         return float(text) if text else default
     except ValueError as error:
         raise ConfigError(f"'{name}' is a number, got {text!r}") from error
+
+
+def _patient(request: Request) -> bool:
+    """Tell whether a replay is waited for that is slower than whoever does this."""
+    return request.query_params.get("patient") == "1"
 
 
 def _seconds(request: Request) -> float | None:

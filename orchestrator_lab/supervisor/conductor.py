@@ -21,6 +21,9 @@ Who = Literal["player", "user", "lab"]
 _PATIENCE_S = 8.0
 #: Seconds after which somebody outside, whose turn has not come, goes before somebody else who has not come either.
 _USER_PATIENCE_S = 0.3
+#: The same where all who act wait for their turn, as when a run is replayed by itself: only what cannot be done any
+#: more is given up.
+_PATIENT_S = 30.0
 #: Seconds after which what somebody outside did is not waited for any longer, while somebody waits for what follows.
 _AWAITED_S = 2.0
 
@@ -33,6 +36,7 @@ class _Waiter(NamedTuple):
     who: Who
     agent: str | None
     future: asyncio.Future[None]
+    patient: bool
 
 
 class Conductor:
@@ -95,7 +99,7 @@ class Conductor:
             self._pass_over(place)
             self._arm()
 
-    async def turn(self, place: int, who: Who, agent: str | None = None) -> None:
+    async def turn(self, place: int, who: Who, agent: str | None = None, *, patient: bool = False) -> None:
         """Wait until all that was recorded before a place has happened.
 
         Parameters
@@ -107,12 +111,14 @@ class Conductor:
             not there.
         agent : str, optional
             Whose player it is.
+        patient : bool
+            Whether somebody outside knows that others come first, and waits for them.
         """
         if place <= self.cursor or (self._closed and who == "user"):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._number += 1
-        heapq.heappush(self._waiting, _Waiter(place, self._number, who, agent, future))
+        heapq.heappush(self._waiting, _Waiter(place, self._number, who, agent, future, patient))
         if who == "user":
             self._arm(again=True)
         elif self._timer is None:
@@ -147,8 +153,9 @@ class Conductor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for one in self._waiting_users():
-            one.future.set_result(None)
+        for one in self._waiting:
+            if one.who != "player" and not one.future.done():
+                one.future.set_result(None)
 
     def close(self) -> None:
         """Let everybody go."""
@@ -180,7 +187,10 @@ class Conductor:
             self._timer.cancel()
         patience = _PATIENCE_S
         if self.score.causes[self.cursor] == "user":
-            patience = _USER_PATIENCE_S if self._waiting_users() else _AWAITED_S
+            users = self._waiting_users()
+            patience = _AWAITED_S
+            if users:
+                patience = _PATIENT_S if all(one.patient for one in users) else _USER_PATIENCE_S
         self._timer = asyncio.get_running_loop().call_later(patience, self._look, self.cursor)
 
     def _look(self, cursor: int) -> None:
@@ -193,7 +203,7 @@ class Conductor:
         cause = self.score.causes[cursor]
         if cause == "user":
             # Nobody hurries a reader. But two who act in another order than then must not wait for each other.
-            users = self._waiting_users()
+            users = sorted(self._waiting_users(), key=lambda one: one.patient)
             if users:
                 users[0].future.set_result(None)
             elif self._awaited:

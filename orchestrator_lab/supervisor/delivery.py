@@ -265,6 +265,8 @@ class Mailbox:
             return False
         if runner.supervisor.guards.hold_of(runner.name) is not None:
             return False
+        if not runner.supervisor.replaying.may_claim(message):
+            return False
         if message.when == "now":
             return runner.doubt is None and runner.closing is None
         # An input line that is out of sight is waited for by whoever has something to write into it.

@@ -242,6 +242,7 @@ class Guards:
         ConfigError
             When the new limit is reached already, or it is not clear which one it is for.
         """
+        self._unsettled = True  # a limit of time may be reached, whose timer did not come to it yet
         self._settle()
         told = {one["guard_id"]: one for one in self.listed()}
         if guard_id is not None and guard_id not in told:
@@ -343,7 +344,7 @@ class Guards:
         chain = [one.message_id for one in trip.link.back()][::-1] if trip.link is not None else []
         path = path_of(trip.link) if trip.link is not None else []
         where = "in the cluster" if trip.agent is None else f"to {trip.agent}"
-        guard_id = new_id("grd_")
+        guard_id = self._cluster.replaying.guard_id(trip.agent, trip.rule) or new_id("grd_")
         self._cluster.journal.append(
             "guard.tripped",
             agent=trip.agent,

@@ -389,6 +389,7 @@ class Lifecycle:
 
     async def _ask_to_end(self, runner: AgentRunner) -> float:
         """Ask a program to end in its own way; return the seconds that it should be given."""
+        await self._cluster.replaying.at_exit(runner)
         stop = getattr(runner.config, "stop", None)
         played = self._cluster.replaying.terminal
         if stop is None or runner.pane_id is None or runner.ready is None or played:
@@ -498,7 +499,10 @@ class Lifecycle:
             write_private(self._cluster.folder / "ending", status)
             self._cluster.ledger.poke()
             await self._cluster.rebuild.settled()
-            await self._end_agents(list(self._cluster.runners.values()), "shutdown")
+            runners = list(self._cluster.runners.values())
+            await self._end_agents(runners, "shutdown")
+            # What was used by a turn that was cut short is told before the run's end.
+            await self._cluster.ledger.until(lambda: not any(one.amending for one in runners), _RECORD_S)
             for mailbox in self._cluster.mailboxes.values():
                 mailbox.close()
             await asyncio.gather(*(one.files.keep_transcript() for one in self._cluster.runners.values()))

@@ -9,15 +9,16 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator_lab.journal.causes import SCREEN_FACTS
 from orchestrator_lab.journal.origins import Recordings
-from orchestrator_lab.supervisor.score import SCREEN_FACTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from orchestrator_lab.journal.causes import Cause
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.journal.recording import CastEvent
-    from orchestrator_lab.supervisor.score import Cause, Score
+    from orchestrator_lab.supervisor.score import Score
 
 __all__ = ["Reel", "half_written", "reels", "verbatim"]
 
@@ -96,6 +97,8 @@ class _Reels:
         self._tools: dict[str, Event] = {}
         self._started_messages: set[str] = set()
         self._by_hand: dict[str, int] = {}
+        self._last_words = self._spoken_after_stops()
+        self._talks_on = False
 
     def all(self) -> Iterator[Reel]:
         for place, event, _ in self._events:
@@ -129,6 +132,19 @@ class _Reels:
             if later > place and event.event == "agent.started":
                 break
         return {}
+
+    def _spoken_after_stops(self) -> set[int]:
+        """Return the places at which the agent was asked to end, and told something more before it did."""
+        found: set[int] = set()
+        asked: int | None = None
+        for place, event, cause in self._events:
+            if event.event == "agent.stopping":
+                asked = place
+            elif event.event in {"agent.exited", "agent.started"}:
+                asked = None
+            elif cause == "reel" and asked is not None:
+                found.add(asked)
+        return found
 
     def _steps(self, place: int, event: Event, cause: Cause) -> list[Step]:
         method = getattr(self, f"_{event.event.replace('.', '_')}", None)
@@ -166,13 +182,16 @@ class _Reels:
             return [self._say(event, "shown", fact=fact, text=says)]
         return [] if before is None else [self._say(event, "shown", fact=before, text=None)]
 
-    def _agent_stopping(self, _event: Event, _place: int, _cause: Cause) -> list[Step]:
-        return [{"do": "rest"}]
+    def _agent_stopping(self, event: Event, place: int, _cause: Cause) -> list[Step]:
+        self._talks_on = place in self._last_words
+        return [self._say(event, "asked") if self._talks_on else {"do": "rest"}]
 
     def _agent_exited(self, event: Event, _place: int, cause: Cause) -> list[Step]:
         facts = event.attributes
         ends = {"status": facts.get("exit_code"), "signal": facts.get("signal")}
-        return [{"do": "exit", "what": "exit", **ends}] if cause == "reel" else []
+        if cause == "reel":
+            return [{"do": "exit", "what": "exit", **ends}]
+        return [{"do": "rest"}] if self._talks_on else []
 
     def _message_queued(self, event: Event, place: int, cause: Cause) -> list[Step]:
         facts = event.attributes

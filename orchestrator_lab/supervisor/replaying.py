@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.config import AgentConfig
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.core import Supervisor
-    from orchestrator_lab.supervisor.messages import Ledger
+    from orchestrator_lab.supervisor.messages import Ledger, Message
 
 __all__ = ["Replaying", "replaying_of", "run_mode"]
 
@@ -196,6 +196,18 @@ class Replaying:
         """Return the id that a dialog had, None when it gets one of its own."""
         return None
 
+    def turn_over(self, _runner: AgentRunner) -> bool:
+        """Tell whether a program that has told a turn's end was done with the turn."""
+        return True
+
+    def may_claim(self, _message: Message) -> bool:
+        """Tell whether it is a message's turn to be written."""
+        return True
+
+    def guard_id(self, _agent: str | None, _rule: str) -> str | None:
+        """Return the id that a guard had, None when it gets one of its own."""
+        return None
+
     def conversation_id(self, _agents: list[str], conversation_id: str | None) -> str | None:
         """Return the id that a conversation had, or the one that is given."""
         return conversation_id
@@ -240,7 +252,16 @@ class Replaying:
     ) -> None:
         """Wait for the turn of what somebody outside does."""
 
-    async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
+    async def before_start(self, _runner: AgentRunner) -> None:
+        """Wait for the turn of a start that nobody asked for."""
+
+    async def at_exit(self, _runner: AgentRunner) -> None:
+        """Wait until an agent that is to end has done what it did after somebody had asked it to."""
+
+    async def joined(self, agent: str, *, patient: bool = False) -> None:
+        """Wait for an agent that joins in the middle."""
+
+    async def before_message(self, recipient: str, text: str, message_id: str | None, *, patient: bool = False) -> None:
         """Wait for the turn of a message from outside."""
 
     def timeout_of(self, _dialog_id: str, _over: Callable[[], None]) -> bool:

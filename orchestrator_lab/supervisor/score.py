@@ -3,200 +3,26 @@
 A replay does everything again: messages are typed, programs report, tables are derived anew. What cannot be done again
 is chance: ids are drawn, instants pass. Both are taken from the recording: each event of the replay is one of the
 recorded ones, found by what it is about, and has its number and its time.
-
-Who makes an event happen decides what a replay does about it:
-
-``user``
-    Somebody outside: a notebook's ``send``, a dialog's answer. The replay waits for it.
-``reel``
-    A program: it reports it, as it did then, when it is its turn.
-``lab``
-    The lab itself, which follows from what it was told. It is expected.
-``aside``
-    Anything else (samples, notes, model calls): it has its old place and time when it happens again, and may not.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.config import USER
+from orchestrator_lab.journal.causes import causes
 from orchestrator_lab.tmux import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator_lab.journal.causes import Cause
     from orchestrator_lab.journal.event import Event
 
-__all__ = ["SCREEN_FACTS", "Cause", "Score", "causes"]
+__all__ = ["Score"]
 
-Cause = Literal["user", "reel", "lab", "aside"]
-
-#: Facts that the screen told, and no report.
-SCREEN_FACTS = frozenset({"limited", "shown", "doubt", "hidden"})
-#: Why an agent ends on somebody's wish.
-_WISHES = frozenset({"stop", "restart", "remove", "shutdown"})
-_LAB = frozenset(
-    {
-        "run.started",
-        "run.ended",
-        "supervisor.started",
-        "recording.started",
-        "agent.started",
-        "agent.restarting",
-        "agent.failed",
-        "conversation.ended",
-        "message.claimed",
-        "message.written",
-        "message.refused",
-        "message.started",
-        "message.answered",
-        "turn.started",
-    }
-)
-_REEL = frozenset(
-    {
-        "agent.ready",
-        "agent.session",
-        "message.accepted",
-        "message.uncertain",
-        "message.expired",
-        "turn.first_output",
-        "tool.started",
-        "tool.ended",
-        "dialog.opened",
-    }
-)
-_USER = frozenset({"conversation.started", "cluster.stopped", "cluster.restarted", "agent.removed"})
 #: By which attribute an event of these is known.
 _BY_ATTRIBUTE = {"tool": "tool_call_id", "dialog": "dialog_id", "conversation": "conversation_id"}
-
-
-def causes(events: Sequence[Event]) -> list[Cause]:
-    """Return who made each event of a recorded run happen.
-
-    Parameters
-    ----------
-    events : sequence of Event
-        All of the run, in order.
-
-    Returns
-    -------
-    list of str
-        One for each event: ``user``, ``reel``, ``lab`` or ``aside``.
-    """
-    return _Reader(events).read()
-
-
-class _Reader:
-    def __init__(self, events: Sequence[Event]) -> None:
-        self._events = events
-        self._claimed: set[str] = set()
-        self._accepted: set[str] = set()
-        self._queued: dict[str, Event] = {}
-        #: The text of each message's turn, once it is over.
-        self._replies: dict[str, str] = {}
-        self._texts: dict[str, str] = {}
-        self._stopping: set[str] = set()
-        self._shown: set[str] = set()
-        self._by_policy: set[str] = set()
-        self._running = False
-
-    def read(self) -> list[Cause]:
-        self._claimed = {str(one.message_id) for one in self._events if one.event == "message.claimed"}
-        self._accepted = {str(one.message_id) for one in self._events if one.event == "message.accepted"}
-        return [self._cause(event) for event in self._events]
-
-    def _cause(self, event: Event) -> Cause:
-        name, agent = event.event, str(event.agent)
-        special = getattr(self, f"_{name.replace('.', '_')}", None)
-        if special is not None:
-            return special(event, agent)  # type: ignore[no-any-return]
-        if name in _LAB:
-            return "lab"
-        if name in _REEL:
-            return "reel"
-        return "user" if name in _USER else "aside"
-
-    def _agent_added(self, _event: Event, _agent: str) -> Cause:
-        return "user" if self._running else "lab"
-
-    def _agent_started(self, _event: Event, agent: str) -> Cause:
-        self._running = True
-        self._stopping.discard(agent)
-        return "lab"
-
-    def _agent_stopping(self, event: Event, agent: str) -> Cause:
-        self._stopping.add(agent)
-        return "user" if event.attributes.get("reason") in _WISHES else "aside"
-
-    def _agent_exited(self, _event: Event, agent: str) -> Cause:
-        return "lab" if agent in self._stopping else "reel"
-
-    def _read_by_the_lab(self, _event: Event, agent: str) -> Cause:
-        """Tell of what is read of a turn, as from the program's record: after the program's end it tells nothing."""
-        return "lab" if agent in self._stopping else "reel"
-
-    _turn_usage = _turn_changes = _agent_model = _read_by_the_lab
-
-    def _agent_state(self, event: Event, agent: str) -> Cause:
-        fact = event.attributes.get("decision")
-        was_shown = agent in self._shown
-        self._shown.discard(agent)
-        if fact in SCREEN_FACTS:
-            self._shown.add(agent)
-            return "reel"
-        return "reel" if was_shown and fact == "ready" else "lab"
-
-    def _message_queued(self, event: Event, _agent: str) -> Cause:
-        facts, message_id = event.attributes, str(event.message_id)
-        self._queued[message_id] = event
-        if facts.get("step") is not None:
-            return "lab"
-        if facts.get("sender") == USER:
-            typed = event.source == "human" and message_id in self._accepted - self._claimed
-            return "reel" if typed else "user"
-        if event.source == "program":
-            return "lab"
-        reply = self._replies.get(str(facts.get("in_reply_to")))
-        parent = self._queued.get(str(facts.get("in_reply_to")))
-        forwarded = (
-            reply is not None
-            and facts.get("kind") == "reply"
-            and parent is not None
-            and parent.attributes.get("sender") == facts.get("recipient")
-            and sanitize(reply)[0] == facts.get("content")
-        )
-        if forwarded:
-            del self._replies[str(facts.get("in_reply_to"))]
-        return "lab" if forwarded else "reel"
-
-    def _message_submitted(self, event: Event, _agent: str) -> Cause:
-        return "lab" if event.attributes.get("attempt", 1) == 1 else "aside"
-
-    def _message_answered(self, event: Event, _agent: str) -> Cause:
-        self._replies[str(event.message_id)] = self._texts.get(str(event.turn_id), "")
-        return "lab"
-
-    def _message_failed(self, event: Event, _agent: str) -> Cause:
-        return "lab" if str(event.attributes.get("error_type")).startswith("turn_") else "reel"
-
-    def _turn_ended(self, event: Event, _agent: str) -> Cause:
-        self._texts[str(event.turn_id)] = str(event.attributes.get("reply") or "")
-        return "lab" if event.source == "process" else "reel"
-
-    def _dialog_answering(self, event: Event, _agent: str) -> Cause:
-        self._by_policy.add(str(event.attributes.get("dialog_id")))
-        return "user" if event.attributes.get("answered_by") == "human" else "lab"
-
-    def _dialog_answered(self, event: Event, _agent: str) -> Cause:
-        facts = event.attributes
-        in_hook = facts.get("answered_by") == "policy" and str(facts.get("dialog_id")) not in self._by_policy
-        return "lab" if event.source == "process" or in_hook else "reel"
-
-    def _note(self, event: Event, _agent: str) -> Cause:
-        return "user" if event.attributes.get("text") == "interrupted" and event.source == "human" else "aside"
 
 
 class Score:
@@ -212,14 +38,16 @@ class Score:
 
     def __init__(self, events: Sequence[Event], speed: float | None = None) -> None:
         self.events = list(events)
-        self.causes = causes(self.events)
+        self.causes = causes(self.events, lambda text: sanitize(text)[0])
         self.speed = speed
         self._open: dict[tuple[str, ...], deque[int]] = defaultdict(deque)
         #: Messages that were not sent again yet, by sender and recipient; turns and dialogs by agent.
         self._messages: dict[tuple[str, str], list[Event]] = defaultdict(list)
         self._turns: dict[str, list[Event]] = defaultdict(list)
         self._dialogs: dict[str, list[str]] = defaultdict(list)
+        self._guards: dict[tuple[str | None, str], list[str]] = defaultdict(list)
         self._conversations: list[Event] = []
+        self._known = frozenset(str(one.message_id) for one in self.events if one.event == "message.queued")
         for index, event in enumerate(self.events):
             self._open[_key(event.event, event.agent, event.message_id, event.turn_id, event.attributes)].append(index)
             facts = event.attributes
@@ -231,6 +59,8 @@ class Score:
                 self._dialogs[str(event.agent)].append(str(facts.get("dialog_id")))
             elif event.event == "conversation.started":
                 self._conversations.append(event)
+            elif event.event == "guard.tripped":
+                self._guards[event.agent, str(facts.get("rule"))].append(str(facts.get("guard_id")))
 
     def __len__(self) -> int:
         return len(self.events)
@@ -315,6 +145,15 @@ class Score:
         left = self._messages[sender, recipient]
         return next((one for one in left if one.attributes.get("content") == content), left[0] if left else None)
 
+    def holds(self, message_id: str) -> bool:
+        """Tell whether a message is in the recording."""
+        return message_id in self._known
+
+    def claim(self, message_id: str) -> int | None:
+        """Return the place at which a message was written next, None when it was not written any more."""
+        places = self._open.get(("message.claimed", message_id))
+        return places[0] if places else None
+
     def next_turn(self, agent: str, message_id: str) -> str | None:
         """Return the id of the recorded turn that began with a message, or else of the next one, and take it."""
         left = self._turns[agent]
@@ -327,6 +166,11 @@ class Score:
     def next_dialog(self, agent: str) -> str | None:
         """Return the id of the next recorded dialog, and take it."""
         left = self._dialogs[agent]
+        return left.pop(0) if left else None
+
+    def next_guard(self, agent: str | None, rule: str) -> str | None:
+        """Return the id of the next recorded guard on a limit, and take it."""
+        left = self._guards[agent, rule]
         return left.pop(0) if left else None
 
     def next_conversation(self, agents: list[str]) -> Event | None:
@@ -343,7 +187,9 @@ class Score:
             return low
         return self.events.index(event)
 
-    def first(self, event: str, agent: str | None = None, **attributes: object) -> int | None:
+    def first(
+        self, event: str, agent: str | None = None, *, cause: Cause | None = None, **attributes: object
+    ) -> int | None:
         """Return the place of the first such event that did not come yet, None when there is none."""
         found = [
             place
@@ -351,9 +197,20 @@ class Score:
             if key[0] == event
             for place in places
             if (agent is None or self.events[place].agent == agent)
+            and cause in {None, self.causes[place]}
             and all(self.events[place].attributes.get(name) == value for name, value in attributes.items())
         ]
         return min(found, default=None)
+
+    def begin(self, place: int | None) -> int | None:
+        """Return the place at which what leads to an event begins: a program's start begins with its recording."""
+        while place and self._records(place - 1, self.events[place].agent):
+            place -= 1
+        return place
+
+    def _records(self, place: int, agent: str | None) -> bool:
+        event = self.events[place]
+        return event.event == "recording.started" and event.agent == agent
 
 
 def _key(

@@ -242,7 +242,7 @@ class Supervision:
             )
             self._restarts = [one for one in self._restarts if one > now - policy.window_s] + [now]
             self.pending = True
-            # In a replay it was paused for then.
+            # In a replay it is its turn that is waited for.
             self._arm(now if supervisor.replaying.terminal else now + decision.delay_s)
             return
         self._forget()
@@ -285,6 +285,7 @@ class Supervision:
         """Start the program in its pane, unless somebody was faster."""
         runner = self._runner
         try:
+            await runner.supervisor.replaying.before_start(runner)
             await runner.supervisor.lifecycle.start_again(runner)
             if not runner.running and runner.supervisor.tmux_died():
                 self._forget()

@@ -21,7 +21,7 @@ from orchestrator_lab.errors import ConfigError, JournalError, ReplayDiverged
 from orchestrator_lab.gateway.player import stopped
 from orchestrator_lab.journal.reader import read_events
 from orchestrator_lab.journal.recording import read_cast
-from orchestrator_lab.supervisor.conductor import Conductor
+from orchestrator_lab.supervisor.conductor import Conductor, Who
 from orchestrator_lab.supervisor.reels import reels, verbatim
 from orchestrator_lab.supervisor.replaying import REPLAYED, Replaying
 from orchestrator_lab.supervisor.score import Score
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.journal.writer import JournalWriter
     from orchestrator_lab.supervisor.agent import AgentRunner
     from orchestrator_lab.supervisor.core import Supervisor
-    from orchestrator_lab.supervisor.messages import Ledger
+    from orchestrator_lab.supervisor.messages import Ledger, Message
 
 __all__ = ["TerminalReplaying"]
 
@@ -51,6 +51,9 @@ _REST_S = 2.0
 _LONGEST_S = 10 * 366 * 86400.0
 #: Seconds without an event after which who ends a replay is held up no longer.
 _STANDS_STILL_S = 3.0
+#: What tells that an agent which had ended is started again or leaves, and that all were stopped or started at once.
+_OF_ENDED = {"restart": "agent.started", "remove": "agent.removed"}
+_OF_ALL = {"restart": "cluster.restarted", "stop": "cluster.stopped", "shutdown": "run.ended"}
 #: Looks at a pane until two show the same, and the pause between them, in seconds.
 _LOOKS, _LOOK_S = 10, 0.01
 
@@ -79,6 +82,8 @@ class TerminalReplaying(Replaying):
         #: Agents whose players wait for the next text.
         self._resting: set[str] = set()
         journal = supervisor.run_dir / "journal.jsonl"
+        #: Where the end of the run begins, once it has come to it with all that was before.
+        self._end: int | None = None
         self._broken = journal.exists() and journal.stat().st_size > 0
 
     # what is played -----------------------------------------------------------------------------
@@ -88,12 +93,20 @@ class TerminalReplaying(Replaying):
         cluster = self._cluster
         if self._broken:
             return super().journal()
-        return ScoredJournal(
+        journal = ScoredJournal(
             cluster.run_dir / "journal.jsonl",
             run_id=cluster.record.run_id,
             conductor=self._conductor,
             mask=cluster.mask,
         )
+        write_due = self._conductor.moved
+
+        def moved() -> None:
+            write_due()
+            cluster.ledger.poke()  # a message may be the next one
+
+        self._conductor.moved = moved
+        return journal
 
     def adapter(self, config: AgentConfig) -> Adapter:
         """Return the adapter that plays an agent's recording."""
@@ -132,6 +145,22 @@ class TerminalReplaying(Replaying):
     def dialog_id(self, agent: str) -> str | None:
         """Return the id of the next recorded dialog."""
         return self._score.next_dialog(agent)
+
+    def turn_over(self, runner: AgentRunner) -> bool:
+        """Tell whether a program was done with a turn before it ended itself: it was seen at rest then."""
+        place = self._score.first("agent.state", runner.name)
+        return place is None or self._score.events[place].attributes.get("state") != "exited"
+
+    def may_claim(self, message: Message) -> bool:
+        """Tell whether all has happened that came before a message was written."""
+        if not self._score.holds(message.message_id):
+            return True
+        place = self._score.claim(message.message_id)
+        return self._conductor.over if place is None else place <= self._conductor.cursor
+
+    def guard_id(self, agent: str | None, rule: str) -> str | None:
+        """Return the id of the next recorded guard on a limit."""
+        return self._score.next_guard(agent, rule)
 
     def conversation_id(self, agents: list[str], conversation_id: str | None) -> str | None:
         """Return the id of the recorded conversation of these speakers."""
@@ -184,8 +213,11 @@ class TerminalReplaying(Replaying):
         self._resting.discard(runner.name)
         place = payload.get("place")
         if isinstance(place, int):
-            await self._conductor.turn(place, "player", runner.name)
-        return not self._conductor.ended
+            asked = payload.get("what") == "asked"  # goes on once it is asked to end
+            await self._conductor.turn(place + asked, "player", runner.name)
+        if self._conductor.ended:
+            return self._end is not None and not (isinstance(place, int) and place < self._end)
+        return True
 
     async def at_rest(self, runner: AgentRunner) -> None:
         """Wait until a player has written all that comes before the next text, and tmux has read it."""
@@ -224,28 +256,52 @@ class TerminalReplaying(Replaying):
             return
         if not ending:
             self.refuse()
-        runner = self._cluster.runners.get(agent or "")
-        if facts.get("reason") == "restart" and runner is not None and not runner.running:
-            event, facts = "agent.started", {}  # of one that has ended nothing else tells
-        place = self._score.first(event, agent, **facts)
+        places = [self._score.first(event, agent, **facts)]
+        # Of one that has ended something else tells.
+        if other := _OF_ENDED.get(str(facts.get("reason"))):
+            places.append(self._score.begin(self._score.first(other, agent, cause="user")))
+        if agent is None and (other := _OF_ALL.get(str(facts.get("reason")))):
+            places.append(self._score.first(other))
+        place = min((one for one in places if one is not None), default=None)
         if self.stopped is None and ending:
-            await self._come_to(len(self._score) if place is None else place, patient=patient)
+            await self._come_to(len(self._score) if place is None else place, "user", patient=patient)
         elif self.stopped is None and place is not None:
-            await self._conductor.turn(place, "user")
+            await self._conductor.turn(place, "user", patient=patient)
         if not ending:
             self.refuse()
 
-    async def _come_to(self, place: int, *, patient: bool) -> None:
+    async def joined(self, agent: str, *, patient: bool = False) -> None:
+        """Wait for an agent that joins in the middle, and is written to by somebody who did not wait for it."""
+        place = None if agent in self._cluster.runners else self._score.first("agent.added", agent)
+        if self.stopped is None and place is not None:
+            await self._conductor.turn(place + 1, "user", patient=patient)
+
+    async def before_start(self, runner: AgentRunner) -> None:
+        """Wait for the turn of a program that is started again; one that was not comes too late."""
+        place = self._score.begin(self._score.first("agent.started", runner.name))
+        await self._conductor.turn(len(self._score) if place is None else place, "lab")
+
+    async def at_exit(self, runner: AgentRunner) -> None:
+        """Wait until a player has done what its program did after somebody had asked it to end."""
+        place = self._score.first("agent.exited", runner.name)
+        left_out = self._conductor.ended and self._end is None
+        if place is not None and self.stopped is None and not left_out:
+            await self._come_to(place, "lab")
+
+    async def _come_to(self, place: int, who: Who, *, patient: bool = False) -> None:
         """Let the replay come to where somebody ended it; for as long as anything happens, or until it is there."""
-        turn = asyncio.ensure_future(self._conductor.turn(place, "user"))
+        turn = asyncio.ensure_future(self._conductor.turn(place, who, patient=patient))
+        still_s = _STANDS_STILL_S
+        if who == "lab" and self._score.speed:  # at a pace nothing may happen for a while
+            still_s += max(0.0, self._score.events[place].monotonic_s - self._cluster.journal.now_s) / self._score.speed
         while not turn.done():
             before = self._conductor.cursor
-            await asyncio.wait([turn], timeout=None if patient else _STANDS_STILL_S)
+            await asyncio.wait([turn], timeout=None if patient else still_s)
             if not turn.done() and self._conductor.cursor == before:
                 turn.cancel()
                 return
 
-    async def before_message(self, recipient: str, text: str, message_id: str | None) -> None:
+    async def before_message(self, recipient: str, text: str, message_id: str | None, *, patient: bool = False) -> None:
         """Wait for the turn of a message from outside, and tell when it is another than then."""
         self.refuse()
         if message_id is not None and message_id in self._aliases:
@@ -254,9 +310,9 @@ class TerminalReplaying(Replaying):
         then = self._score.peek_message(USER, recipient, content)
         if then is None:
             if not self._conductor.over:
-                await self._conductor.turn(len(self._score), "user")
+                await self._conductor.turn(len(self._score), "user", patient=patient)
         else:
-            await self._conductor.turn(self._score.place(then), "user")
+            await self._conductor.turn(self._score.place(then), "user", patient=patient)
         self._compare(USER, recipient, content, then)
         self.refuse()
 
@@ -267,7 +323,8 @@ class TerminalReplaying(Replaying):
         async def then() -> None:
             if place is not None:
                 await self._conductor.turn(place, "lab")
-                over()
+                if self.stopped is None:
+                    over()
 
         self._cluster.background(then())
         return True
@@ -409,6 +466,8 @@ class TerminalReplaying(Replaying):
         """Expect nothing more that was recorded before the end of the run."""
         self._conductor.ended = True
         end = self._score.first("agent.stopping", reason="shutdown")
+        if end is None:
+            end = self._score.first("run.ended")
         left = self._conductor.give_up(len(self._score) if end is None else end)
         if left and self.stopped is None:
             first = left[0]
@@ -418,6 +477,8 @@ class TerminalReplaying(Replaying):
                 + f" (seq {first.seq})"
             )
             self._tell(first.agent or "", "missing", sentence, take=first.seq, diff="", strict=False)
+        if not left:
+            self._end = end
 
     def finish(self) -> None:
         """Let go of those who wait for their turn."""

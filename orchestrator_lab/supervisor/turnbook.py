@@ -308,6 +308,8 @@ class TurnBook:
     def _over(self, turn: Turn) -> bool:
         """Tell whether the program has closed a turn, for those that report its end a moment earlier."""
         transcript = self._runner.transcript
+        if not self._runner.supervisor.replaying.turn_over(self._runner):
+            return False
         return transcript is None or self._runner.adapter.turn_over(transcript, turn.prompt_id)
 
     async def _until_over(self, turn: Turn) -> None:
@@ -368,7 +370,8 @@ class TurnBook:
         last: Usage | None = None
         try:
             for delay in _USAGE_DELAYS_S:
-                await asyncio.sleep(delay)
+                # What has ended writes nothing more.
+                ended = await self._runner.supervisor.ledger.until(lambda: not self._runner.running, delay)
                 if self._runner.transcript is None:
                     return
                 usage = await asyncio.to_thread(
@@ -376,8 +379,8 @@ class TurnBook:
                 )
                 if usage is not None and usage != last:
                     last = usage
-                    if usage.final:
-                        break
+                if ended or (usage is not None and usage.final):
+                    break
             # A person may have typed while it ran: the record alone tells of texts that the turn took in.
             for piece in await asyncio.to_thread(self._by_record, turn.prompt or "", turn.began_at - _RECORD_SLACK_S):
                 if isinstance(piece, Accepted) and piece.joined:

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator_lab.journal.causes import causes
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.keeper.clock import Clock
 from orchestrator_lab.programs.replay.typed import Typing
 from orchestrator_lab.supervisor.conductor import Conductor
 from orchestrator_lab.supervisor.reels import half_written, reels
-from orchestrator_lab.supervisor.score import Score, causes
+from orchestrator_lab.supervisor.score import Score
 
 
 def events(*told: tuple[str, dict[str, Any]]) -> list[Event]:
@@ -227,3 +228,44 @@ def test_what_the_lab_reads_after_an_end_is_not_the_players_to_tell() -> None:
     ]
     (ada,) = reels(Score(events(*told)), "ada", [])
     assert [(one["do"], one.get("what")) for one in ada.steps] == [("say", "ready"), ("rest", None)]
+
+
+def test_a_program_that_is_asked_to_end_says_what_it_said_then() -> None:
+    """A turn that its end interrupts is told by itself; it rests once it has."""
+    told = [
+        *[(one.event, {"agent": one.agent, **one.attributes}) for one in STORY[:5]],
+        of("agent.stopping", reason="stop"),
+        of("turn.ended", turn_id="t1", end_reason="interrupted", source="hook"),
+        of("agent.exited", exit_code=0),
+    ]
+    (ada,) = reels(Score(events(*told)), "ada", [])
+    said = [(one["do"], one.get("what"), one.get("place")) for one in ada.steps]
+    assert said == [("say", "ready", 3), ("say", "asked", 5), ("say", "turn_ended", 6), ("rest", None, 7)]
+
+
+def test_who_started_and_removed_an_agent() -> None:
+    told = [
+        of("agent.added"),
+        of("agent.started"),
+        of("agent.exited"),
+        of("agent.started"),
+        of("agent.stopping", reason="restart"),
+        of("agent.started"),
+        ("cluster.stopped", {}),
+        ("cluster.restarted", {}),
+        of("agent.started"),
+        of("agent.exited"),
+        of("agent.restarting"),
+        of("agent.started"),
+        of("agent.stopping", reason="remove"),
+        of("agent.removed"),
+        of("agent.added", "eve"),
+        of("agent.started", "eve"),
+        of("agent.exited", "eve"),
+        of("agent.removed", "eve"),
+    ]
+    made = causes(events(*told))
+    starts = [cause for (name, _), cause in zip(told, made, strict=True) if name == "agent.started"]
+    assert starts == ["lab", "user", "lab", "lab", "lab", "lab"]
+    assert [made[0], made[14]] == ["lab", "user"], "one of the first, one that joined"
+    assert [made[13], made[17]] == ["lab", "user"], "one that was ended for it, one that had ended"
