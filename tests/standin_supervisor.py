@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
@@ -42,6 +41,8 @@ class Standin:
         self.said: list[dict] = []
         self.rest = b""
         self.restart_keeper = True
+        #: With which it ends, once it has answered.
+        self.status: int | None = None
         self.keepers: list[subprocess.Popen] = []
         self.selector = selectors.DefaultSelector()
         for listener in (self.api, self.tcp):
@@ -54,11 +55,13 @@ class Standin:
             connection, _ = listener.accept()
         except BlockingIOError:
             return
-        connection.settimeout(5)
+        connection.settimeout(30)
         with connection:
             command = connection.makefile("r").readline().strip()
             answer = self.answer(command)
             connection.sendall(json.dumps(answer).encode() + b"\n")
+        if self.status is not None:
+            os._exit(self.status)  # its answer is with whoever asked
 
     def answer(self, command: str) -> object:
         word, _, rest = command.partition(" ")
@@ -72,19 +75,15 @@ class Standin:
             return "ok"
         if word == "bye":
             self.keeper.sendall(b'{"op":"bye"}\n')
-            self.end(0)
+            self.status = 0
         if word == "crash":
-            self.end(int(rest))
+            self.status = int(rest)
         return {
             "pid": os.getpid(),
             "restart": self.options.restart,
             "gap_since": self.options.gap_since,
             "keepers": len(self.keepers),
         }
-
-    def end(self, status: int) -> None:
-        signal.signal(signal.SIGALRM, lambda *_: os._exit(status))
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
 
     def hear(self, connection: socket.socket) -> None:
         data = connection.recv(1 << 16)

@@ -41,7 +41,7 @@ PIECE_EVERY_S = 1.0
 END_GRACE_S = 0.25
 
 #: Seconds that a pane which is being handed over has to come, after its program has ended.
-HANDOVER_S = 2.0
+HANDOVER_S = 10.0
 
 #: Bytes taken at most when a pane is emptied in one go.
 DRAIN_LIMIT = 16 << 20
@@ -141,8 +141,9 @@ class Panes:
         from orchestrator_lab.errors import JournalError
         from orchestrator_lab.journal.recording import CastWriter
 
-        pane = self.get(str(message["agent"]))
-        self._end_now(pane)
+        agent = str(message["agent"])
+        self._end_now(self.get(agent))
+        pane = self.get(agent)  # the one before may have gone with its end
         if pane.pane not in {None, message.get("pane")}:
             pane.tracker.reset()
         pane.pane = message.get("pane", pane.pane)
