@@ -94,7 +94,7 @@ def settle(ear: Ear, cluster: Cluster, agent: str) -> None:
     def same() -> bool:
         return ear.shows(agent) == str(cluster[agent].screen()).rstrip()
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while not same():
         if time.monotonic() > deadline:
             assert ear.shows(agent) == str(cluster[agent].screen()).rstrip()
@@ -109,9 +109,18 @@ def cluster(module_runtime: Path, script_config: Callable[..., dict[str, Any]]) 
         yield started
 
 
+@pytest.fixture(autouse=True)
+def threads_end() -> Iterator[None]:
+    """Wait for the threads of a test's listeners, which end a moment after the last one has left."""
+    yield
+    for thread in feeds("live"):
+        thread.join(30)
+
+
 @pytest.fixture
 def ear(cluster: Cluster) -> Iterator[Ear]:  # noqa: ARG001
     made = Ear("live", ["one"])
+    made.until(lambda: any(tick.status for tick in made.ticks), "a status: from here on events are told")
     yield made
     made.listener.close()
 
@@ -126,10 +135,11 @@ def test_a_pane_begins_with_its_picture_and_goes_on(cluster: Cluster, ear: Ear) 
     assert first.panes[0].repaint
     assert (first.panes[0].cols, first.panes[0].rows) == (cluster.config.cols, cluster.config.rows)
     assert "ready" in ear.shows("one")
-    assert ear.ticks[0].status is not None
     assert keys(cluster, "one", "héllo\r") == 7
     ear.until(lambda: "got" in ear.shows("one"), "an echo")
-    assert [pane.repaint for tick in ear.ticks for pane in tick.panes] == [True, False]
+    told = [pane.repaint for tick in ear.ticks for pane in tick.panes]
+    assert told == [True] + [False] * (len(told) - 1)
+    assert len(told) > 1
     settle(ear, cluster, "one")
 
 
@@ -145,7 +155,10 @@ def test_keys_are_journalled_by_their_number_alone(cluster: Cluster, ear: Ear) -
 
 
 def test_wrong_keys(cluster: Cluster) -> None:
-    before = len(cluster.events())
+    def typed() -> int:
+        return sum(event.event == "agent.keys" for event in cluster.events())
+
+    before = typed()
     for body, why in (
         ({}, "'keys'"),
         ({"keys": 5}, "'keys'"),
@@ -154,7 +167,7 @@ def test_wrong_keys(cluster: Cluster) -> None:
     ):
         with pytest.raises(ConfigError, match=why):
             cluster.client.post("/agents/one/keys", body)
-    assert len(cluster.events()) == before
+    assert typed() == before
     assert keys(cluster, "one", "\r") == 1
 
 
@@ -172,10 +185,13 @@ def test_all_keys_arrive_as_they_are_and_in_order(cluster: Cluster, ear: Ear) ->
 def test_nothing_is_told_when_nothing_happens(cluster: Cluster, ear: Ear) -> None:
     ear.until(lambda: "one" in ear.screens)
     settle(ear, cluster, "one")
-    time.sleep(0.8)
-    before = len(ear.ticks)
-    time.sleep(1.0)
-    assert len(ear.ticks) == before
+    # What was told before may have a sequel, and a sample of the processes is news.
+    for _ in range(10):
+        before = len(ear.ticks)
+        time.sleep(1.0)
+        if len(ear.ticks) == before:
+            return
+    pytest.fail(f"there is always something; the last ticks: {ear.ticks[-3:]}")
 
 
 def test_events_from_a_number_on_and_none_twice(cluster: Cluster) -> None:
@@ -221,7 +237,7 @@ def test_two_listeners_share_one_thread_that_ends_with_them(cluster: Cluster, ea
     assert len(threads) == 1
     other.listener.close()
     ear.listener.close()
-    threads[0].join(10)
+    threads[0].join(30)
     assert not threads[0].is_alive()
 
 
@@ -240,19 +256,19 @@ def test_one_who_comes_while_the_thread_ends_has_a_feed_of_its_own(
             await follow(run)
         finally:
             ending.set()
-            await asyncio.to_thread(begun.wait, 20)
+            await asyncio.to_thread(begun.wait, 60)
 
     monkeypatch.setattr(live._Run, "_follow_status", slow_to_end)
     first = Ear("live", ["one"])
     first.until(lambda: "one" in first.screens)
     (old,) = feeds("live")
     first.listener.close()
-    assert ending.wait(10)
+    assert ending.wait(30)
     second = Ear("live", ["one"])
     try:
         second.until(lambda: "one" in second.screens)
         begun.set()
-        old.join(10)
+        old.join(30)
         assert not old.is_alive()
         keys(cluster, "one", "still heard\r")
         second.until(lambda: "still heard" in second.shows("one"))
@@ -264,7 +280,7 @@ def test_one_who_comes_while_the_thread_ends_has_a_feed_of_its_own(
     finally:
         begun.set()
         second.listener.close()
-    new.join(10)
+    new.join(30)
     assert not new.is_alive()
 
 
@@ -295,7 +311,7 @@ def test_nothing_more_is_read_for_one_who_left(cluster: Cluster, ear: Ear, monke
                 async for event in past:
                     yield event
                     read.append(event["seq"])
-                    await asyncio.to_thread(left.wait, 20)
+                    await asyncio.to_thread(left.wait, 60)
         finally:
             ended.set()
 
@@ -304,7 +320,7 @@ def test_nothing_more_is_read_for_one_who_left(cluster: Cluster, ear: Ear, monke
     late.until(lambda: late.events)
     late.listener.close()
     left.set()
-    assert ended.wait(10)
+    assert ended.wait(30)
     assert read[-1] < last
     assert len(read) <= 2
 
@@ -320,7 +336,7 @@ def test_a_flood_is_cut_down_and_the_end_is_right(cluster: Cluster, ear: Ear) ->
     ear.until(lambda: "one" in ear.screens)
     keys(cluster, "one", "flood 20000000\r")
     keys(cluster, "one", "raw \\x1b[0m\\x1b[2J\\x1b[Hthe end\r")
-    ear.until(lambda: ear.shows("one") == "the end", "the end of the flood", 60)
+    ear.until(lambda: ear.shows("one") == "the end", "the end of the flood", 120)
     told = sum(len(pane.data) for tick in ear.ticks for pane in tick.panes)
     # However long a busy machine takes for it: a picture a tick, not the flood.
     assert told < max(5_000_000, 25 * LIMIT * (ear.at[-1] - ear.at[0]))
@@ -360,8 +376,8 @@ def test_a_program_that_ends_and_comes_back(cluster: Cluster, ear: Ear) -> None:
     ear.listener.watch(["two"])
     ear.until(lambda: "two" in ear.screens)
     cluster["two"].stop()
+    ear.until(lambda: "Pane is dead" in ear.shows("two"), "its end")
     settle(ear, cluster, "two")
-    assert "Pane is dead" in ear.shows("two")
     with pytest.raises(ClusterStopped, match="'two' does not run"):
         keys(cluster, "two", "x")
     cluster["two"].restart()
@@ -419,7 +435,7 @@ def test_an_end_is_told_whole_to_those_who_are_still_catching_up_and_to_those_wh
     first.until(lambda: first.gap == ended)
     slow.until(lambda: slow.gap == ended)
     for thread in feeds("brief"):
-        thread.join(10)
+        thread.join(30)
     assert feeds("brief") == []
     numbers = [event["seq"] for event in slow.events]
     assert numbers == list(range(1, len(numbers) + 1))
@@ -433,7 +449,7 @@ def test_an_end_is_told_whole_to_those_who_are_still_catching_up_and_to_those_wh
     assert deaf.events == []
     assert late.ticks[0].status is not None
     for thread in feeds("brief"):
-        thread.join(10)
+        thread.join(30)
     assert feeds("brief") == []
 
 
