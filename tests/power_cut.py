@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator_lab.errors import OrchestratorLabError
 from orchestrator_lab.journal.reader import read_events
-from orchestrator_lab.runtime import read_record
+from orchestrator_lab.runtime import process_alive, process_start_time, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +45,12 @@ def power_cut(cluster: Cluster) -> Path:
     with contextlib.suppress(OrchestratorLabError):
         pids += [agent["pid"] for agent in cluster.status()["agents"]]
     processes = [psutil.Process(pid) for pid in pids if pid]
+    starts = {one.pid: process_start_time(one.pid) for one in processes}
     for process in processes:
         process.suspend()
     for process in processes:
         process.kill()
-    until(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes))
+    until(lambda: not any(process_alive(pid, start) for pid, start in starts.items()))
     cluster.client.close()
     shutil.rmtree(folder)
     return run_dir

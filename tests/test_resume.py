@@ -26,7 +26,7 @@ from orchestrator_lab.resuming import resumable_runs
 from orchestrator_lab.runtime import read_record
 
 SCRIPT = [
-    {"when": {"contains": "slow"}, "reply": "{agent} read {text}", "delay_s": 3},
+    {"when": {"contains": "slow"}, "reply": "{agent} read {text}", "delay_s": 600},
     {"reply": "{agent} read {text}"},
 ]
 
@@ -42,11 +42,10 @@ def test_a_run_goes_on_after_a_reboot(runtime: Path, script_config: Any) -> None
     cluster.add({"name": "dora", "kind": "chat"})
     cluster.remove("bob")
     cluster["cleo"].stop()
-    talk = cluster.converse(["ada", "dora"], "go", rounds=2)
-    until(lambda: len(events(cluster.run_dir, "message.answered")) >= 2)
-    slow = cluster["dora"].send("slow one")
+    slow = cluster["dora"].send("slow one").accepted(30)
+    talk = cluster.converse(["ada", "dora"], "go", rounds=2)  # it comes to dora, and no further
     queued = cluster["dora"].send("queued")
-    until(lambda: [one for one in events(cluster.run_dir, "message.accepted") if one.message_id == slow.message_id])
+    until(lambda: len(events(cluster.run_dir, "message.answered")) >= 2)
     talking = events(cluster.run_dir, "conversation.ended")
     run_dir, run_id = power_cut(cluster), cluster.run_id
     assert open_run(run_dir).status is None
