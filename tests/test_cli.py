@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from last_words import last_words
 from typer.testing import CliRunner
 
 import orchestrator_lab
+from orchestrator_lab import Cluster
 from orchestrator_lab.cli.app import app
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def home(
         topology=["ada -> bob"],
         script=[
             {"when": {"contains": "fail"}, "error": {"status": 400, "type": "invalid_request_error", "message": "No."}},
-            {"when": {"contains": "slowly"}, "reply": "at last", "delay_s": 3},
+            {"when": {"contains": "slowly"}, "reply": "at last", "delay_s": 600},
             {"reply": "{agent}: {text}"},
         ],
     )
@@ -177,6 +179,15 @@ def test_ask_that_takes_too_long_says_so(home: Path) -> None:
     said = sentence("ask", "bob", "slowly", "--timeout", "0.5", cwd=home)
     assert "bob has not answered within 0.5 s" in said
     assert "goes on" in said
+    interrupt_bob()
+
+
+def interrupt_bob() -> None:
+    """End a turn that would go on for ten minutes, once it has begun."""
+    cluster = Cluster.attach("shell")
+    wait_until(lambda: cluster.run.messages.query("recipient == 'bob'")["status"].iloc[-1] in {"accepted", "started"})
+    cluster["bob"].interrupt()
+    wait_until(lambda: cluster["bob"].state == "idle")
 
 
 def test_a_turn_that_fails_is_a_sentence(home: Path) -> None:
@@ -188,10 +199,13 @@ def test_ctrl_c_while_waiting_leaves_the_turn_alone(home: Path, spawn: Callable[
     asked = spawn([*PROGRAM, "ask", "bob", "slowly please"], cwd=home, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: json.loads(good("status", "--json", cwd=home))["agents"][1]["state"] == "busy")
     asked.send_signal(signal.SIGINT)
-    _, said = asked.communicate(timeout=20)
+    _, said = asked.communicate(timeout=60)
     assert asked.returncode == 130
     assert "go on" in said
-    wait_until(lambda: "at last" in good("logs", "--events", "turn.ended", "--agent", "bob", "-n", "1", cwd=home))
+    # It would answer in ten minutes; nobody but the next line ends it before.
+    ended = good("logs", "--events", "turn.ended", "--agent", "bob", cwd=home)
+    interrupt_bob()
+    wait_until(lambda: good("logs", "--events", "turn.ended", "--agent", "bob", cwd=home) != ended)
 
 
 def test_send_returns_an_id_for_each_recipient(home: Path) -> None:
@@ -257,7 +271,7 @@ def test_logs_follow_as_it_happens(home: Path, spawn: Callable[..., Any]) -> Non
     good("ask", "ada", "while somebody looks", cwd=home)
     line = following.stdout.readline()
     following.send_signal(signal.SIGINT)
-    assert following.wait(20) == 130
+    assert following.wait(60) == 130
     assert json.loads(line)["attributes"]["reply"] == "ada: while somebody looks"
 
 
@@ -385,7 +399,7 @@ def test_wrong_starts_leave_nothing_behind(runtime: Path, tmp_path: Path) -> Non
     assert "not-there-xyz" in said
     said = start(
         "cluster: {name: x}\n"
-        "agents: [{name: a, kind: program, command: [sh, -c, 'echo out of order; sleep 0.3; exit 3'], "
+        f"agents: [{{name: a, kind: program, command: [sh, -c, {json.dumps(last_words('out of order', 'exit 3'))}], "
         "ready: {prompt: '^never'}, turn_end: {quiet_s: 1}}]\n"
     )
     assert "out of order" in said
