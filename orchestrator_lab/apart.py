@@ -24,7 +24,7 @@ _VARIABLE = "ORCHESTRATOR_RUNTIME_DIR"
 #: Python's own helpers of this process end with it.
 _HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 #: Seconds that processes have to end by themselves once their cluster is shut down.
-_GRACE_S = 3.0
+_GRACE_S = 6.0
 
 
 @dataclass(slots=True)
