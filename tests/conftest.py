@@ -62,7 +62,7 @@ _KEPT = {"ORCHESTRATOR_LAB_TEST_CHROMIUM", "ORCHESTRATOR_LAB_TEST_CLAUDE", "ORCH
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     root = session.config.stash[_ROOT]
-    left = survivors(str(root), grace_s=5.0)
+    left = survivors(str(root), grace_s=30.0)
     if left:
         lines = "\n".join(f"  {describe(one)}" for one in left)
         end(left)
@@ -111,7 +111,7 @@ def end(processes: list[psutil.Process]) -> None:
     for process in sorted(processes, key=lambda one: "orchestrator_lab.keeper" not in " ".join(_words(one))):
         with contextlib.suppress(psutil.Error):
             process.send_signal(signal.SIGKILL)
-    psutil.wait_procs(processes, timeout=5)
+    psutil.wait_procs(processes, timeout=30)
 
 
 def _words(process: psutil.Process) -> list[str]:
@@ -131,7 +131,7 @@ def private_runtime() -> Iterator[Path]:
     os.environ["ORCHESTRATOR_RUNTIME_DIR"] = str(place)
     try:
         yield place
-        left = survivors(str(place), grace_s=3.0)
+        left = survivors(str(place), grace_s=30.0)
     except BaseException:
         end(survivors(str(place), grace_s=0.0))
         raise
@@ -175,7 +175,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[Any]]]:
     yield start
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(30)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()

@@ -53,7 +53,7 @@ def test_a_request_whose_answer_is_lost_is_not_sent_again(what: str) -> None:
         thread.start()
         with pytest.raises(SupervisorLost, match="whether it was done is not known"):
             ask(what, folder)
-        thread.join(10)
+        thread.join(30)
         listening.setblocking(False)
         with pytest.raises(BlockingIOError):
             listening.accept()
@@ -75,7 +75,7 @@ def test_a_cluster_whose_keeper_and_supervisor_are_dead_is_woken_first(
         for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: each would start the other anew
             for process in dead:
                 process.send_signal(number)
-        psutil.wait_procs(dead, 10)
+        psutil.wait_procs(dead, 30)
         client = Client(runtime / "lab", "lab")
         assert client.post_once("/agents/ada/keys", {"keys": "x"}) == {"bytes": 1}
         client.close()

@@ -194,7 +194,7 @@ def test_orphans_are_found_and_ended(runtime: Path, script_config: Callable[...,
     assert not record.alive("tmux")
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen"
@@ -274,7 +274,7 @@ def test_look_alikes_are_told_and_left_alone(runtime: Path) -> None:
             f"process {same_words.pid} is not proved to be a dead cluster's: left alone"
         ]
         assert doctor.repair(findings)[0] == f"ended keeper {ours.pid} of {folder}"
-        assert ours.wait(10) is not None
+        assert ours.wait(30) is not None
         assert all(one.poll() is None for one in (same_words, anothers, only_the_mark, only_a_model))
 
 
@@ -302,14 +302,14 @@ def test_a_tmux_server_of_somebody_else_is_left_alone(runtime: Path, tmp_path: P
 def test_a_crash_of_everything_is_cleared_away(
     runtime: Path, script_config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stubborn = ["/bin/sh", "-c", "trap '' HUP TERM; while :; do sleep 1; done"]
+    stubborn = ["/bin/sh", "-c", "trap '' HUP TERM; printf stubborn; while :; do sleep 1; done"]
     config = script_config("ada", name="crashed")
     config["agents"].append(
         {
             "name": "mule",
             "kind": "program",
             "command": stubborn,
-            "ready": {"quiet_s": 0.1},
+            "ready": {"prompt": "^stubborn"},
             "turn_end": {"quiet_s": 0.5},
         }
     )

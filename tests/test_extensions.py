@@ -42,7 +42,7 @@ def test_typescript(node: Path, path: Path) -> None:
         cwd=path.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

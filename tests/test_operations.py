@@ -168,7 +168,7 @@ class Lab:
             self.good("orchestrator-lab send writer Two.")
             until(lambda: Cluster.attach("duo").guards)
         if stage == "asking":
-            assert Cluster.attach("duo").dialogs
+            until(lambda: Cluster.attach("duo").dialogs)
         if stage in KILLED:
             self._kill(*KILLED[stage])
         if new or stage in KILLED:
@@ -215,7 +215,7 @@ class Lab:
             assert done.exit_code == 0, f"{line}: {done.output}"
         else:
             ran = subprocess.run(
-                ["bash", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+                ["bash", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150, check=False
             )
             assert ran.returncode == 0, f"{line}: {ran.stdout}{ran.stderr}"
 
@@ -225,7 +225,7 @@ class Lab:
         if pid == 0:
             os.execvpe(words[0], words, {**os.environ, "TERM": "xterm-256color"})  # noqa: S606 - no shell is wanted
         keys = b"\x02d" if "attach" in words else b"\x03"
-        shown, asked_at, deadline = b"", None, time.monotonic() + 30
+        shown, asked_at, deadline = b"", None, time.monotonic() + 60
         try:
             while True:
                 now = time.monotonic()
@@ -351,7 +351,7 @@ def test_units_are_valid(text: str, tmp_path: Path) -> None:
         env={"HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     # It passes over keys that it does not know, and says so.

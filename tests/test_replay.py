@@ -89,7 +89,7 @@ def kill_supervisor(cluster: Cluster) -> None:
     assert record.supervisor_pid is not None
     process = psutil.Process(record.supervisor_pid)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(30)
 
 
 def test_a_run_is_recorded_unless_somebody_says_otherwise(
