@@ -48,6 +48,8 @@ class _Watch:
     runner: AgentRunner
     folder: Path
     asked: float = field(default_factory=time.monotonic)
+    #: When its program was given what it may change files for, None before that.
+    given: float | None = None
     #: Agents that had a turn in the same folder meanwhile.
     others: set[str] = field(default_factory=set)
     tree: str | None = None
@@ -92,6 +94,12 @@ class Changes:
         if watch is not None:
             self._prepared[runner.name] = watch
 
+    def typing(self, runner: AgentRunner) -> None:
+        """Take note that the first of the message is typed now: a look that comes much later is none of before it."""
+        watch = self._prepared.get(runner.name)
+        if watch is not None and watch.given is None:
+            watch.given = time.monotonic()
+
     def begin(self, runner: AgentRunner, turn: Turn) -> None:
         """Take the look of before the turn; without one (somebody else typed), look as it begins."""
         watch = self._prepared.pop(runner.name, None)
@@ -99,6 +107,7 @@ class Changes:
             watch = self._watch(runner)
         if watch is None:
             return
+        watch.given = watch.given or time.monotonic()
         for other in self._watched.values():
             if other.runner is not runner and overlap(watch.folder, other.folder):
                 other.others.add(runner.name)
@@ -147,7 +156,7 @@ class Changes:
 
         def look() -> None:
             # In the thread, where the second look finds it.
-            late = time.monotonic() - watch.asked
+            late = 0.0 if watch.given is None else time.monotonic() - watch.given
             if late > _LATE_S:
                 watch.error = f"the folder was looked at {late:.1f} s after it should have been"
                 return
