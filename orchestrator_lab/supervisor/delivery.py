@@ -47,7 +47,7 @@ _HELD_LOOK_S = 1.0
 #: A text in the program's own queue is looked for in its record this often, in seconds.
 _QUEUE_LOOK_S = 1.0
 #: Seconds within which a program's end is told after its terminal is gone.
-_END_TOLD_S = 2.0
+_END_TOLD_S = 10.0
 #: Seconds within which what ended with the tmux server is settled by the programs' own records.
 _SERVER_END_S = 15.0
 _NOTHING = Typed("", "")
@@ -314,6 +314,7 @@ class Mailbox:
             step("typing" if number == 1 else "part_typed")
             if not parts:
                 return
+            supervisor.changes.typing(runner)
             # The mark tells a successor how far this came.
             entered = supervisor.driver.paste(
                 pane,
@@ -528,6 +529,7 @@ class Mailbox:
         if not (await supervisor.tmux.run(supervisor.driver.terminal_modes, pane)).canonical:
             return text
         *lines, last = text.split("\n")
+        supervisor.changes.typing(runner)
         begun = False
         try:
             for line in lines:

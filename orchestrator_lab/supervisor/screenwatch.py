@@ -31,6 +31,9 @@ _PROMPT_QUIET_S = 0.03
 _MARKER_QUIET_S = 0.004
 #: A prompt behind other text on its line is believed when nothing was written for this long, in seconds.
 _LOOSE_QUIET_S = 0.3
+#: A program that shows nothing of what is typed may think for so long behind the prompt at which it was typed, in
+#: seconds: nothing tells that prompt from the next one, but that something was written in between.
+_SAME_PROMPT_S = 3.0
 #: Seconds until input that is not read yet is looked at again (reading it may show nothing).
 _UNREAD_S = 0.05
 #: A turn without a marker that was interrupted is over after this quiet, in seconds.
@@ -160,6 +163,9 @@ class ScreenWatch:
                 ended = quiet >= _LOOSE_QUIET_S
                 if not ended:
                     self._again(_LOOSE_QUIET_S - quiet)
+            if ended and not self._echo and runner.last_activity <= self._begun_at and quiet < _SAME_PROMPT_S:
+                ended = False
+                self._again(_LOOSE_QUIET_S)
             ended = ended and await self._waits_for_input()
         elif watch.marker is not None:
             lines, _ = strip_echo(shown.text.split("\n"), self._typed, watch, prefix=self._prefix, echo=self._echo)

@@ -6,11 +6,11 @@ import shutil
 import sys
 import tempfile
 import textwrap
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from care_helpers import until
 
 from orchestrator_lab import Cluster, turns_df
 from orchestrator_lab.errors import AgentFailed, DeliveryFailed, DeliveryUncertain, TurnFailed
@@ -25,6 +25,18 @@ SECRETIVE = """
     while True:
         word = getpass.getpass("secret> ")
         print("no newline before this:", len(word), word[:3])
+"""
+#: The same, and it thinks before it writes anything at all.
+MUTE = """
+    import sys, termios, time
+    modes = termios.tcgetattr(0)
+    modes[3] &= ~termios.ECHO
+    termios.tcsetattr(0, termios.TCSANOW, modes)
+    while True:
+        print("mute> ", end="", flush=True)
+        line = sys.stdin.readline().strip()
+        time.sleep(0.6)
+        print("\\nheard", line, flush=True)
 """
 #: Reads lines without a terminal's help, answers in two steps with silence between.
 SLOW = """
@@ -85,17 +97,18 @@ def programs(module_runtime: Path) -> Iterator[Cluster]:  # noqa: ARG001 - the p
         program("wide", BASH, {"prompt": "^日本 e\u0301> $"}, env={"PS1": "日本 e\u0301> "}, cols=40),
         program("colour", BASH, {"prompt": r"^c\d+>$"}, env={"PS1": r"\[\e[1;35m\]c\#>\[\e[0m\] "}),
         program("marked", BASH, {"marker": "DONE-7"}, env={"PS1": "m$ "}, ready={"prompt": r"m\$ $"}),
-        program("cat", "cat", {"quiet_s": 0.2}),
+        program("cat", "cat", {"quiet_s": 1.0}),
         program("secret", write(folder, "secret.py", SECRETIVE), {"prompt": "^secret> $"}, echo=False),
+        program("mute", write(folder, "mute.py", MUTE), {"prompt": "^mute> $"}, echo=False),
         program("slow", write(folder, "slow.py", SLOW), {"marker": "=over="}, ready={"marker": "READY TO GO"}),
         program("plain", write(folder, "plain.py", PLAIN), {"prompt": "^plain> $"}, stop={"text": "die"}),
     ]
     if shutil.which("bc"):
-        agents.append(program("bc", "bc -q", {"quiet_s": 0.25}))
+        agents.append(program("bc", "bc -q", {"quiet_s": 1.0}))
     if shutil.which("sqlite3"):
         agents.append(program("sql", "sqlite3 -batch -interactive :memory:", {"prompt": "^sqlite> $"}))
     config = {
-        "cluster": {"name": "progs", "work_dir": str(folder), "runs_dir": str(folder / "runs"), "start_timeout_s": 20},
+        "cluster": {"name": "progs", "work_dir": str(folder), "runs_dir": str(folder / "runs"), "start_timeout_s": 60},
         "agents": agents,
     }
     with Cluster.start(config) as cluster:
@@ -194,23 +207,22 @@ def test_a_marker_in_the_echo_does_not_end_the_turn(programs: Cluster) -> None:
 
 
 def test_interrupt_where_no_marker_will_come(programs: Cluster) -> None:
-    exchange = programs["marked"].send("sleep 60").accepted(10)
-    begun = time.monotonic()
+    exchange = programs["marked"].send("sleep 600").accepted(10)
     programs["marked"].interrupt()
-    assert time.monotonic() - begun < 4
     with pytest.raises(TurnFailed, match="interrupted"):
-        exchange.result(10)
+        exchange.result(30)
     assert end_reason(programs, "marked") == "interrupted"
     assert ask(programs, "marked", "echo again; echo DONE-$((3+4))") == "again"
 
 
 def test_interrupt_that_comes_before_the_command_starts(programs: Cluster) -> None:
-    """The shell takes the signal for itself while it counts; the command that follows never received it."""
+    """The shell takes the signal for itself while it waits for it; the command that follows never received it."""
     marked = programs["marked"]
-    exchange = marked.send("trap : INT; for ((i = 0; i < 300000; i++)); do :; done; sleep 61").accepted(10)
+    exchange = marked.send("got=; trap got=1 INT; echo begun; while [ -z $got ]; do :; done; sleep 61").accepted(10)
+    until(lambda: "begun" in marked.screen().text.split("\n"))
     marked.interrupt()
     with pytest.raises(TurnFailed, match="interrupted"):
-        exchange.result(10)
+        exchange.result(30)
     notes = [event for event in programs.events() if event.event == "note" and event.agent == "marked"]
     assert [note.attributes["text"] for note in notes][-2:] == ["interrupted", "interrupted again"]
     assert ask(programs, "marked", "trap - INT; echo next; echo DONE-$((3+4))") == "next"
@@ -220,7 +232,7 @@ def test_interrupted_python(programs: Cluster) -> None:
     exchange = programs["py"].send("import time; time.sleep(60)").accepted(10)
     programs["py"].interrupt()
     with pytest.raises(TurnFailed, match="interrupted"):
-        exchange.result(10)
+        exchange.result(30)
     assert "KeyboardInterrupt" in str(exchange.reply)
     assert ask(programs, "py", "2+2") == "4"
 
@@ -247,6 +259,9 @@ def test_programs_that_do_not_echo(programs: Cluster) -> None:
     assert ask(programs, "secret", "secret> ") == "no newline before this: 8 sec"
     row = programs.run.messages.iloc[-1]
     assert (row["recipient"], row["acceptance_source"]) == ("secret", "terminal")
+    # The prompt at which it was typed is not the next one.
+    assert ask(programs, "mute", "first") == "heard first"
+    assert ask(programs, "mute", "second") == "heard second"
 
 
 def test_marker_with_silence_in_the_middle(programs: Cluster) -> None:
