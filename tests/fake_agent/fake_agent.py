@@ -10,7 +10,8 @@ line, to the pipe ``TRUTH.jsonl.ctl`` at any time; each is logged as ``control``
 
 ``{"set": {...}}`` options · ``{"do": "dialog", "kind": "trust|permission|update|choice|riddle", "command": ...}`` ·
 ``{"do": "close"}`` · ``{"do": "blank"}`` (nothing on the screen but a line that explains nothing) ·
-``{"do": "draft", "text": ...}`` (as a person would type it) · ``{"do": "work", "ms": ...}`` · ``{"do": "hang"}`` ·
+``{"do": "draft", "text": ...}`` (as a person would type it) · ``{"do": "work", "ms": ...}`` · ``{"do": "finish"}`` (the
+turn) · ``{"do": "hang"}`` ·
 ``{"do": "crash", "signal": 9}`` · ``{"do": "exit", "status": 1}`` · ``{"do": "flood", "bytes": ...}`` ·
 ``{"do": "garbage"}`` · ``{"do": "limit"}``
 
@@ -72,6 +73,7 @@ DEFAULTS: dict[str, Any] = {
     "crash_at": "",  # start, paste_start, paste, enter, submitted, reported, turn
     "crash_signal": 9,
     "crash_status": None,
+    "hang_at": "",  # the same points
     "read_bytes": 65536,
     "read_pause_ms": 0,
 }
@@ -218,6 +220,8 @@ class Fake:
             self.hooks.send("SessionStart", source="startup", model="fake-1", pid=os.getpid())
 
     def _crash(self, point: str) -> None:
+        if self.options["hang_at"] == point:
+            self._do({"do": "hang"})
         if self.options["crash_at"] != point:
             return
         if point == "reported":
@@ -264,6 +268,9 @@ class Fake:
             self.draft, self.blank = "", False
         elif what == "work":
             self._begin_turn("", float(action["ms"]))
+        elif what == "finish":
+            if self.turn_ends is not None:
+                self._end_turn()
         elif what == "hang":
             self._draw()
             self.become("hung")

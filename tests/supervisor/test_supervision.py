@@ -109,14 +109,12 @@ def test_a_crash_is_made_good_and_messages_wait_for_it(lab: Fakes) -> None:
     behind = ada.send("behind it")
     lab.kill(ada.name)
     with pytest.raises(TurnFailed, match="ended during the turn"):
-        cut_off.result(10)
-    assert ada.state == "exited"
-    assert ada.facts["restarting"] is True
+        cut_off.result(30)
     later = ada.send("sent in the pause")
     # A cluster that waits for a restart is not idle.
-    lab.cluster.wait(timeout=20)
-    assert behind.result(10) == "took 9 characters"
-    assert later.result(10) == "took 17 characters"
+    lab.cluster.wait(timeout=30)
+    assert behind.result(30) == "took 9 characters"
+    assert later.result(30) == "took 17 characters"
     assert ada.facts["restarting"] is False
     assert ada.facts["session_id"] == session
     (exited,) = lab.events(ada.name, "agent.exited")
@@ -125,6 +123,8 @@ def test_a_crash_is_made_good_and_messages_wait_for_it(lab: Fakes) -> None:
     assert 0.27 <= planned.attributes["delay_s"] <= 0.3
     started = lab.starts(ada.name)[-1]
     assert exited.seq < planned.seq < started.seq
+    states = [one.attributes["state"] for one in lab.events(ada.name, "agent.state") if one.seq > exited.seq]
+    assert states[0] == "exited"
     assert started.monotonic_s - planned.monotonic_s >= planned.attributes["delay_s"] - 0.01
     turns = turns_df(lab.cluster.run)
     assert turns[turns["agent"] == ada.name]["end_reason"].tolist() == ["exited", "completed", "completed"]
@@ -166,7 +166,7 @@ def test_one_that_fails_again_and_again_is_given_up_with_an_alert_until_somebody
     assert [one.attributes["attempt"] for one in attempts] == [1, 2, 3]
     assert [one.attributes["reason"] for one in attempts] == ["signal 9", "exit status 3", "exit status 3"]
     assert attempts[1].attributes["delay_s"] > 1.5 * attempts[0].attributes["delay_s"]
-    assert ada.state == "failed"
+    until(lambda: ada.state == "failed")
     assert "restarted 3 times" in ada.facts["error"]
     (alert,) = lab.alerts(ada.name, "restarts_exhausted")
     assert alert.level == "error"
@@ -175,12 +175,12 @@ def test_one_that_fails_again_and_again_is_given_up_with_an_alert_until_somebody
     # The next supervisor knows it, too.
     lab.kill_supervisor()
     until(lambda: lab.events(None, "supervisor.gap"))
-    assert ada.state == "failed"
+    until(lambda: ada.state == "failed")
     assert "restarted 3 times" in ada.facts["error"]
     # The cause is gone, and a person starts it: the count begins anew.
     lab.options(ada.name)
     ada.restart()
-    assert ada.ask("hello", timeout=10).reply == "took 5 characters"
+    assert ada.ask("hello", timeout=30).reply == "took 5 characters"
     assert len(lab.alerts(ada.name, "restarts_exhausted", "resolved")) == 1
     lab.kill(ada.name)
     lab.restarted(ada.name, 5)
@@ -188,20 +188,21 @@ def test_one_that_fails_again_and_again_is_given_up_with_an_alert_until_somebody
     assert row(lab, ada.name)["restarts"] == 5
 
 
-@pytest.mark.parametrize("what", ["stop", "restart", "remove"])
-def test_a_person_is_faster_than_the_pause(lab: Fakes, what: str) -> None:
-    (ada,) = lab.add("ada", restart={**FAST, "backoff_s": 0.8})
-    lab.kill(ada.name)
-    until(lambda: ada.facts["restarting"])
-    if what == "remove":
-        lab.cluster.remove(ada.name)
-    else:
-        getattr(ada, what)()
-    time.sleep(1.0)  # nothing may happen in it
-    assert len(lab.starts(ada.name)) == (2 if what == "restart" else 1)
-    assert len(lab.events(ada.name, "agent.restarting")) == 1
-    if what == "stop":
-        assert ada.facts["restarting"] is False
+def test_a_person_is_faster_than_the_pause(lab: Fakes) -> None:
+    pause_s = 4.0
+    stopped, restarted, removed = agents = lab.add("ada", "bob", "cy", restart={**FAST, "backoff_s": pause_s})
+    for one in agents:
+        lab.kill(one.name)
+    for one in agents:
+        until(lambda one=one: one.facts["restarting"])  # type: ignore[misc]
+        assert one.state == "exited"
+    stopped.stop()
+    restarted.restart()
+    lab.cluster.remove(removed.name)
+    time.sleep(pause_s + 0.2)  # nothing may happen in it
+    assert [len(lab.starts(one.name)) for one in agents] == [1, 2, 1]
+    assert [len(lab.events(one.name, "agent.restarting")) for one in agents] == [1, 1, 1]
+    assert stopped.facts["restarting"] is False
 
 
 def test_the_first_start_is_not_tried_again(lab: Fakes) -> None:
@@ -218,15 +219,17 @@ def test_a_pane_that_somebody_closed_is_made_anew(lab: Fakes) -> None:
     ada.pane.kill()
     lab.restarted(ada.name, 1)
     assert lab.events(ada.name, "agent.restarting")[0].attributes["reason"] == "unknown end"
-    assert ada.ask("hello", timeout=10).reply == "took 5 characters"
+    assert ada.ask("hello", timeout=30).reply == "took 5 characters"
 
 
 def test_conversations_wait_for_a_restart(lab: Fakes) -> None:
     ada, bob = lab.add("ada", "bob")
-    lab.control(ada.name, set={"turn_ms": 500, "reply": "from ada"})
+    lab.control(ada.name, set={"turn_ms": 600_000, "reply": "from ada"})
     conversation = lab.cluster.converse([ada.name, bob.name], "go", rounds=1)
     until(lambda: lab.events(ada.name, "turn.started"))
     lab.kill(bob.name)  # while ada has the word
+    until(lambda: lab.events(bob.name, "agent.exited"))
+    lab.control(ada.name, do="finish")
     conversation.wait(30)
     assert lab.events(None, "conversation.ended")[-1].attributes["reason"] == "completed"
     assert len(lab.starts(bob.name)) == 2
