@@ -7,6 +7,7 @@ import email
 import email.policy
 import http.server
 import json
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,10 @@ def webhook(path: str = "hook") -> Iterator[Heard]:
             if once is not None:
                 once()
             status = heard.answers.pop(0) if heard.answers else 200
+            # Before it is answered: who told it may go on at once, and the test with it.
+            heard.take({**body, "path": self.path, "status": status})
             self.send_response(status)
             self.end_headers()
-            heard.take({**body, "path": self.path, "status": status})
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -83,12 +85,15 @@ def mail_server() -> Iterator[Heard]:
             heard.take({"to": envelope.rcpt_tos, "subject": mail["subject"], "text": part.get_content()})
             return "250 OK"
 
-    import socket
+    # A port that was only looked for may be somebody else's by the time that it is bound.
+    bound = socket.create_server(("127.0.0.1", 0))
+    port = bound.getsockname()[1]
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    controller = Controller(Handler(), hostname="127.0.0.1", port=port)
+    class Here(Controller):
+        def _create_server(self) -> Any:
+            return self.loop.create_server(self._factory_invoker, sock=bound)
+
+    controller = Here(Handler(), hostname="127.0.0.1", port=port, ready_timeout=60)
     controller.start()
     heard.address = f"mailto://127.0.0.1:{port}?from=lab@example.org&to=eve@example.org&mode=insecure"
     try:

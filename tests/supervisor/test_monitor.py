@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from listeners import Heard, webhook
 
 from orchestrator_lab import Cluster
 from orchestrator_lab.config import AlertsConfig, RestartPolicy, Thresholds
+from orchestrator_lab.errors import TurnFailed
 from orchestrator_lab.frames import alerts_df, processes_df
 from orchestrator_lab.journal.event import Event
 from orchestrator_lab.journal.reader import read_events
@@ -177,24 +179,27 @@ def test_tokens_of_a_turn_are_amended_and_a_final_account_stays() -> None:
 
 
 def test_a_tree_of_processes_is_read_and_what_ends_in_it_costs_no_less() -> None:
-    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    # Each waits for a word of this test before it goes on.
+    burn = "import os, time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\nos.read(0, 1)"
     code = (
-        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\nprint('done', flush=True)\ninput()"
+        "import os, subprocess, sys\nos.read(0, 1)\n"
+        f"subprocess.run([sys.executable, '-c', {burn!r}])\nprint('done', flush=True)\nos.read(0, 1)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:
+        assert process.stdin is not None
         first = read_tree(process.pid)
         assert first is not None
-        seen = 0
-        while not seen:
-            seen = len(psutil.Process(process.pid).children())
+        os.write(process.stdin.fileno(), b".")
+        until(lambda: psutil.Process(process.pid).children(), "a child")
         during = read_tree(process.pid)
         assert during is not None
         assert during.children == 1
         assert during.rss_bytes > first.rss_bytes / 2
         assert process.stdout is not None
+        os.write(process.stdin.fileno(), b".")
         process.stdout.readline()
         after = read_tree(process.pid)
         assert after is not None
@@ -253,13 +258,14 @@ class Lab:
 
 
 async def test_time_alone_makes_an_alert_graver_and_another_supervisor_goes_on_counting(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, idle_s=[0.1, 0.3, None], check_s=100)
+    # The first at once: a machine that takes its time must not come to it when the second is due.
+    lab = Lab(tmp_path, idle_s=[0, 1, None], check_s=100)
     lab.journal.append("agent.state", agent="ada", state="idle")
     await lab.until(lambda: len(lab.alert_events()) == 2)
     assert lab.alert_events() == [("opened", "idle", "warning"), ("escalated", "idle", "error")]
     lab.close()
 
-    lab = Lab(tmp_path, idle_s=[0.1, 0.3, 0.5], check_s=100)
+    lab = Lab(tmp_path, idle_s=[0, 1, 1.2], check_s=100)
     events = read_events(lab.path)[0]
     lab.alerts.restore(events)
     for one in events:
@@ -275,6 +281,7 @@ async def test_time_alone_makes_an_alert_graver_and_another_supervisor_goes_on_c
     assert [one.rule for one in lab.alerts.open_alerts] == ["waiting"]
     # … and comes again after it was gone.
     lab.journal.append("agent.state", agent="ada", state="busy")
+    await lab.until(lambda: not lab.alerts.holds_back("idle", "ada", "critical"))
     lab.journal.append("agent.state", agent="ada", state="idle")
     await lab.until(lambda: lab.alert_events().count(("opened", "idle", "warning")) == 2)
     lab.close()
@@ -331,7 +338,7 @@ async def test_the_end_of_tmux_is_no_end_of_each_agent(tmp_path: Path) -> None:
 # a real cluster -------------------------------------------------------------------------------------
 
 SCRIPT = [
-    {"when": {"contains": "slowly"}, "reply": "at last", "delay_s": 4},
+    {"when": {"contains": "slowly"}, "reply": "at last", "delay_s": 600},
     {"reply": "{agent}: {text}"},
 ]
 
@@ -380,11 +387,13 @@ def test_idle_agents_are_told_and_work_resolves_it(cluster: Cluster, hook: Heard
     exchange = cluster["ada"].send("slowly")
     until(lambda: ("response_timeout", "ada", "warning") in rules(cluster), "a turn that takes long")
     assert not [rule for rule in rules(cluster) if rule[:2] == ("idle", "ada")]
-    exchange.result(20)
+    cluster["ada"].interrupt()
+    with pytest.raises(TurnFailed, match="interrupted"):
+        exchange.result(20)
     until(lambda: not [rule for rule in rules(cluster) if rule[0] == "response_timeout"], "the end of the turn")
-    table = alerts_df(cluster, agents="ada")
+    table = alerts_df(cluster, agents="ada").head(2)  # by now it may be idle for too long again
     assert table["resolved_at"].notna().all()
-    assert table["rule"].tolist()[:2] == ["idle", "response_timeout"]
+    assert table["rule"].tolist() == ["idle", "response_timeout"]
 
 
 def test_an_agent_that_is_killed_is_told_and_its_restart_resolves_it(cluster: Cluster) -> None:
@@ -392,7 +401,7 @@ def test_an_agent_that_is_killed_is_told_and_its_restart_resolves_it(cluster: Cl
     until(lambda: ("stopped_agents", None, "warning") in rules(cluster), "a stopped agent")
     cluster["bob"].restart()
     until(lambda: not [rule for rule in rules(cluster) if rule[0] == "stopped_agents"], "no stopped agent")
-    assert ("restarts", "bob", "warning") in rules(cluster)
+    until(lambda: ("restarts", "bob", "warning") in rules(cluster), "a restarted agent")
     # One that is stopped on purpose is nobody's worry.
     cluster["bob"].stop()
     time.sleep(0.5)
@@ -401,7 +410,7 @@ def test_an_agent_that_is_killed_is_told_and_its_restart_resolves_it(cluster: Cl
 
 
 def test_status_tells_of_health_and_cost(cluster: Cluster) -> None:
-    before = cluster.status()["totals"]["turns"]
+    before = cluster.status()["totals"]
     cluster["ada"].ask("hello", timeout=20)
     ada = until(
         lambda: next((one for one in cluster.status()["agents"] if one["rss_bytes"] is not None), None), "a sample"
@@ -410,18 +419,20 @@ def test_status_tells_of_health_and_cost(cluster: Cluster) -> None:
     assert 0 <= ada["state_s"] < 60
     assert 0 <= ada["last_activity_s"] < 60
     totals = cluster.status()["totals"]
-    assert totals["turns"] == before + 1
-    assert totals["messages"]["answered"] >= 2
+    assert totals["turns"] == before["turns"] + 1
+    assert totals["messages"]["answered"] == before["messages"].get("answered", 0) + 1
     assert totals["rss_bytes"] > ada["rss_bytes"] / 2
     assert totals["states"]["idle"] >= 1
+    until(lambda: set(processes_df(cluster)["agent"]) == {"ada", "bob"}, "a sample of each")
     frame = processes_df(cluster)
-    assert set(frame["agent"]) == {"ada", "bob"}
-    assert (frame["rss_bytes"] > 1_000_000).all()
+    # A program that has just been started may be small.
+    assert (frame.groupby("agent")["rss_bytes"].max() > 1_000_000).all()
 
 
 def test_a_killed_supervisor_has_a_successor_that_opens_none_twice(cluster: Cluster) -> None:
     until(lambda: ("idle", "ada", "error") in rules(cluster), "an idle agent")
     before = {one["alert_id"] for one in cluster.client.get("/alerts", timeout_s=10.0)["alerts"]}
+    messages = cluster.status()["totals"]["messages"]
     record = read_record(cluster.client.folder)
     assert record is not None
     assert record.supervisor_pid is not None
@@ -434,7 +445,7 @@ def test_a_killed_supervisor_has_a_successor_that_opens_none_twice(cluster: Clus
     table = cluster.alerts(all=True)
     still = table[table["resolved_at"].isna()]
     assert not still.duplicated(["rule", "agent"]).any()
-    assert cluster.status()["totals"]["messages"]["answered"] >= 2
+    assert cluster.status()["totals"]["messages"] == messages
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prlimit is Linux's")
@@ -462,23 +473,33 @@ def test_an_alert_is_told_at_least_once_and_twice_at_worst(
     moment: str, runtime: Path, script_config: Callable[..., dict[str, Any]]
 ) -> None:
     del runtime
+    known: list[int] = []
+    begun = threading.Event()
+
+    def kill() -> None:
+        # It is told half a second after its start, which may be sooner than this test knows whom to kill.
+        assert begun.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(known[0], signal.SIGKILL)
+
     with webhook() as heard:
+        if not moment.startswith("before"):
+            heard.on_request = kill
         alerts = {"idle_s": [0.5, None, None], "notify": [heard.address], "repeat_s": None}
         with Cluster.start(script_config("ada", name="told", alerts=alerts)) as cluster:
             record = read_record(cluster.client.folder)
             assert record is not None
             assert record.supervisor_pid is not None
+            known.append(record.supervisor_pid)
+            begun.set()
             if moment.startswith("before"):
-                stream = cluster.client.events()
-                assert any(one["event"] == "alert.opened" for one in stream)
+                assert any(one["event"] == "alert.opened" for one in cluster.client.events())
+                kill()
             else:
-                heard.on_request = lambda: os.kill(record.supervisor_pid, signal.SIGKILL)
                 heard.wait(1)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(record.supervisor_pid, signal.SIGKILL)
             cluster.status()
             until(lambda: [one for one in cluster.events() if one.event == "alert.notified"], "its journalling")
-            told = [one for one in heard.told if "idle" in one["title"]]
+            told = [one for one in heard.wait(1) if "idle" in one["title"]]
             # On a machine that is busy the channel may have heard before the kill came.
             assert len(told) in ({1, 2} if moment.startswith("before") else {2})
             assert [one.event for one in cluster.events()].count("alert.opened") == 1
