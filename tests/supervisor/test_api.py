@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SCRIPT = [{"when": {"contains": "slowly"}, "delay_s": 0.8, "reply": "slow {agent}"}, {"reply": "{agent}: {text}"}]
+SCRIPT = [{"when": {"contains": "never"}, "delay_s": 600, "reply": "at last"}, {"reply": "{agent}: {text}"}]
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +128,22 @@ def test_a_repeated_request_sends_once(cluster: Cluster, http: httpx.Client) -> 
 
 
 def test_waiting_for_a_rung(cluster: Cluster, http: httpx.Client) -> None:
-    sent = http.post("/messages", json={"to": "ada", "text": "slowly"}).json()["messages"][0]
+    sent = http.post("/messages", json={"to": "ada", "text": "never"}).json()["messages"][0]
     path = f"/messages/{sent['message_id']}"
     accepted = http.get(path, params={"until": "accepted", "timeout": 20}).json()
     assert accepted["status"] in {"accepted", "started"}
-    begun = time.monotonic()
     short = http.get(path, params={"until": "final", "timeout": 0.1}).json()
-    assert time.monotonic() - begun < 5
-    assert short["status"] in {"accepted", "started", "answered"}
-    assert http.get(path, params={"until": "final", "timeout": 20}).json()["reply"] == "slow ada"
+    assert short["status"] in {"accepted", "started"}
     with pytest.raises(ExchangeTimeout, match=r"ada has not answered within 0\.01 s"):
-        cluster["ada"].send("slowly").result(0.01)
+        cluster["ada"].send("behind it").result(0.01)
     with pytest.raises(ExchangeTimeout, match="not all agents are idle"):
         cluster.wait("ada", timeout=0.01)
+    cluster["ada"].interrupt()
+    assert http.get(path, params={"until": "final", "timeout": 20}).json()["error_type"] == "turn_interrupted"
     cluster.wait(timeout=30)
+    (row,) = rows(cluster, content="behind it")
+    path = f"/messages/{row['message_id']}"
+    assert http.get(path, params={"until": "final", "timeout": 20}).json()["reply"] == "ada: behind it"
 
 
 def test_the_stream_of_events(cluster: Cluster, http: httpx.Client) -> None:
@@ -154,7 +155,8 @@ def test_the_stream_of_events(cluster: Cluster, http: httpx.Client) -> None:
         lines = (line for line in reply.iter_lines() if line.strip())
         got += [json.loads(next(lines)) for _ in range(5)]
         exchange = cluster["bob"].send("stream this")
-        while got[-1]["event"] != "turn.ended":
+        got.append(json.loads(next(lines)))
+        while (got[-1]["event"], got[-1].get("agent")) != ("turn.ended", "bob"):
             got.append(json.loads(next(lines)))
     assert [event["seq"] for event in got] == list(range(since + 1, since + 1 + len(got)))
     ours = [event["event"] for event in got if event.get("message_id") == exchange.message_id]
@@ -213,7 +215,7 @@ def test_agents_join_and_leave(cluster: Cluster, http: httpx.Client) -> None:
     gateway = {"mode": "script", "script": SCRIPT}
     made = http.post("/agents", json={"agents": [{"name": "cy", "kind": "chat", "gateway": gateway}]})
     assert made.json()["agents"][0]["state"] == "idle"
-    busy = Cluster.attach("api")["cy"].send("slowly")
+    busy = Cluster.attach("api")["cy"].send("never")
     queued = Cluster.attach("api")["cy"].send("never typed")
     assert http.delete("/agents/cy").status_code == 200
     assert [agent["name"] for agent in http.get("/status").json()["agents"]] == ["ada", "bob"]

@@ -24,6 +24,7 @@ SCRIPT = [
     {"when": {"contains": "stay silent"}, "reply": ""},
     {"when": {"contains": "break down"}, "error": {"status": 400, "message": "the model broke down"}},
     {"when": {"contains": "take your time"}, "delay_s": 20, "reply": "late"},
+    {"when": {"contains": "with care"}, "delay_s": 3, "reply": "{agent} took care"},
     {"when": {"contains": "slowly"}, "delay_s": 0.6, "reply": "{agent} went slowly"},
     {"reply": "<{agent}: {text}>"},
 ]
@@ -97,7 +98,7 @@ def test_each_answer_to_a_broadcast(edges: Cluster) -> None:
 
 
 def test_who_answers_by_itself_is_not_repeated(edges: Cluster) -> None:
-    asked = write(edges, "ann", "bea", "slowly")
+    asked = write(edges, "ann", "bea", "with care")
     accepted(edges, asked["message_id"])
     mine = write(edges, "bea", "ann", "by my own hand", asked["message_id"])
     found = answers(edges, asked)

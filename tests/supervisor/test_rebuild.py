@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCRIPT = [
-    {"when": {"contains": "slow"}, "reply": "{agent} read {text}", "delay_s": 3},
+    {"when": {"contains": "slow"}, "reply": "{agent} read {text}", "delay_s": 600},
     {"reply": "{agent} read {text}"},
 ]
 
@@ -159,6 +159,7 @@ def test_everything_of_one_loss(house: House) -> None:
     until(lambda: house.events("turn.first_output", "gateway.request", agent="ada")[1:])
     before, tmux = house.processes(), house.pid("tmux")
     since = len(house.events())
+    begun = time.monotonic()
     house.kill("tmux")
 
     with pytest.raises(TurnFailed, match="ended with the tmux server"):
@@ -172,13 +173,13 @@ def test_everything_of_one_loss(house: House) -> None:
     assert lost.attributes["pid"] == tmux
     assert lost.attributes["agents"] == ["ada", "bob"]
     (opened,) = house.events("alert.opened")
-    (resolved,) = house.events("alert.resolved")
+    (resolved,) = until(lambda: house.events("alert.resolved"))
     assert opened.attributes["rule"] == "tmux_lost"
     assert opened.level == "critical"
     assert resolved.attributes["alert_id"] == opened.attributes["alert_id"]
     assert not house.events("agent.failed")
     assert rebuilt.attributes["agents"] == ["ada", "bob"]
-    assert 0 < rebuilt.attributes["gap_s"] < 15
+    assert 0 < rebuilt.attributes["gap_s"] < time.monotonic() - begun
 
     # The turn ended as exited; who was stopped stays stopped; who ran is there again, once, in its own session.
     assert [one.attributes["end_reason"] for one in house.events("turn.ended")] == ["completed", "exited", "completed"]
@@ -203,9 +204,9 @@ def test_everything_of_one_loss(house: House) -> None:
         driver.close()
 
     # No event of the lab's own says anything else went wrong.
-    # The keeper may see a pane's end before anybody sees that of tmux, which is its reason.
-    notes = [one for one in house.events()[since:] if one.event == "note"]
-    noise = [one for one in notes if one.attributes["text"] != "pane_closed"]
+    # The keeper may see a pane's end before anybody sees that of tmux, which is its reason; and so may a message.
+    notes = [one.attributes["text"] for one in house.events()[since:] if one.event == "note"]
+    noise = [text for text in notes if text != "pane_closed" and not text.endswith("; it is queued again")]
     assert not noise, noise
 
     # Everything works, also for whoever comes now.
@@ -297,7 +298,7 @@ def test_a_server_that_dies_again_and_again_is_given_up(runtime: Path, script_co
 
         thread = threading.Thread(target=killer)
         thread.start()
-        until(lambda: house.events("tmux.given_up"), 40)
+        until(lambda: house.events("tmux.given_up"), 90)
         stop.set()
         thread.join()
         assert len(house.events("tmux.lost")) == 5
@@ -345,8 +346,9 @@ def test_what_survives_its_terminal_is_ended_and_a_look_alike_is_not(script_conf
     decoy = subprocess.Popen(program, start_new_session=True)
     try:
         pid = house.processes()["stubborn"]
-        children = until(lambda: psutil.Process(pid).children())
-        old = [psutil.Process(pid), *(one for one in children if "trap" in " ".join(one.cmdline()))]
+        # Each sleep that it begins looks like itself for a moment; the child has a name of its own.
+        children = until(lambda: [one for one in psutil.Process(pid).children() if _words(one)[:1] == ["sh"]])
+        old = [psutil.Process(pid), *children]
         assert len(old) == 2
         house.kill("tmux")
         (rebuilt,) = house.rebuilt()
@@ -417,7 +419,7 @@ def test_supervisor_killed_in_the_rebuild_carries_on(house: House, event: str, n
     killer.join()
     assert queued.result(60) == "bob read queued"
     with pytest.raises(TurnFailed):
-        slow.result(10)
+        slow.result(30)
     house.rebuilt()
     until(lambda: len(house.events("supervisor.started")) == 2)
     assert len(house.events("tmux.lost")) == 1
@@ -438,8 +440,10 @@ def check_once(house: House) -> None:
         if "orchestrator_lab.programs.chat" in _words(one) and str(house.folder) in " ".join(_words(one))
     ]
     assert sorted(one.pid for one in mine) == sorted(house.processes().values())
-    servers = [one for one in psutil.process_iter() if str(house.folder / "tmux.sock") in _words(one)]
-    assert house.pid("tmux") in [one.pid for one in servers if one.ppid() == 1 and "-C" not in _words(one)]
+    server = psutil.Process(house.pid("tmux"))
+    words = server.cmdline()
+    assert str(house.folder / "tmux.sock") in words
+    assert (server.ppid(), "-C" in words) == (1, False)
 
 
 def _words(process: psutil.Process) -> list[str]:
