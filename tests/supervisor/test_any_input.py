@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from care_helpers import until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lab_helpers import address, bearer
@@ -134,8 +135,7 @@ def test_a_report_that_outlives_its_program_leaves_no_turn_open(lab: Lab) -> Non
     ada = lab.cluster["ada"]
     [agent] = lab.cluster.status()["agents"]
     os.kill(agent["pid"], signal.SIGKILL)
-    lab.cluster.wait(timeout=20)
-    assert ada.state in {"exited", "failed"}
+    until(lambda: ada.state in {"exited", "failed"})
     late = {"hook_event_name": "UserPromptSubmit", "prompt": "the last words", "prompt_id": "p-late"}
     url, head = f"{address(lab.cluster)}/hooks", bearer(lab.cluster, "ada")
     httpx.post(url, headers=head, json=late, timeout=20)

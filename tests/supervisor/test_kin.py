@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-#: A shell that starts children which go astray, each in its own way, and writes their pids down.
+#: A shell that starts children which go astray, each in its own way, and write their pids down once they are astray.
 ASTRAY = """
 import os, signal, subprocess, sys, time
 place = sys.argv[1]
-def start(how, code="import time; time.sleep(600)", env=None, **options):
-    child = subprocess.Popen([sys.executable, "-S", "-c", code], stdin=subprocess.DEVNULL, env=env, **options)
-    with open(place, "a") as file: file.write(f"{how} {child.pid}\\n")
-    return child
+def start(how, code="", env=None, **options):
+    code += "; import os, sys, time; open(sys.argv[1], 'a').write(f'{sys.argv[2]} {os.getpid()}\\\\n'); time.sleep(600)"
+    words = [sys.executable, "-S", "-c", code.lstrip("; "), place, how]
+    subprocess.Popen(words, stdin=subprocess.DEVNULL, env=env, **options)
 start("child")
 start("session", start_new_session=True)
-start("stubborn", "import signal, time; signal.signal(15, 1); signal.signal(1, 1); time.sleep(600)")
+start("stubborn", "import signal; signal.signal(15, 1); signal.signal(1, 1)")
 start("bare", env={}, start_new_session=True)
 if os.fork() == 0:  # a daemon: its parent is gone at once
     os.setsid()
@@ -78,6 +78,7 @@ def astray(lab: Fakes, name: str, **keys: Any) -> dict[str, int]:
     pids = lab.place / f"{name}.pids"
     command = [sys.executable, str(lab.place / "astray.py"), str(pids)]
     lab.cluster.add({"name": name, "kind": "program", "command": command, "turn_end": {"prompt": "> "}, **keys})
+    until(lambda: pids.read_text().count("\n") == len(HOW))
     words = [line.split() for line in pids.read_text().splitlines()]
     found = {how: int(pid) for how, pid in words}
     assert set(found) == HOW
@@ -107,6 +108,7 @@ def test_what_a_killed_program_leaves_is_told_and_ended_with_the_agent(lab: Fake
     until(lambda: lab.events("eve", "agent.left"))
     kept = left(lab, "eve", "kept")
     assert {children["session"], children["daemon"]} <= kept
+    kept -= {children["child"]}  # which may be about to end with its terminal
     assert all(lives(pid) for pid in kept)
     lab.cluster.remove("eve")
     assert not any(lives(pid) for pid in kept)
@@ -167,7 +169,8 @@ def pids(kin: list[Kin]) -> set[int]:
 
 def test_processes_are_found_by_their_mark_and_by_descent(sleeper: Callable[..., int]) -> None:
     mine, other, none = sleeper(**{MARK: "agt_mine"}), sleeper(**{MARK: "agt_other"}), sleeper()
-    until(lambda: pids(find_kin({"agt_mine": None})["agt_mine"]) == {mine})
+    # The kernel shows a new program's environment a moment after it began.
+    until(lambda: [pids(one) for one in find_kin({"agt_mine": None, "agt_other": None}).values()] == [{mine}, {other}])
     found = find_kin({"agt_mine": mine, "agt_other": None})
     assert pids(found["agt_mine"]) == set(), "the program in the pane is no child of itself"
     assert pids(found["agt_other"]) == {other}
@@ -190,9 +193,9 @@ def test_a_process_is_signalled_only_while_it_is_the_one_that_was_meant(sleeper:
     assert kin.lives
     begun = time.monotonic()
     assert wait_for_kin([kin], 0.1) == [kin]
-    assert 0.09 < time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun > 0.09
     signal_kin([kin], signal.SIGKILL)
-    assert wait_for_kin([kin], 5.0) == []
+    assert wait_for_kin([kin], 30.0) == []
     assert process_start_time(pid) is None
 
 

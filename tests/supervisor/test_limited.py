@@ -207,7 +207,8 @@ def test_new_work_of_the_kind_waits(lab: Lab) -> None:
 
 
 def test_delivery_goes_on_when_the_reset_has_come(lab: Lab) -> None:
-    lab.limit("one", 1.0)
+    # Told after its reset it would be none: as long as a report may take.
+    lab.limit("one", 3.0)
     held = lab.cluster["two"].send("hello")
     lab.cluster.wait(timeout=20)
     assert held.status == "answered"
@@ -270,7 +271,7 @@ def test_it_outlives_the_supervisor(lab: Lab) -> None:
 
 
 def test_the_reset_is_waited_for_by_the_next_supervisor_too(lab: Lab) -> None:
-    lab.limit("one", 2.0)
+    lab.limit("one", 3.0)
     kill_supervisor(lab)
     assert lab.cluster["one"].ask("hello", timeout=30).status == "answered"
     assert lab.events("agent.limit_lifted")[-1].attributes["by"] == "reset"
@@ -298,8 +299,8 @@ def test_the_chat_program_tries_again_by_itself_where_it_was_told_to(
     with Cluster.start(config) as cluster:
         with pytest.raises(TurnFailed, match="usage limit has been reached"):
             cluster["ada"].ask("too much", timeout=20)
-        assert cluster["ada"].state == "limited"
         assert cluster["ada"].ask("much", timeout=20).reply == "ada: much"
+        assert "limited" in [one.attributes["state"] for one in cluster.run.events() if one.event == "agent.state"]
         limited = next(event for event in cluster.run.events() if event.event == "agent.limited")
         assert "resets_at" not in limited.attributes
         assert limited.attributes["until"] is not None

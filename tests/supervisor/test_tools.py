@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -44,12 +43,9 @@ async def test_the_tools_and_what_they_say_of_themselves(cluster: Cluster) -> No
 async def test_send_message(cluster: Cluster) -> None:
     text = "Schreib 'etwas' \"mit\" $(nichts);\n日本語 😀 \\ \tund Ende"
     async with tools(cluster, "boss") as session:
-        begun = time.monotonic()
         wrong, sent = await call(session, "send_message", to="ada", text=text)
-        took = time.monotonic() - begun
     assert not wrong
-    assert (sent["to"], sent["status"]) == ("ada", "queued")
-    assert took < 1.0
+    assert (sent["to"], sent["status"]) == ("ada", "queued"), "it is told at once, whatever becomes of it"
     await asyncio.to_thread(cluster.wait, timeout=30)
     (row,) = rows(cluster, message_id=sent["message_id"])
     assert (row["sender"], row["recipient"], row["kind"], row["source"]) == ("boss", "ada", "direct", "agent")

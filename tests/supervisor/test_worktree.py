@@ -144,7 +144,7 @@ def test_a_git_that_hangs_is_ended(repository: Path, tmp_path: Path, monkeypatch
     second = tree.look()
     hung = tmp_path / "bin" / "git"
     hung.parent.mkdir()
-    hung.write_text('#!/bin/sh\ncase "$*" in *numstat*) exit 0;; esac\nexec sleep 60\n')
+    hung.write_text('#!/bin/sh\ncase "$*" in *numstat*) exit 0;; esac\nexec sleep 600\n')
     hung.chmod(0o700)
     assert tree._environment is not None
     tree._environment["PATH"] = f"{hung.parent}:{os.environ['PATH']}"
