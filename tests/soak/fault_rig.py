@@ -199,7 +199,7 @@ class Rig:
             asking.start()
         try:
             held = int(until(self._reached, 30, f"step {step}"))
-            until(lambda: psutil.Process(held).status() == psutil.STATUS_STOPPED, 5, "the stopped supervisor")
+            until(lambda: psutil.Process(held).status() == psutil.STATUS_STOPPED, 30, "the stopped supervisor")
             (self.hold / "reached").unlink()
             if step in STEPS[STEPS.index("told") :]:
                 self.written_down(tag)
@@ -235,20 +235,20 @@ class Rig:
             return
         pid = {"supervisor": held, "agent": agent}.get(victim) or self.pid(victim)
         os.kill(pid, signal.SIGKILL)
-        until(lambda: not process_alive(pid), 10, f"the end of the {victim}")
+        until(lambda: not process_alive(pid), 30, f"the end of the {victim}")
 
     def _heal(self, victim: str, held: int) -> None:
         """Wait until whoever was killed is back."""
         assert self.cluster is not None
         if victim == "supervisor":
-            until(lambda: self.pid("supervisor") != held, 20, "a new supervisor")
+            until(lambda: self.pid("supervisor") != held, 60, "a new supervisor")
         elif victim == "keeper":
-            until(lambda: process_alive(self.pid("keeper")), 20, "a new keeper")
+            until(lambda: process_alive(self.pid("keeper")), 60, "a new keeper")
         elif victim == "agent":
-            until(lambda: self.cluster["ada"].state in {"exited", "failed"}, 20, "the end of the agent")
+            until(lambda: self.cluster["ada"].state in {"exited", "failed"}, 60, "the end of the agent")
             self.cluster["ada"].restart()
         elif victim == "tmux":
-            until(lambda: process_alive(self.pid("tmux")), 20, "a new tmux server")
+            until(lambda: process_alive(self.pid("tmux")), 60, "a new tmux server")
 
     def _ask(self, text: str) -> None:
         """Write to ada as bob does."""
@@ -282,7 +282,7 @@ class Rig:
 
         until(over, 40, f"a final rung: {[(one['id'], one['status']) for one in mine()]}")
         until(self._idle, 30, "idle agents")
-        until(over, 10, "a final rung of what followed")
+        until(over, 40, "a final rung of what followed")
         found = mine()
         if not found:
             return None, 0, "lost: the message is not in the journal"
@@ -292,7 +292,7 @@ class Rig:
         problems = []
         with contextlib.suppress(AssertionError):
             taken = row["status"] == "answered" or str(row["error_type"]).startswith("turn_")
-            until(lambda: not taken or self.taken("ada")[typed(row)], 10 * self.behind_s, "its own record")
+            until(lambda: not taken or self.taken("ada")[typed(row)], 60 * self.behind_s, "its own record")
         time.sleep(self.behind_s)
         strange = [one["content"] for one in rows.values() if one["source"] == "human"]
         # Claude Code on a busy machine has kept only the end of what was pasted. That is told, by the very prompt.
@@ -367,7 +367,7 @@ class RealRig(Rig):
 
     def written_down(self, tag: str) -> None:
         with contextlib.suppress(AssertionError):
-            until(lambda: any(tag in prompt for prompt in self.taken("ada")), 2, "its record")
+            until(lambda: any(tag in prompt for prompt in self.taken("ada")), 20, "its record")
 
 
 class ClaudeRig(RealRig):
