@@ -1,10 +1,11 @@
 """The pure parts of the chat program."""
 
-# ruff: noqa: ANN001, ANN201
+# ruff: noqa: ANN001, ANN002, ANN003, ANN201, ANN202
 from __future__ import annotations
 
 import itertools
 import json
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from prompt_toolkit.keys import Keys
 from orchestrator_lab.errors import ConfigError
 from orchestrator_lab.programs.chat.api import sse_events
 from orchestrator_lab.programs.chat.pastes import PasteShelf
+from orchestrator_lab.programs.chat.session import Session
 from orchestrator_lab.programs.chat.settings import parse_arguments
 from orchestrator_lab.programs.chat.terminal import PASTE_END, PASTE_START, PasteParser
 from orchestrator_lab.programs.chat.text import RowWrapper, fold, neutralise, width
@@ -116,3 +118,30 @@ def test_keys_of_the_environment_go_to_their_own_vendor_only():
     assert parse_arguments(["--model", "m", "--base-url", "http://x"]).key_env is None
     with pytest.raises(ConfigError, match="no model is named"):
         parse_arguments([])
+
+
+def test_what_comes_after_an_interrupted_turn_was_given_up_is_no_part_of_its_answer(tmp_path, monkeypatch):
+    settings = parse_arguments(["--model", "m", "--base-url", "http://x", "--transcript", str(tmp_path / "t.jsonl")])
+    shown, ended = [], threading.Event()
+    session = Session(
+        settings,
+        on_text=lambda _, text: shown.append(text),
+        on_note=lambda _: None,
+        on_done=lambda _: ended.set(),
+    )
+
+    def ask(*_, answer, on_text, **__):
+        for text in ("what was said", ", and what was not"):
+            answer.text.append(text)
+            if shown:
+                session.abandon(turn)
+            on_text(text)
+
+    begun = threading.Event()
+    monkeypatch.setattr("orchestrator_lab.programs.chat.session.ask", lambda *a, **k: begun.wait(30) and ask(*a, **k))
+    turn = session.start("go")
+    begun.set()
+    assert ended.wait(30)
+    session.close("other", wait_s=0)
+    assert (turn.outcome, turn.text, shown) == ("interrupted", "what was said", ["what was said"])
+    assert load_messages(tmp_path / "t.jsonl")[-1]["content"] == "what was said"

@@ -52,8 +52,8 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The reply so far."""
-        return "".join(self.answer.text)
+        """The reply so far: what was shown and told of it."""
+        return "".join(self.answer.text)[: self.characters]
 
 
 class Session:
@@ -214,11 +214,12 @@ class Session:
         self.hooks.send("UserPromptSubmit", prompt=turn.prompt, prompt_id=turn.prompt_id)
 
         def take(text: str) -> None:
-            if turn.outcome != "running":
-                return
-            offset, turn.characters = turn.characters, turn.characters + len(text)
-            self.hooks.display(text, first=offset == 0, offset=offset, prompt_id=turn.prompt_id)
-            self._on_text(turn, text)
+            with turn.lock:  # a turn may be ended from elsewhere meanwhile: nothing is shown after its end
+                if turn.outcome != "running":
+                    return
+                offset, turn.characters = turn.characters, turn.characters + len(text)
+                self.hooks.display(text, first=offset == 0, offset=offset, prompt_id=turn.prompt_id)
+                self._on_text(turn, text)
 
         try:
             ask(
