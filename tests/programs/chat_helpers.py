@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
-def wait_for(condition, timeout=15.0, what="condition"):
+def wait_for(condition, timeout=30.0, what="condition"):
     """Return the first truthy value of a condition."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -56,13 +56,17 @@ class Server(ThreadingHTTPServer):
 
 
 class Endpoint(Server):
-    """Streams what `reply(prompt)` returns: text, a list of pieces, or (status, headers, body)."""
+    """Streams what `reply(prompt)` returns: text, an iterable of pieces, or (status, headers, body).
+
+    Where it returns None, nothing is said until the client has gone.
+    """
 
     def __init__(self):
         self.requests = []
         self.pause = 0.0
         self.reply = lambda prompt: f"echo: {prompt[:40]}"
         self.arrived = threading.Event()
+        self.left = threading.Event()
         super().__init__(("127.0.0.1", 0), EndpointHandler)
 
 
@@ -72,6 +76,10 @@ class EndpointHandler(Quiet):
         self.server.requests.append((self.path, dict(self.headers), body))
         self.server.arrived.set()
         reply = self.server.reply(body["messages"][-1]["content"])
+        if reply is None:
+            self.connection.recv(1)
+            self.server.left.set()
+            return
         if isinstance(reply, tuple):
             status, headers, text = reply
             data = text.encode()
@@ -123,11 +131,23 @@ class EndpointHandler(Quiet):
 
 
 class Receiver(Server):
-    def __init__(self, port=0):
+    """Keeps the events that it is told; what is told again, because the answer came too late, counts once.
+
+    With a socket that is bound already, it listens there: nobody else can take the port meanwhile.
+    """
+
+    def __init__(self, bound=None):
         self.events = []
-        self.times = []
         self.tokens = []
-        super().__init__(("127.0.0.1", port), ReceiverHandler)
+        self.known = set()
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), ReceiverHandler, bind_and_activate=bound is None)
+        if bound is not None:
+            self.socket.close()
+            self.socket = bound
+            self.server_address = bound.getsockname()
+            self.server_name, self.server_port = self.server_address
+            self.server_activate()
 
     def of(self, name):
         return [event for event in list(self.events) if event["hook_event_name"] == name]
@@ -135,17 +155,21 @@ class Receiver(Server):
     def names(self):
         return [event["hook_event_name"] for event in list(self.events)]
 
-    def wait(self, name, count=1, timeout=15.0):
+    def take(self, event, token):
+        with self.lock:
+            if event["hook_id"] not in self.known:
+                self.known.add(event["hook_id"])
+                self.tokens.append(token)
+                self.events.append(event)
+
+    def wait(self, name, count=1, timeout=30.0):
         wait_for(lambda: len(self.of(name)) >= count, timeout, f"{count} x {name} in {self.names()}")
         return self.of(name)[count - 1]
 
 
 class ReceiverHandler(Quiet):
     def do_POST(self):
-        event = self.body()
-        self.server.tokens.append(self.headers.get("Authorization"))
-        self.server.times.append(time.monotonic())
-        self.server.events.append(event)
+        self.server.take(self.body(), self.headers.get("Authorization"))
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -194,7 +218,7 @@ class Pane:
     def screen(self, *args):
         return self.tmux("capture-pane", "-p", *args)
 
-    def wait_screen(self, text, timeout=10.0):
+    def wait_screen(self, text, timeout=30.0):
         try:
             wait_for(lambda: text in self.screen("-J"), timeout)
         except AssertionError:
@@ -236,7 +260,7 @@ class Chat:
         self.pane = None
         self.transcript = folder / "transcript.jsonl"
 
-    def start(self, *, env=None, cols=100, rows=30, wait=True, api="anthropic", **settings):
+    def start(self, *, env=None, cols=100, rows=30, wait=True, tells_end=False, api="anthropic", **settings):
         data = {
             "name": "ada", "api": api, "model": "tiny", "session_id": "s-1", "max_tokens": 100,
             "base_url": self.endpoint.url + ("/v1" if api == "openai" else ""),
@@ -248,6 +272,9 @@ class Chat:
             self.pane.close()
         self.pane = Pane(self.folder, cols, rows)
         argv = [sys.executable, "-m", "orchestrator_lab.programs.chat", "--settings", path]
+        if tells_end:
+            # tmux may let go of a pane whose program has ended before the kernel has handed over its last words.
+            argv = ["sh", "-c", '"$@"; echo "ended with $?"; exec sleep 1000', "sh", *argv]
         before = len(self.receiver.of("SessionStart"))
         self.pane.run(argv, {"ORCHESTRATOR_LAB_AGENT_TOKEN": "tok-1"} | (env or {}))
         if wait:
