@@ -72,6 +72,10 @@ class OnTerminal:
             self.read()
         return found
 
+    def shows(self, words: str) -> None:
+        # What it logs, it shows a moment later; what is read may end within a character.
+        self.until(lambda: words.encode() in self.read())
+
     def state(self, wanted: str) -> None:
         self.until(lambda: [one["state"] for one in self.records("state")][-1:] == [wanted])
 
@@ -121,7 +125,7 @@ def test_what_is_pasted_and_typed_is_logged_to_the_byte(fake: Any) -> None:
     assert one.prompts() == ["zwei\nZeilen ☃; mor"]
     assert [paste["text"] for paste in one.records("paste")] == ["zwei\nZeilen ☃"]
     assert b"".join(bytes.fromhex(keys["hex"]) for keys in one.records("keys")) == b"; more\x7f\r"
-    assert b"took 18 characters" in one.read()
+    one.shows("took 18 characters")
 
 
 def test_a_megabyte_in_one_frame(fake: Any) -> None:
@@ -132,7 +136,7 @@ def test_a_megabyte_in_one_frame(fake: Any) -> None:
     one.type(b"\r")
     one.until(one.prompts)
     assert one.prompts() == [text]
-    assert b"[pasted 100000 lines #1]" in one.read()
+    one.shows("[pasted 100000 lines #1]")
 
 
 @pytest.mark.parametrize(
@@ -165,38 +169,43 @@ def test_dialogs_preselect_the_option_that_refuses(fake: Any, kind: str) -> None
 
 
 def test_input_while_it_works_is_queued_or_ignored(fake: Any) -> None:
-    one = fake(turn_ms=300)
+    one = fake(turn_ms=600_000)
     one.type(b"first\r")
     one.state("busy")
     one.type(b"second\r")
+    one.until(lambda: one.records("queued"))
+    assert one.prompts() == ["first"]
+    one.control(set={"turn_ms": 0})
+    one.type(b"\x03")
     one.until(lambda: len(one.prompts()) == 2)
     assert [queued["prompt"] for queued in one.records("queued")] == ["second"]
     one.state("idle")
-    one.control(set={"busy_input": "ignore", "turn_ms": 300})
+    one.control(set={"busy_input": "ignore", "turn_ms": 600_000})
     one.type(b"third\r")
     one.state("busy")
     one.type(b"fourth\r")
     one.until(lambda: one.records("swallowed"))
+    one.type(b"\x03")
     one.state("idle")
     assert one.prompts() == ["first", "second", "third"]
 
 
 def test_what_the_screen_shows_lies(fake: Any) -> None:
     one = fake(ghost="try this", draft="", echo_prompt=True, decoy="spinner", alternate=True)
-    assert b"\x1b[2mtry this" in one.read()
+    one.shows("\x1b[2mtry this")
     assert b"\x1b[?1049h" in one.shown
     one.type(b"hello\r")
     one.until(lambda: b"esc to interrupt" in one.read() and b"you said: hello" in one.shown)
     one.state("idle")
     one.control(set={"decoy": "idle", "turn_ms": 100})
     one.type(b"again\r")
-    one.until(lambda: "the line is empty now:" in one.read().decode())
+    one.shows("the line is empty now:")
     assert b"\x1b[?1049l" not in one.shown
 
 
 def test_a_draft_waits_in_the_line(fake: Any) -> None:
     one = fake(draft="half a thou")
-    assert "› half a thou" in one.read().decode()
+    one.shows("› half a thou")
     one.type(b"ght\r")
     one.until(one.prompts)
     assert one.prompts() == ["half a thought"]
@@ -230,7 +239,7 @@ def test_limit(fake: Any) -> None:
     one = fake(limit=True)
     one.type(b"hello\r")
     one.state("limited")
-    assert b"usage limit" in one.read()
+    one.shows("usage limit")
 
 
 @pytest.mark.parametrize("point", ["start", "paste_start", "paste", "enter", "submitted", "turn"])
@@ -269,6 +278,6 @@ def test_fifty_megabytes_and_everything_a_terminal_may_be_sent(fake: Any) -> Non
 
 
 def test_quick_to_start(fake: Any) -> None:
-    began = time.time()
     one = fake()
-    assert next(record["at"] for record in one.records("state") if record["state"] == "idle") - began < 2.0
+    # Its own time, not the machine's: others may keep that busy.
+    assert sum(psutil.Process(one.process.pid).cpu_times()[:2]) < 1.0
