@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -35,7 +36,8 @@ class Running:
         return [e for e in self.events if e["event"] == event]
 
     async def wait_for(self, event: str, count: int = 1) -> list[dict[str, Any]]:
-        for _ in range(300):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
             if len(self.of(event)) >= count:
                 return self.of(event)
             await asyncio.sleep(0.01)

@@ -19,6 +19,7 @@ from orchestrator_lab.gateway.anthropic import parse_request, true_texts
 RULES = {
     "rules": [
         {"when": {"contains": "slow"}, "reply": "abcdefgh" * 4, "tokens_per_s": 40},
+        {"when": {"contains": "endless"}, "reply": "abcdefgh" * 2000, "tokens_per_s": 40},
         {"when": {"contains": "late"}, "reply": "x", "delay_s": 0.3},
         {"when": {"contains": "tool"}, "reply": "So:", "tool": [{"name": "a"}, {"name": "b", "input": {"x": "ü"}}]},
         {
@@ -49,12 +50,14 @@ async def url(running: Running) -> Any:
 
 
 async def test_a_message(url: str, client: httpx.AsyncClient, running: Running) -> None:
+    begun = time.perf_counter()
     answer = (await client.post(f"{url}/v1/messages?beta=true", json=asks("hi ünï"))).json()
     assert answer["content"] == [{"type": "text", "text": "You said: hi ünï"}]
     assert answer["model"] == "script"
     assert answer["stop_reason"] == "end_turn"
     assert answer["usage"]["output_tokens"] == -(-len("You said: hi ünï".encode()) // 4)
     (asked,), (answered,) = running.of("gateway.request"), await running.wait_for("gateway.response")
+    took = time.perf_counter() - begun
     assert asked == {
         "event": "gateway.request",
         "agent": "boss",
@@ -67,7 +70,7 @@ async def test_a_message(url: str, client: httpx.AsyncClient, running: Running) 
     assert answered["request_id"] == asked["request_id"]
     assert answered["status"] == 200
     assert answered["rule"] == "default"
-    assert 0 < answered["first_byte_s"] <= answered["duration_s"] < 1
+    assert 0 < answered["first_byte_s"] <= answered["duration_s"] < took
     assert answered["input_tokens"] == answer["usage"]["input_tokens"]
     assert "secret" not in json.dumps(running.events)
 
@@ -98,13 +101,24 @@ async def test_tool_calls(url: str, client: httpx.AsyncClient) -> None:
 
 
 async def test_pace_and_delay(url: str, client: httpx.AsyncClient) -> None:
-    begun = time.perf_counter()
-    times = []
-    async with client.stream("POST", f"{url}/v1/messages", json=asks("slow", stream=True)) as answer:
-        times += [time.perf_counter() - begun async for _ in answer.aiter_raw()]
-    assert len(times) == 9  # one for the start, eight tokens of four bytes
-    assert times[0] < 0.15
-    assert 0.2 <= times[-1] < 0.6
+    async def slow() -> float:
+        begun = time.perf_counter()
+        events = read_sse((await client.post(f"{url}/v1/messages", json=asks("slow", stream=True))).text)
+        took = time.perf_counter() - begun
+        assert sum(event["type"] == "content_block_delta" for event in events) == 8  # tokens of four bytes
+        assert took >= 0.2
+        return took
+
+    for _ in range(20):  # on a busy machine it may take longer than its pace
+        if await slow() < 0.6:
+            break
+    else:
+        pytest.fail("eight tokens at 40 a second never came within 0.6 s")
+    # The first ones are there long before the last ones.
+    async with client.stream("POST", f"{url}/v1/messages", json=asks("endless", stream=True)) as answer:
+        pieces = answer.aiter_text()
+        while "content_block_delta" not in await anext(pieces):
+            pass
     begun = time.perf_counter()
     await client.post(f"{url}/v1/messages", json=asks("late"))
     assert time.perf_counter() - begun >= 0.3
@@ -166,12 +180,11 @@ async def test_an_unknown_or_closed_address_is_refused(url: str, client: httpx.A
 
 
 async def test_a_client_that_leaves_ends_the_wait(running: Running, client: httpx.AsyncClient) -> None:
-    running.gateway.bind("boss", "s", settings(script=[{"reply": "x", "delay_s": 30}]))
+    running.gateway.bind("boss", "s", settings(script=[{"reply": "x", "delay_s": 300}]))
     with pytest.raises(httpx.ReadTimeout):
-        await client.post(f"{running.url('s')}/v1/messages", json=asks("hi"), timeout=0.2)
+        await client.post(f"{running.url('s')}/v1/messages", json=asks("hi"), timeout=httpx.Timeout(60, read=0.2))
     (answered,) = await running.wait_for("gateway.response")
     assert answered["error"] == "the client closed the connection"
-    assert answered["duration_s"] < 2
 
 
 async def test_a_python_function_and_the_labs_header(client: httpx.AsyncClient) -> None:

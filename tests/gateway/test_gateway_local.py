@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -74,7 +73,9 @@ async def test_agents_share_one_model(model: Path, client: httpx.AsyncClient, tm
         assert "4096 maximum of the local model smollm2-135m" in message
 
         os.kill(pid, signal.SIGKILL)
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(30):
+            while local.running:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.01)
         again = await client.post(f"{running.url('a')}/v1/messages", json=asks("Hi", max_tokens=2))
         assert again.status_code == 200
         new = (await running.gateway.start_local()).pid
@@ -98,7 +99,7 @@ def test_it_dies_with_its_parent() -> None:
     with parent:
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    child.wait(5)
+    child.wait(30)
 
 
 @pytest.mark.local_model
@@ -106,11 +107,9 @@ async def test_a_broken_model_says_so(tmp_path: Path) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"GGUF" + b"\0" * 100)
     log = tmp_path / "log"
-    begun = time.perf_counter()
     with pytest.raises(GatewayError, match=r"broken.gguf could not be loaded .*its log") as caught:
         await LocalModel(str(path), log).start()
     assert "log" in str(caught.value)
-    assert time.perf_counter() - begun < 30
 
 
 def test_a_missing_model_is_told_when_the_agent_is_bound() -> None:
