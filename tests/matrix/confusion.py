@@ -122,14 +122,14 @@ class Trial:
         self.changes.append((time.time() if at is None else at, state))
 
     def requests(self, since: float) -> list[tuple[float, float]]:
-        """When requests of this agent to its model began and ended."""
+        """When requests of this agent's turns to its model began and ended; what it asks on the side is no work."""
         begun: dict[str, float] = {}
         found = []
         for event in self.rig.cluster.events():
             at = datetime.fromisoformat(event.at).timestamp()
             if event.agent != self.rig.name or at < since:
                 continue
-            if event.event == "gateway.request":
+            if event.event == "gateway.request" and event.attributes["purpose"] in {"main", "subagent"}:
                 begun[event.attributes["request_id"]] = at
             elif event.event == "gateway.response" and event.attributes["request_id"] in begun:
                 found.append((begun[event.attributes["request_id"]], at))
@@ -157,8 +157,8 @@ class Trial:
         (asked, answered), *_ = self.requests(since)
         self.change("busy", asked)
         self.change("waiting", answered)
+        pressed = time.time()  # before it is pressed: what follows may be over when this goes on
         self.rig.press(key)
-        pressed = time.time()
         if key == "Escape":
             self.change("idle", pressed)
             until(lambda: exchange.done, 30, "the end of the turn")
@@ -175,8 +175,8 @@ class Trial:
         time.sleep(1.0)
         begun = next(one for one in self.since(since) if one.event == "gateway.request")
         self.change("busy", datetime.fromisoformat(begun.at).timestamp())
-        self.rig.press("Escape" if self.rig.kind != "chat" else "C-c")
         self.change("idle")
+        self.rig.press("Escape" if self.rig.kind != "chat" else "C-c")
         until(lambda: exchange.done, 30, "the end of the turn")
 
     def since(self, at: float) -> list[Any]:
@@ -186,8 +186,9 @@ class Trial:
         ]
 
     def kill(self) -> None:
-        os.kill(int(self.rig.agent.facts["pid"]), signal.SIGKILL)
+        pid = int(self.rig.agent.facts["pid"])
         self.change("exited")
+        os.kill(pid, signal.SIGKILL)
         time.sleep(1.0)
 
     def run(self) -> None:
@@ -237,17 +238,18 @@ class FakeTrial(Trial):
             rig.agent.ask(f"work {turn_ms}", timeout=30)
         for kind in ("permission", "update"):
             rig.control(do="dialog", kind=kind)
+            until(lambda: rig.agent.dialog, 30, "the dialog")
             time.sleep(0.7)
             rig.control(do="close")
             time.sleep(0.7)
         rig.control(set={"turn_ms": 1500})
         exchange = rig.agent.send("work and ask").accepted(30)
         rig.control(do="dialog", kind="permission")
-        until(lambda: rig.agent.dialog, 10, "the dialog")
+        until(lambda: rig.agent.dialog, 30, "the dialog")
         rig.agent.dialog.answer("allow")
         exchange.result(30)
         time.sleep(1.0)
-        rig.control(set={"turn_ms": 20_000})
+        rig.control(set={"turn_ms": 600_000})
         exchange = rig.agent.send("never ends").accepted(30)
         time.sleep(0.7)
         rig.agent.interrupt()
@@ -256,8 +258,18 @@ class FakeTrial(Trial):
         self.kill()
 
     def truth(self) -> list[Span]:
-        known = [(one["at"], _OF_FAKE.get(one["state"], one["state"])) for one in self.rig.log.read()
-                 if one["event"] == "state"]  # fmt: skip
+        records = self.rig.log.read()
+        known, asked = [], 0
+        for number, one in enumerate(records):
+            if one["event"] == "dialog":
+                asked = number
+            if one["event"] == "state":
+                at = one["at"]
+                if one["state"] == "dialog":
+                    # Of its question nobody can know before its report has arrived, which its log says.
+                    told = [two["at"] for two in records[asked:] if two.get("name") == "Notification"]
+                    at = max([at, *told[:1]])
+                known.append((at, _OF_FAKE.get(one["state"], one["state"])))
         known += self.changes[-1:]  # a killed one writes nothing more
         ends = [at for at, _ in known[1:]] + [time.time()]
         spans = [Span(at, end, state) for (at, state), end in zip(known, ends, strict=True)]
@@ -268,7 +280,7 @@ def _script(tool: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {"when": {"contains": "PLEASE ASK"}, "tool": tool, "then": {"reply": "asked", "delay_s": 0.5}},
         {"when": {"contains": "PLEASE WORK"}, "reply": "worked", "delay_s": 1.5},
-        {"when": {"contains": "PLEASE TAKE LONG"}, "reply": "a long answer " * 200, "tokens_per_s": 40},
+        {"when": {"contains": "PLEASE TAKE LONG"}, "reply": "a long answer " * 2000, "tokens_per_s": 40},
         {"reply": "ok {n}"},
     ]
 

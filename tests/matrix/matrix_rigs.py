@@ -151,7 +151,7 @@ class Rig:
 
     def draft(self) -> None:
         self.type(DRAFT)
-        until(self.draft_stands, 10, "the draft on the screen")
+        until(self.draft_stands, 30, "the draft on the screen")
 
     def draft_stands(self) -> bool:
         """Whether the input line, the lowest one that begins with the prompt, holds it."""
@@ -160,7 +160,7 @@ class Rig:
 
     def clear_draft(self) -> None:
         self.press("C-u")
-        until(lambda: not self.draft_stands(), 10, "the cleared draft")
+        until(lambda: not self.draft_stands(), 30, "the cleared draft")
 
     def expected(self, text: str) -> str:
         return adapter_for(self.adapter).typed(sanitize(text)[0]).expected
@@ -216,15 +216,16 @@ class Rig:
         expected = self.expected(text)
         if status not in {"accepted", "started", "answered"}:
             time.sleep(0.15)  # what comes late is late, but comes
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + 20.0
         while True:
             truth = self.truth()
             found = judge(expected, status, error_type, truth, tuple(self.others), dying=dying)
-            late = len(truth.prompts) <= len(self.others)
-            if not found[0] or not late or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)  # its log may be a moment behind its hook
-        return found
+            # Its log may be a moment behind its hook; what comes after this cell would be taken for the next one's.
+            behind = not set(self.others) <= set(truth.prompts)
+            late = behind or (bool(found[0]) and len(truth.prompts) <= len(self.others))
+            if not late or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
 
     def send(self, text: str, **options: Any) -> Any:
         return self.agent.send(text, **options)
@@ -297,13 +298,20 @@ class Rig:
         self.others.append(DRAFT)
         self.press("Enter")  # the person sends the draft: it comes first, and alone
         found = self.outcome(exchange)
+        with contextlib.suppress(AssertionError):
+            until(lambda: DRAFT in self.truth().prompts, 20, "the draft in its log")
         self._draft_is_well &= DRAFT in self.truth().prompts
         return found
 
     def _just_started(self, text: str) -> tuple[str, str | None]:
+        seen = len(self.journal.read())
         restarting = threading.Thread(target=self.agent.restart)
         restarting.start()
-        until(lambda: self.agent.state == "starting", 20, "a starting agent")
+
+        def started() -> bool:
+            return any(one["event"] == "agent.started" for one in self.journal.read()[seen:])
+
+        until(started, 30, "a started agent")  # that it is starting may be over before it is seen
         found = self.finish(text)
         restarting.join(60)
         return found
@@ -334,7 +342,7 @@ class Rig:
             killer.join()
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            until(lambda: self.agent.state in {"exited", "failed"}, 20, "the end of a killed agent")
+            until(lambda: self.agent.state in {"exited", "failed"}, 30, "the end of a killed agent")
 
 
 class FakeRig(Rig):
@@ -359,7 +367,7 @@ class FakeRig(Rig):
         name = uuid.uuid4().hex
         with Path(f"{self.log.path}.ctl").open("w") as pipe:
             pipe.write(json.dumps({**action, "id": name}) + "\n")
-        until(lambda: any(one.get("id") == name for one in self.log.read()), 10, f"the fake's {action}")
+        until(lambda: any(one.get("id") == name for one in self.log.read()), 30, f"the fake's {action}")
 
     def begin(self) -> None:
         super().begin()
@@ -380,7 +388,10 @@ class FakeRig(Rig):
         self.control(set={"turn_ms": self.options.get("turn_ms", 0)})
 
     def open_dialog(self) -> None:
-        self.control(do="dialog", kind=("permission", "update", "choice")[self.count % 3])
+        kind = ("permission", "update", "choice")[self.count % 3]
+        title = {"permission": "May I run", "update": "A new version", "choice": "Which one"}[kind]
+        self.control(do="dialog", kind=kind)
+        until(lambda: title in self.tmux("capture-pane", "-p"), 30, "the dialog on the screen")
 
     def close_dialog(self) -> None:
         self.control(do="close")
@@ -438,12 +449,12 @@ class ProgramRig(Rig):
 
     def work(self) -> None:
         self.agent.send("work 0.5").accepted(30)
-        until(lambda: any(one.get("state") == "busy" for one in self.log.read()[self.mark :]), 10, "a busy program")
+        until(lambda: any(one.get("state") == "busy" for one in self.log.read()[self.mark :]), 30, "a busy program")
 
     def open_dialog(self) -> None:
         self.type("ask")
         self.press("Enter")
-        until(lambda: "Really?" in str(self.agent.screen()).rstrip().splitlines()[-1], 10, "the question")
+        until(lambda: "Really?" in str(self.agent.screen()).rstrip().splitlines()[-1], 30, "the question")
 
     def close_dialog(self) -> None:
         self.press("Enter")
@@ -473,7 +484,7 @@ class ChatRig(Rig):
 
     def clear_draft(self) -> None:
         self.press("C-c")
-        until(lambda: not self.draft_stands(), 10, "the cleared draft")
+        until(lambda: not self.draft_stands(), 30, "the cleared draft")
 
 
 class ClaudeRig(Rig):
@@ -525,7 +536,7 @@ class ClaudeRig(Rig):
         text = f"PLEASE ASK {self.count}"
         self.others.append(text)
         self.agent.send(text).accepted(30)
-        until(lambda: self.agent.state == "waiting", 20, "Claude Code's question")
+        until(lambda: self.agent.state == "waiting", 30, "Claude Code's question")
 
     def close_dialog(self) -> None:
         self.press("Escape")
@@ -576,7 +587,7 @@ class CodexRig(Rig):
         text = f"PLEASE ASK {self.count}"
         self.others.append(text)
         self.agent.send(text).accepted(30)
-        until(lambda: self.agent.state == "waiting", 20, "Codex's question")
+        until(lambda: self.agent.state == "waiting", 30, "Codex's question")
 
     def close_dialog(self) -> None:
         self.press("Escape")
