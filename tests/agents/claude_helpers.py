@@ -27,7 +27,8 @@ class Lab:
         """All records of all sessions of an agent that runs in a seeded folder, oldest session first."""
         folder = self.runtime / self.cluster.name / "agents" / agent / "claude" / "projects"
         files = sorted(folder.glob("*/*.jsonl"), key=lambda path: path.stat().st_ctime)
-        return [json.loads(line) for path in files for line in path.read_text().split("\n") if line]
+        # What follows the last newline is still being written.
+        return [json.loads(line) for path in files for line in path.read_bytes().split(b"\n")[:-1] if line]
 
     def prompts(self, agent: str) -> list[str]:
         """The prompts that reached the model as turns of their own, in Claude Code's own record."""
@@ -40,7 +41,7 @@ class Lab:
 
     def took(self, agent: str, *prompts: str) -> None:
         """Check the newest prompts in Claude Code's record, which is written a moment after they were taken."""
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 30.0
         while (found := self.prompts(agent)[-len(prompts) :]) != list(prompts) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert found == list(prompts)

@@ -49,12 +49,11 @@ def made(lab: Any, name: str) -> Path:
 def test_a_policy_answers_in_the_hook(lab: Any) -> None:
     exchange = lab.cluster["rules"].ask("two files", timeout=60)
     assert made(lab, "three").exists()
-    assert "Allowed by PermissionRequest hook" in lab.screen("rules")
+    lab.shows("rules", "Allowed by PermissionRequest hook")
     rows = dialogs_df(lab.cluster.run, agents="rules").to_dict("records")
     assert [(row["answered_by"], row["decision"], row["turn_id"]) for row in rows] == [
         ("policy", "allow", exchange.turn["turn_id"])
     ] * 2
-    assert all(row["wait_s"] < 0.1 for row in rows)
     answered = [event for event in lab.events("dialog.answered") if event.agent == "rules"]
     assert {(event.source, event.attributes["rule"]) for event in answered} == {("hook", "allow: Bash(touch *)")}
     # It never waited: no key was pressed, and no state says so.

@@ -18,9 +18,10 @@ from orchestrator_lab.runtime import read_record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.codex
+pytestmark = [pytest.mark.codex, pytest.mark.timeout(300)]
 
 ESCALATED = {"sandbox_permissions": "require_escalated", "justification": "because"}
+NAP = "while [ ! -e wake ]; do sleep 0.1; done; echo awake"
 SCRIPT = [
     {"when": {"contains": "make a file"}, "tool": {"name": "exec_command", "input": {"cmd": "{text}"}}},
     {
@@ -33,8 +34,8 @@ SCRIPT = [
         "tool": {"name": "exec_command", "input": {"cmd": "echo one; exit 3"}},
         "then": {"reply": "looked"},
     },
-    {"when": {"contains": "take your time"}, "reply": "slow " * 100, "tokens_per_s": 20},
-    {"when": {"contains": "take a nap"}, "tool": {"name": "exec_command", "input": {"cmd": "sleep 1; echo awake"}}},
+    {"when": {"contains": "take your time"}, "reply": "slow " * 5000, "tokens_per_s": 20},
+    {"when": {"contains": "take a nap"}, "tool": {"name": "exec_command", "input": {"cmd": NAP}}},
     {"when": {"contains": "take a nap", "tool_result": True}, "reply": "rested"},
     {"when": {"contains": "break"}, "error": {"status": 400, "type": "invalid_request_error", "message": "Broken."}},
     {"when": {"matches": "^count"}, "reply": "text number {turn}"},
@@ -205,7 +206,7 @@ def test_a_permission_denied_ends_the_turn(lab: CodexLab) -> None:
     with pytest.raises(TurnFailed, match="interrupted"):
         again.result(timeout=30)
     assert [row["decision"] for row in dialogs_df(lab.cluster.run).to_dict("records")][-2:] == ["deny", "deny"]
-    assert ada.state == "idle"
+    lab.until(lambda: ada.state == "idle")
     assert ada.facts["dialog"] is None
     assert ada.ask("count", timeout=30).reply.startswith("text number")
 
@@ -242,11 +243,9 @@ def test_an_interrupt_and_an_error_end_the_turn_though_no_hook_fires(lab: CodexL
     ada = lab.cluster["ada"]
     slow = ada.send("take your time")
     lab.until(lambda: "slow slow" in str(ada.screen().text))
-    begun = time.monotonic()
     ada.interrupt()
     with pytest.raises(TurnFailed, match="interrupted"):
         slow.result(timeout=30)
-    assert time.monotonic() - begun < 5
     with pytest.raises(TurnFailed, match=r"Broken\."):
         ada.ask("break", timeout=30)
     lab.cluster.wait(timeout=30)
@@ -263,6 +262,7 @@ def test_it_reports_while_no_supervisor_lives(lab: CodexLab) -> None:
     assert record is not None
     os.kill(record.supervisor_pid or 0, signal.SIGSTOP)
     try:  # the tool ends, and its report waits
+        (lab.work / "wake").touch()
         hooks = lab.folder / "agents" / "ada" / "hooks"
         deadline = time.monotonic() + 30
         while not (reports := list(hooks.glob("*.json"))):

@@ -17,7 +17,7 @@ from orchestrator_lab.frames import agents_df, dialogs_df, messages_df, tool_cal
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.codex
+pytestmark = [pytest.mark.codex, pytest.mark.timeout(300)]
 
 SEND = "mcp__orchestrator-lab__send_message"
 SCRIPT = [

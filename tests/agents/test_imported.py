@@ -61,7 +61,7 @@ def fork(lab: Cluster, home: Path, claude: str, work: Path) -> None:
         "ANTHROPIC_API_KEY": "sk-ant-none",
     }
     command = [claude, "-p", "--resume", session, "--fork-session", "once more"]
-    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "clara: once more", done.stderr
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.claude, pytest.mark.codex, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.claude, pytest.mark.codex, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -28,7 +28,7 @@ def test_the_real_programs_do_it_again(
         "ORCHESTRATOR_LAB_MODE": "replay_strict",
         "PATH": os.pathsep.join([*folders, os.environ["PATH"]]),
     }
-    options = ["-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"]
+    options = ["-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(NOTEBOOKS / f"{name}.ipynb")],
         env=environ,

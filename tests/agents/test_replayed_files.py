@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from orchestrator_lab import Run
 
-pytestmark = [pytest.mark.claude, pytest.mark.codex, pytest.mark.slow]
+pytestmark = [pytest.mark.claude, pytest.mark.codex, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NOTE = "alpha\nbeta\ngamma\n"
 

@@ -17,6 +17,8 @@ from orchestrator_lab import Cluster
 from orchestrator_lab.backup import create_backup, restore_backup
 from orchestrator_lab.runtime import read_record
 
+pytestmark = pytest.mark.timeout(600)
+
 SCRIPT = [{"reply": "I read: {text}"}]
 
 
