@@ -261,7 +261,7 @@ class Bench:
             killed = time.perf_counter()
             os.kill(info.pid, signal.SIGKILL)
             with changed:
-                changed.wait_for(lambda pid=info.pid: pid in told, timeout=5)
+                changed.wait_for(lambda pid=info.pid: pid in told, timeout=30)
             if info.pid not in told or told[info.pid][1].signal != signal.SIGKILL:
                 missed += 1
             else:
