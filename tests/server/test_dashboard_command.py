@@ -17,10 +17,11 @@ import httpx
 import psutil
 import pytest
 import websocket
-from web_helpers import served
+from web_helpers import deeds, served
 
 import orchestrator_lab
 from orchestrator_lab.runtime import read_record
+from orchestrator_lab.server.clusters import _THREADS_EACH, _TURN_S
 from orchestrator_lab.server.page import what_is_missing
 
 if TYPE_CHECKING:
@@ -111,10 +112,10 @@ def rules(tmp_path: Path) -> str:
 def test_whoever_may_only_look_does_nothing(cluster: Cluster, rules: str) -> None:
     with served("--ServerApp.authorizer_class=lab_rules.Watchers", PYTHONPATH=rules) as door:
         assert door.get("api/clusters/lab/status").status_code == 200
-        before = cluster.status()["events"]
+        before = deeds(cluster)
         for path in ("stop", "messages", "monitoring/stop", "agents/ada/terminal", "agents/ada/keys"):
             assert door.post(f"api/clusters/lab/{path}", {}).status_code == 403
-        assert cluster.status()["events"] == before
+        assert deeds(cluster) == before
         assert json.loads(door.socket().recv())["event"] == "connected"
 
 
@@ -147,26 +148,29 @@ def supervisor(cluster: Cluster) -> psutil.Process:
 
 def test_a_supervisor_that_hangs_does_not_hold_up_the_server(door: Door, cluster: Cluster) -> None:
     hung = supervisor(cluster)
-    answers: list[int] = []
+    answers: list[tuple[int, float]] = []
 
     def ask() -> None:
-        answers.append(door.get("api/clusters/lab/status").status_code)
+        asked = time.monotonic()
+        status = door.get("api/clusters/lab/status", timeout=60).status_code
+        answers.append((status, time.monotonic() - asked))
 
     askers = [threading.Thread(target=ask) for _ in range(20)]
     hung.send_signal(signal.SIGSTOP)
     try:
         for asker in askers:
             asker.start()
-        begun = time.monotonic()
         assert door.get("api/clusters").status_code == 200
         assert door.get("api/openapi.json").status_code == 200
-        took = time.monotonic() - begun
+        assert 200 not in [status for status, _ in answers]  # it hung all the while
     finally:
         hung.send_signal(signal.SIGCONT)
     for asker in askers:
-        asker.join(30)
-    assert took < 5
-    assert answers == [200] * 20
+        asker.join(60)
+    assert len(answers) == 20
+    assert [status for status, _ in answers].count(200) >= _THREADS_EACH
+    # Whoever waited that long for a turn is refused: on a slow machine it may be so.
+    assert all(status == 200 or (status == 503 and took_s >= _TURN_S) for status, took_s in answers), answers
 
 
 def test_a_socket_outlives_the_supervisor(door: Door, cluster: Cluster) -> None:
@@ -197,8 +201,9 @@ def test_a_socket_outlives_the_supervisor(door: Door, cluster: Cluster) -> None:
     until("behind")
     seqs = [frame["seq"] for frame in frames if frame["seq"] is not None]
     assert seqs == sorted(set(seqs))
-    gaps = [frame["data"].get("gap") for frame in frames if frame["event"] == "status"]
-    assert gaps[-1] is None
+    # Events are told before the newest status: it may be behind them that nobody is away any more.
+    while [frame for frame in frames if frame["event"] == "status"][-1]["data"].get("gap") is not None:
+        frames.append(json.loads(socket.recv()))
     # A pause that somebody made outlives it, too.
     assert door.post("api/clusters/lab/monitoring/stop").json() == {"monitoring": "paused"}
     supervisor(cluster).kill()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import queue
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -19,6 +19,7 @@ from orchestrator_lab.runtime import read_record
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import httpx
     from web_helpers import Door
 
 
@@ -44,26 +45,26 @@ def hung(door: Door, script_config: Callable[..., dict[str, Any]]) -> Iterator[C
 
 
 def test_a_turn_that_does_not_come_is_said_and_files_are_read_all_the_same(door: Door, hung: Cluster) -> None:
-    answers: list[int] = []
+    answers: queue.SimpleQueue[httpx.Response] = queue.SimpleQueue()
 
     def act() -> None:
-        answers.append(door.post(f"api/clusters/{hung.name}/agents/eve/interrupt").status_code)
+        answers.put(door.post(f"api/clusters/{hung.name}/agents/eve/interrupt", timeout=60))
 
-    actors = [threading.Thread(target=act) for _ in range(8)]
+    # One more than may wait: that it is refused tells that the others do.
+    actors = [threading.Thread(target=act) for _ in range(9)]
     for actor in actors:
         actor.start()
-    time.sleep(0.5)  # until they are under way: nothing tells of it
-    for path in ("events", "tables/turns", "tables/states", "logs"):
-        assert door.get(f"api/clusters/hung/{path}").status_code == 200
-    refused = door.get("api/clusters/hung/status")
+    refused = answers.get(timeout=30)
     assert (refused.status_code, refused.json()["error"]["type"]) == (503, "SupervisorLost")
     assert "8 calls wait for the supervisor of cluster 'hung'" in refused.json()["error"]["message"]
-    assert answers == []
+    for path in ("events", "tables/turns", "tables/states", "logs"):
+        assert door.get(f"api/clusters/hung/{path}").status_code == 200
+    assert answers.empty()
     supervisor(hung).send_signal(signal.SIGCONT)
-    for actor in actors:
-        actor.join(30)
+    assert [answers.get(timeout=60).status_code for _ in range(8)] == [200] * 8
     supervisor(hung).send_signal(signal.SIGSTOP)
-    assert answers == [200] * 8
+    for actor in actors:
+        actor.join(60)
 
 
 @pytest.mark.usefixtures("hung")

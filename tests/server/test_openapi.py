@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import jsonschema
-import pytest
 import schemathesis
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
@@ -75,7 +74,6 @@ def operations(door: Door) -> list[Any]:
     return [one for one in found if one.definition.raw["operationId"] not in _APART]
 
 
-@pytest.mark.timeout(120)
 def test_no_request_makes_the_server_fail(door: Door, cluster: Cluster) -> None:
     """Each operation with values that its schema allows, and values that it does not; real names among them."""
     checks = [not_a_server_error, status_code_conformance, response_schema_conformance]

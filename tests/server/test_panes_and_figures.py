@@ -28,7 +28,7 @@ def terminal(door: Door) -> Iterator[Callable[[str], websocket.WebSocket]]:
     def connect(name: str) -> websocket.WebSocket:
         opened.append(name)
         made = websocket.create_connection(
-            f"{door.url.replace('http', 'ws')}/base/terminals/websocket/{name}", header=door.authorization, timeout=10
+            f"{door.url.replace('http', 'ws')}/base/terminals/websocket/{name}", header=door.authorization, timeout=30
         )
         door.sockets.append(made)
         return made
@@ -41,7 +41,7 @@ def terminal(door: Door) -> Iterator[Callable[[str], websocket.WebSocket]]:
 
 def read_until(screen: websocket.WebSocket, text: str) -> str:
     seen = ""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while text not in seen:
         assert time.monotonic() < deadline, f"{text!r} is not in {seen!r}"
         kind, *data = json.loads(screen.recv())
@@ -87,7 +87,7 @@ def test_keys_go_to_the_pane_and_the_journal_keeps_their_number(door: Door, clus
     assert door.post("api/clusters/lab/agents/ada/keys", {"data": "by key"}).json() == {"bytes": 6}
     assert door.post("api/clusters/lab/agents/ada/keys", {"data": "\r"}).status_code == 200
     cluster.wait(timeout=20)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while "ada: by key" not in cluster["ada"].screen().text:
         assert time.monotonic() < deadline
         time.sleep(0.05)

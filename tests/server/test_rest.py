@@ -42,12 +42,13 @@ def test_a_question_is_asked_answered_and_audited(door: Door, cluster: Cluster) 
 def test_an_ask_that_is_not_answered_in_time_goes_on(door: Door, cluster: Cluster) -> None:
     asked = door.post("api/clusters/lab/ask", {"to": "bob", "text": "slowly please", "timeout_s": 0.5}).json()
     assert (asked["reply"], asked["timed_out"]) == (None, True)
-    begun = time.monotonic()
-    door.post("api/clusters/lab/agents/bob/interrupt").raise_for_status()
     path = f"api/clusters/lab/messages/{asked['message']['message_id']}"
+    # A busy machine may not have typed it yet: there would be nothing to interrupt.
+    begun = door.get(path, params={"until": "accepted", "timeout_s": 20}).json()
+    assert begun["status"] in {"accepted", "started"}
+    door.post("api/clusters/lab/agents/bob/interrupt").raise_for_status()
     ended = door.get(path, params={"until": "final", "timeout_s": 20}).json()
-    assert ended["status"] == "failed"
-    assert time.monotonic() - begun < 15
+    assert ended["status"] == "failed"  # its answer would come after a minute
     cluster.wait(timeout=20)
 
 
@@ -71,6 +72,7 @@ def test_messages_are_paged_and_filtered(door: Door, cluster: Cluster) -> None:
 
 
 def test_events_can_be_read_to_their_end_page_by_page(door: Door, cluster: Cluster) -> None:
+    there = cluster.status()["events"]
     seen: list[int] = []
     since, more = 0, True
     while more:
@@ -78,7 +80,7 @@ def test_events_can_be_read_to_their_end_page_by_page(door: Door, cluster: Clust
         seen += [event["seq"] for event in got["events"]]
         since, more = got["last_seq"], got["more"]
     assert seen == list(range(1, len(seen) + 1))
-    assert len(seen) >= cluster.status()["events"] - 5
+    assert len(seen) >= there
     latest = door.get("api/clusters/lab/events", params={"limit": 3}).json()["events"]
     assert [event["seq"] for event in latest] == sorted(event["seq"] for event in latest)
     turns = door.get("api/clusters/lab/events", params={"since": 0, "event": "turn.ended", "agent": "ada"}).json()
@@ -92,7 +94,10 @@ def test_tables_metrics_logs_and_screen(door: Door) -> None:
     assert door.get("api/clusters/lab/metrics", params={"samples": 5}).json()["figures"]["name"] == "lab"
     assert door.get("api/clusters/lab/logs", params={"process": "keeper"}).json()["truncated"] is False
     door.post("api/clusters/lab/ask", {"to": "ada", "text": "on the screen"}).raise_for_status()
-    assert "on the screen" in door.get("api/clusters/lab/agents/ada/screen").json()["screen"]
+    deadline = time.monotonic() + 30  # its answer is told by its hook, and tmux may read what it painted later
+    while "on the screen" not in door.get("api/clusters/lab/agents/ada/screen").json()["screen"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert door.get("api/clusters/lab/dialogs").json() == {"dialogs": []}
     assert door.get("api/clusters/lab/guards").json() == {"guards": []}
 

@@ -47,7 +47,7 @@ class Browser:
                 self.frames.append(frame)
                 return frame
 
-    def until(self, fits: Callable[[dict[str, Any]], bool], timeout_s: float = 15.0) -> dict[str, Any]:
+    def until(self, fits: Callable[[dict[str, Any]], bool], timeout_s: float = 30.0) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             self.socket.settimeout(max(0.1, deadline - time.monotonic()))
@@ -122,7 +122,12 @@ def test_messages_states_and_figures_are_told_as_they_happen(browser: Browser, c
     assert (queued["event"], queued["data"]["message"]["recipient"]) == ("message", "ada")
     browser.until(message("answered", "over the wire"))
     assert any(frame["data"].get("event") == "agent.state" for frame in browser.frames)
-    browser.until(lambda frame: frame["event"] == "status" and frame["data"]["messages"] > 0)
+
+    def counts(frame: dict[str, Any]) -> bool:
+        return frame["event"] == "status" and frame["data"]["messages"] > 0
+
+    # Status and events come by two ways: the last status may have been told before the last event.
+    assert any(map(counts, browser.frames)) or browser.until(counts)
     assert browser.seqs() == sorted(browser.seqs())
 
 
@@ -167,8 +172,11 @@ def test_what_is_wrong_is_said_and_the_socket_stays(browser: Browser, said: str,
 def test_a_request_that_is_too_long_ends_the_socket(browser: Browser, door: Door) -> None:
     browser.frame()
     browser.socket.send('{"op": "ping", "data": "' + "x" * 70_000 + '"}')
+    said = None
     with contextlib.suppress(websocket.WebSocketConnectionClosedException, ConnectionError):
-        assert browser.socket.recv() == ""
+        while (said := browser.socket.recv()) and json.loads(said)["event"] == "clusters":
+            pass  # the list of clusters comes when it comes
+        assert said == ""
     assert not browser.socket.connected or browser.socket.recv() == ""
     assert door.get("api/clusters").status_code == 200
 
@@ -186,7 +194,7 @@ def test_a_reader_that_comes_back_misses_nothing(door: Door, cluster: Cluster) -
     first.socket.shutdown()
     for number in range(20):
         cluster["ada"].send(f"meanwhile {number}")
-    cluster.wait(timeout=30)
+    cluster.wait(timeout=90)
     second = Browser(door)
     second.say(op="subscribe", cluster="lab", events=["message"], since=last)
     second.until(message("answered", "meanwhile 19"))
@@ -248,7 +256,7 @@ def test_a_slow_browser_gets_pictures_and_every_message(door: Door, cluster: Clu
         cluster["ada"].send(f"heard {number}").result(30)
     grown = process.memory_info().rss - before
     assert grown < 64 * 1024 * 1024, f"{grown} bytes wait for a browser that does not read"
-    browser.until(message("answered", "heard 29"), timeout_s=30)
+    browser.until(message("answered", "heard 29"))
     told = [f["data"]["message"]["content"] for f in browser.frames if f["data"].get("event") == "message.queued"]
     assert told == ["go", *(f"heard {number}" for number in range(30))]
     read = len(browser.frames)
@@ -275,8 +283,7 @@ def test_a_log_is_told_from_its_end_and_goes_on(browser: Browser, cluster: Clust
     browser.say(op="log", cluster="lab", process="supervisor")
     assert browser.until(log)["data"]["process"] == "supervisor"
     browser.say(op="log", cluster="lab")
-    browser.say(op="get_status", cluster="lab")
-    browser.until(lambda frame: frame["event"] == "status")
+    browser.done("lab")
     with path.open("a", encoding="utf-8") as more:
         more.write("unheard\n")
     browser.say(op="ping")

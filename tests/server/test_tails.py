@@ -80,7 +80,7 @@ async def read(look: Callable[[], Piece | None]) -> Piece | None:
 
 
 async def next_text(pieces: AsyncIterator[Piece]) -> str:
-    return (await asyncio.wait_for(anext(pieces), 10)).text
+    return (await asyncio.wait_for(anext(pieces), 30)).text
 
 
 async def test_what_is_appended_is_told_as_it_comes(tmp_path: Path) -> None:

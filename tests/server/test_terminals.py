@@ -30,7 +30,7 @@ CAT = {"kind": "program", "command": ["cat"], "turn_end": {"quiet_s": 1.0}}
 
 
 def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -49,14 +49,14 @@ class Screen:
         import websocket
 
         self.socket: websocket.WebSocket = websocket.create_connection(
-            f"{door.url.replace('http', 'ws')}/base/terminals/websocket/{name}", header=door.authorization, timeout=15
+            f"{door.url.replace('http', 'ws')}/base/terminals/websocket/{name}", header=door.authorization, timeout=30
         )
         door.sockets.append(self.socket)
         self.socket.send(json.dumps(["set_size", 40, 120, 800, 1200]))
         self.seen = ""
 
     def until(self, text: str) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 30
         while text not in self.seen:
             assert time.monotonic() < deadline, f"{text!r} is not in {self.seen!r}"
             kind, *data = json.loads(self.socket.recv())
@@ -108,7 +108,7 @@ def test_an_agent_without_a_pane_gets_no_terminal(door: Door, cluster: Cluster) 
             "message": "cluster 'lab': agent 'eve' has no pane to attach to: restart it first",
             "details": {"cluster": "lab", "agent": "eve"},
         }
-    assert terminals(door) == before
+    assert set(terminals(door)) <= set(before)  # those of agents that are gone may end at any time
     assert attributes(cluster, "attach")[-1]["agent"] == "eve"
     cluster.remove("eve")
 
@@ -147,9 +147,11 @@ async def test_one_terminal_is_enough_for_all_who_watch_until_somebody_closes_it
 async def test_the_terminals_end_with_the_server(asked: Asked, cluster: Cluster) -> None:
     assert asked.terminals is not None
     own = asked.terminals.create(name="own", shell_command=["cat"])
-    before = len(tmux(cluster, "list-sessions"))
+    sessions = ("list-sessions", "-F", "#{session_id}")  # those of earlier terminals may end at any time
+    before = set(tmux(cluster, *sessions))
     await open_terminal(asked)
-    until(lambda: len(tmux(cluster, "list-sessions")) == before + 1)
+    until(lambda: set(tmux(cluster, *sessions)) - before)
+    (made,) = set(tmux(cluster, *sessions)) - before
     await asked.clusters.terminals.close(asked.terminals)
     assert list(asked.terminals.terminals) == [own["name"]]
-    until(lambda: len(tmux(cluster, "list-sessions")) == before)
+    until(lambda: made not in tmux(cluster, *sessions))

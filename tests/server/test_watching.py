@@ -21,7 +21,7 @@ from orchestrator_lab.client import wait_until_gone
 from orchestrator_lab.errors import EnvironmentProblem, OrchestratorLabError
 from orchestrator_lab.runtime import ClusterRecord, acquire_lock, private_dir, read_record, update_record, write_record
 from orchestrator_lab.server.clusters import Clusters
-from orchestrator_lab.server.watching import ClusterWatch
+from orchestrator_lab.server.watching import _QUIET_S, ClusterWatch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,7 +41,7 @@ class Ear:
         self._news.set()
 
     async def until(self, fits: Callable[[Any], bool]) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (self.told and fits(self.told[-1])):
                 self._news.clear()
                 await self._news.wait()
@@ -83,10 +83,12 @@ async def test_beginnings_changes_and_ends_are_told_once_they_have_settled(runti
         await ear.named("duo")
         with looks_running(runtime, "trio"):
             await ear.named("duo", "trio")
+            known, begun = len(ear.told), time.monotonic()
             for port in range(20):  # a burst is one change
                 update_record(folder, port=port, version=f"9.{port}")
             await ear.until(lambda told: told[0]["version"] == "9.19")
-            assert len(ear.told) <= 5
+            # One look may have been under way; between any two others it is waited for quiet.
+            assert len(ear.told) - known <= 2 + (time.monotonic() - begun) / _QUIET_S
         await ear.named("duo")
         folder.rename(runtime / "solo")
         update_record(runtime / "solo", name="solo")
@@ -113,12 +115,16 @@ async def test_what_a_running_cluster_writes_all_the_time_is_not_looked_at(
         ear = Ear()
         leave = watch.listen(ear)
         await ear.named("duo")
-        await asyncio.sleep(0.3)  # what was under way has settled
-        before = len(looks)
-        for number in range(50):
-            (folder / "buffers" / f"msg_{number}").write_text("x", encoding="utf-8")
-            (folder / "buffers" / f"msg_{number}").unlink()
-        await asyncio.sleep(0.5)
+        # News of what was written before may still come, and may come late: it is looked at once. News of texts
+        # would come with each of them.
+        for _ in range(5):
+            before = len(looks)
+            for number in range(50):
+                (folder / "buffers" / f"msg_{number}").write_text("x", encoding="utf-8")
+                (folder / "buffers" / f"msg_{number}").unlink()
+            await asyncio.sleep(0.5)
+            if len(looks) == before:
+                break
         assert len(looks) == before
         leave()
 
@@ -161,11 +167,16 @@ async def test_nothing_is_watched_while_nobody_listens(runtime: Path, watch: Clu
     with looks_running(runtime, "duo"):
         await other.named("duo")
         leave_other()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert descriptors() == before[1]
-        left = {thread for thread in set(threading.enumerate()) - before[0] if "orchestrator-lab" not in thread.name}
-        assert left == set()
+
+        def left() -> set[threading.Thread]:
+            new = set(threading.enumerate()) - before[0]
+            return {thread for thread in new if "orchestrator-lab" not in thread.name}
+
+        # It may be in the midst of waiting for quiet, and ends that first.
+        deadline = time.monotonic() + 30
+        while descriptors() != before[1] or left():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
         again = Ear()
         leave = watch.listen(again)
         await again.named("duo")
@@ -262,7 +273,7 @@ def test_the_server_watches_while_a_socket_is_open(door: Door, cluster: Cluster)
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -46,7 +46,7 @@ class Door:
 
     def client(self, **kwargs: Any) -> httpx.Client:
         kwargs.setdefault("headers", self.authorization)
-        return httpx.Client(base_url=f"{self.url}{BASE}/", timeout=30, **kwargs)
+        return httpx.Client(base_url=f"{self.url}{BASE}/", timeout=60, **kwargs)
 
     def get(self, path: str, **kwargs: Any) -> httpx.Response:
         with self.client() as client:
@@ -61,7 +61,7 @@ class Door:
             f"{self.url.replace('http', 'ws')}{BASE}/api/ws",
             header=self.authorization if headers is None else headers,
             origin=self.url if origin is None else origin,
-            timeout=10,
+            timeout=30,
         )
         self.sockets.append(made)
         return made
@@ -98,7 +98,7 @@ def served(*more: str, command: tuple[str, ...] = DASHBOARD, **variables: str) -
                 one.shutdown()
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+            process.wait(20)
         process.kill()
         process.wait(10)
         assert process.stderr is not None
@@ -108,10 +108,10 @@ def served(*more: str, command: tuple[str, ...] = DASHBOARD, **variables: str) -
 def listening(url: str) -> None:
     """Wait until a server listens: it says where before it does, and nothing tells of it then."""
     place = urlsplit(url)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 30
     while True:
         try:
-            socket.create_connection((str(place.hostname), place.port or 0), timeout=5).close()
+            socket.create_connection((str(place.hostname), place.port or 0), timeout=30).close()
         except ConnectionRefusedError:
             assert time.monotonic() < deadline, f"nobody listens at {url}"
             time.sleep(0.02)
@@ -147,8 +147,21 @@ def said_by(process: subprocess.Popen[bytes]) -> tuple[str, str]:
 
 def events(cluster: Cluster, name: str) -> list[dict[str, Any]]:
     """Return the events of a name, as the journal has them."""
-    lines = (cluster.run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == name]
+    return [event for event in journal(cluster) if event["event"] == name]
+
+
+def journal(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return all events; the last line may be half written."""
+    return [json.loads(line) for line in (cluster.run_dir / "journal.jsonl").read_bytes().split(b"\n")[:-1]]
+
+
+#: What the journal tells when somebody does something, unlike what comes by itself at any time: samples, ends of turns.
+_DEEDS = ("action.", "message.queued", "agent.keys", "agent.started", "agent.exited", "monitoring.", "run.")
+
+
+def deeds(cluster: Cluster) -> list[int]:
+    """Return the numbers of the events that tell of something that was done."""
+    return [event["seq"] for event in journal(cluster) if event["event"].startswith(_DEEDS)]
 
 
 def attributes(cluster: Cluster, action: str) -> list[dict[str, Any]]:
