@@ -70,7 +70,7 @@ class Kernel:
     def send(self, code: str) -> str:
         return str(self.client.execute(code))
 
-    def until(self, done: Callable[[dict[str, Any]], object], seconds: float = 30.0) -> list[dict[str, Any]]:
+    def until(self, done: Callable[[dict[str, Any]], object], seconds: float = 60.0) -> list[dict[str, Any]]:
         """Read what the kernel publishes until one message fits; return all of them."""
         read: list[dict[str, Any]] = []
         deadline = time.monotonic() + seconds
@@ -81,13 +81,13 @@ class Kernel:
             if done(read[-1]):
                 return read
 
-    def ended(self, request: str) -> list[dict[str, Any]]:
+    def ended(self, request: str, seconds: float = 60.0) -> list[dict[str, Any]]:
         def idle(message: dict[str, Any]) -> bool:
             content = message["content"]
             mine = message["parent_header"].get("msg_id") == request
             return mine and message["msg_type"] == "status" and content["execution_state"] == "idle"
 
-        return self.until(idle)
+        return self.until(idle, seconds)
 
     def run(self, code: str) -> list[dict[str, Any]]:
         """Run a cell; return its outputs, and nothing that a widget sends."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -58,7 +57,7 @@ def test_shown_with_a_fallback(kernel: Any, page: Page) -> None:  # noqa: ARG001
 
 def test_they_work_while_a_cell_awaits(kernel: Any, page: Page) -> None:
     """What the browser sends is done, and its answer shown, long before the cell ends."""
-    cell = kernel.send("import asyncio; done = asyncio.Event(); await asyncio.wait_for(done.wait(), 20)")
+    cell = kernel.send("import asyncio; done = asyncio.Event(); await asyncio.wait_for(done.wait(), 120)")
     kernel.until(lambda one: one["msg_type"] == "execute_input")
     kernel.set(page.ids["text"], value="in between")
     kernel.click(page.ids["ask"])
@@ -73,9 +72,10 @@ def test_they_work_while_a_cell_awaits(kernel: Any, page: Page) -> None:
     kernel.ended(cell)
 
 
-def test_a_browser_is_told_that_it_was_heard_beside_a_running_cell(kernel: Any, page: Page) -> None:
+def test_a_browser_is_told_that_it_was_heard_beside_a_running_cell(kernel: Any, page: Page, tmp_path: Path) -> None:
     """A browser sends the next change of a widget only after the kernel was "idle" about the last."""
-    cell = kernel.send("await asyncio.sleep(2)")
+    end = tmp_path / "end"
+    cell = kernel.send(f"import asyncio, os\nwhile not os.path.exists({str(end)!r}): await asyncio.sleep(0.05)")
     kernel.until(lambda one: one["msg_type"] == "execute_input")
     for text in ("one", "two"):
         sent = kernel.set(page.ids["text"], value=text)
@@ -86,6 +86,7 @@ def test_a_browser_is_told_that_it_was_heard_beside_a_running_cell(kernel: Any, 
                 and one["content"]["execution_state"] == "idle"
             )
         )
+    end.touch()
     assert not [one for one in kernel.ended(cell) if one["msg_type"] == "error"]
 
 
@@ -102,22 +103,30 @@ def test_view_only_while_a_synchronous_cell_runs(kernel: Any, page: Page, cluste
     end.touch()
     read = kernel.ended(cell)
     assert not any("afterwards" in str(page.told(one, "log", "value")) for one in read)
-    read += kernel.until(lambda one: "bob: bob: afterwards" in str(page.told(one, "log", "value")))
-    notices = [said for one in read if (said := page.told(one, "notice", "value")) is not None]
-    assert notices[-1] == ""
-    greyed = [said for one in read if (said := page.told(one, "ask", "disabled")) is not None]
-    assert greyed[-1] is False
+    shown: dict[str, Any] = {}
+
+    def usable(message: dict[str, Any]) -> bool:
+        """Whether it is answered, and the controls are as ever; in what order that is told is nobody's business."""
+        for widget, name in (("log", "value"), ("notice", "value"), ("ask", "disabled")):
+            if (said := page.told(message, widget, name)) is not None:
+                shown[widget] = said
+        return "bob: bob: afterwards" in str(shown.get("log")) and shown["notice"] == "" and shown["ask"] is False
+
+    for one in read:
+        usable(one)
+    kernel.until(usable)
 
 
-def test_a_click_does_not_hold_up_the_kernel(kernel: Any, page: Page) -> None:
-    """The supervisor is slow to answer; the next cell runs at once."""
-    kernel.run("slow = c.send; c.send = lambda *a, **k: (__import__('time').sleep(2), slow(*a, **k))[1]")
+def test_a_click_does_not_hold_up_the_kernel(kernel: Any, page: Page, tmp_path: Path) -> None:
+    """The supervisor does not answer before the next cell has run."""
+    answers = tmp_path / "answers"
+    wait = f"    while not os.path.exists({str(answers)!r}): time.sleep(0.05)\n"
+    kernel.run(f"import os, time\nslow = c.send\ndef held(*a, **k):\n{wait}    return slow(*a, **k)\nc.send = held")
     kernel.set(page.ids["text"], value="slowly")
     kernel.click(page.ids["ask"])
     kernel.until(lambda one: page.told(one, "ask", "disabled") is True)
-    begun = time.monotonic()
     assert kernel.value("1 + 1") == 2
-    assert time.monotonic() - begun < 1.0
+    answers.touch()
     kernel.until(lambda one: "ada: ada: slowly" in str(page.told(one, "log", "value")))
     kernel.run("c.send = slow")
 
@@ -169,7 +178,7 @@ def test_claude_is_answered_from_the_controls_while_its_answer_is_awaited(kernel
         "agents": [{"name": "ada", "kind": "claude", "command": claude_command}],
     }
     kernel.run("from orchestrator_lab import Cluster; from orchestrator_lab.widgets.controls import ClusterControls")
-    kernel.ended(kernel.send(f"c = await Cluster.astart({config!r}); v = ClusterControls(c); v"))
+    kernel.ended(kernel.send(f"c = await Cluster.astart({config!r}); v = ClusterControls(c); v"), 120)
     cell = kernel.send("print(await c['ada'].send('make the file'))")
     read = kernel.until(
         lambda one: (
