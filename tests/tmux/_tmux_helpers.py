@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from orchestrator_lab.tmux import TmuxDriver
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> object:
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> object:
     """Return the condition's value as soon as it is true."""
     deadline = time.monotonic() + seconds
     while True:
@@ -26,14 +26,14 @@ class Receiver:
 
     def __init__(self, driver: TmuxDriver, folder: Path, setup: str = "") -> None:
         self.file = folder / f"got-{time.monotonic_ns()}"
-        script = f"{setup} stty raw -echo; exec cat > {self.file}"
+        script = f"{setup} printf prepared; stty raw -echo; exec cat > {self.file}"
         self.pane = driver.create_pane("receiver", ["sh", "-c", script], cwd=folder).pane_id
         self.driver = driver
         wait_for(lambda: not driver.terminal_modes(self.pane).canonical and self.file.exists())
-        if setup:
-            time.sleep(0.1)  # tmux reads the mode that the setup printed
+        # tmux has read the mode that the setup printed once it shows what came behind it.
+        wait_for(lambda: "prepared" in driver.capture(self.pane))
 
-    def got(self, size: int, seconds: float = 20.0, *, settle_s: float = 0.02) -> bytes:
+    def got(self, size: int, seconds: float = 30.0, *, settle_s: float = 0.02) -> bytes:
         wait_for(lambda: self.file.stat().st_size >= size, seconds)
         time.sleep(settle_s)
         return self.file.read_bytes()

@@ -31,7 +31,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def driver(folder: Path) -> Iterator[TmuxDriver]:
-    made = TmuxDriver.start(folder / "tmux.sock", session="lab", cols=120, rows=40, timeout=5)
+    made = TmuxDriver.start(folder / "tmux.sock", session="lab", cols=120, rows=40, timeout=20)
     yield made
     with contextlib.suppress(ProcessLookupError):
         os.kill(made.pid, signal.SIGCONT)

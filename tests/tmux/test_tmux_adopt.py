@@ -13,6 +13,7 @@ from _tmux_helpers import wait_for
 
 from orchestrator_lab.errors import TmuxError
 from orchestrator_lab.tmux import PaneExit, TmuxDriver
+from orchestrator_lab.tmux import exits as exits_module
 from orchestrator_lab.tmux.process import kill_if_same, process_started
 from orchestrator_lab.tmux.server import kill_stale_clients
 
@@ -58,7 +59,7 @@ def test_after_the_owner_was_killed(folder: Path, attempt: int) -> None:
     time.sleep(0.1 + 0.03 * attempt)
     finish(owner)
     if sys.platform == "linux":
-        wait_for(lambda: process_started(client) is None, 2)
+        wait_for(lambda: process_started(client) is None)
     driver = TmuxDriver.adopt(folder / "tmux.sock")
     try:
         assert driver.tags() == {"cluster": "duo"}
@@ -68,7 +69,7 @@ def test_after_the_owner_was_killed(folder: Path, attempt: int) -> None:
         driver.watch_exits(told.append)
         first = driver.panes()[0]
         driver.paste(first.pane_id, "hello")
-        wait_for(lambda: "hello" in driver.capture(first.pane_id, history=100))
+        wait_for(lambda: "hello" in driver.capture(first.pane_id, history=2000))
         # the programs go on: nothing is frozen
         size = "#{history_size} #{history_bytes} #{cursor_y}"
         before = driver.run("display-message", "-p", "-t", first.pane_id, size)
@@ -86,9 +87,10 @@ def test_a_stale_client_is_killed_first(folder: Path) -> None:
     os.kill(owner.pid, signal.SIGSTOP)
     driver = TmuxDriver.adopt(folder / "tmux.sock")
     try:
-        wait_for(lambda: process_started(client) is None, 2)
+        wait_for(lambda: process_started(client) is None)
         assert len(driver.panes()) == 3
-        assert driver.run("list-clients", "-F", "#{client_pid}") == [str(driver._channel.client_pid)]
+        own = [str(driver._channel.client_pid)]
+        wait_for(lambda: driver.run("list-clients", "-F", "#{client_pid}") == own)
     finally:
         finish(owner)
         driver.kill()
@@ -123,7 +125,9 @@ def test_an_empty_cluster_is_adopted(driver: TmuxDriver) -> None:
         assert again.run("list-windows", "-F", "#{window_name}") == ["a"]
 
 
-def test_a_dead_servers_socket_is_taken_over(folder: Path) -> None:
+def test_a_dead_servers_socket_is_taken_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "linux":  # no sweep finds it: it is told
+        monkeypatch.setattr(exits_module._PidfdPoller, "interval", 600.0)
     socket = folder / "tmux.sock"
     first = TmuxDriver.start(socket, session="lab")
     told = threading.Event()
@@ -131,9 +135,7 @@ def test_a_dead_servers_socket_is_taken_over(folder: Path) -> None:
     ends: list[object] = []
     first.watch_exits(ends.append, told.set)
     os.kill(first.pid, signal.SIGKILL)
-    begun = time.monotonic()
-    assert told.wait(5)
-    assert time.monotonic() - begun < 1.0
+    assert told.wait(30)
     # The server's end is told, and not that of each pane.
     assert ends == []
     assert not first.alive

@@ -61,7 +61,7 @@ def test_a_lost_client_is_replaced(driver: TmuxDriver) -> None:
         pid = driver._channel.client_pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # until then tmux may still answer it
         assert driver.run("display-message", "-p", "again") == ["again"]
         assert driver._channel.client_pid != pid
     (recorded,) = driver.run("show-options", "-sv", "@olab_clients")
@@ -74,7 +74,7 @@ def test_a_stopped_server_is_a_timeout_and_then_works_again(driver: TmuxDriver) 
     with pytest.raises(TmuxTimeout, match=r"did not answer 'display-message' within 0.3 s") as caught:
         driver.run("display-message", "-p", "x", timeout=0.3)
     assert caught.value.details["executed"] == "unknown"
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < driver._channel.timeout
     # More than the pipe holds: writing has a deadline too.
     driver._channel.timeout = 0.3
     for _ in range(2):
@@ -83,7 +83,7 @@ def test_a_stopped_server_is_a_timeout_and_then_works_again(driver: TmuxDriver) 
     # To kill a client at the door of a server that sleeps can crash that server when it wakes up.
     assert driver._channel._knocking is not None
     os.kill(driver.pid, signal.SIGCONT)
-    driver._channel.timeout = 5
+    driver._channel.timeout = 20
     assert driver.run("display-message", "-p", "x") == ["x"]
 
 
@@ -116,7 +116,7 @@ def test_the_client_dies_with_its_thread(driver: TmuxDriver) -> None:
     thread = threading.Thread(target=driver.panes)
     thread.start()
     thread.join()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while driver._channel.is_open and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not driver._channel.is_open
@@ -141,7 +141,7 @@ def test_the_client_dies_with_its_owner_also_without_setpriv(
     thread = threading.Thread(target=open_another)
     thread.start()
     thread.join()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while driver._channel.is_open:
         assert time.monotonic() < deadline
         time.sleep(0.01)

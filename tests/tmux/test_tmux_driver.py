@@ -135,7 +135,7 @@ def test_session_survives_its_last_pane(driver: TmuxDriver, folder: Path) -> Non
         assert driver.panes() == []
         assert driver.run("list-windows", "-F", "#{window_name}") == ["lobby"]
     driver.server.kill_session("lab")
-    time.sleep(0.1)
+    wait_for(lambda: not driver._channel.is_open)  # its client ends with it
     driver.create_pane("a", ["cat"], cwd=folder)
     assert len(driver.panes()) == 1
 
@@ -396,6 +396,7 @@ def test_a_stale_socket_is_no_server(folder: Path) -> None:
     path = folder / "tmux.sock"
     driver = TmuxDriver.start(path, session="lab")
     os.kill(driver.pid, 9)
+    wait_for(lambda: process_started(driver.pid) is None)
     with pytest.raises(TmuxError, match="there is no tmux server"):
         TmuxDriver.adopt(path)
     driver.close()
@@ -428,7 +429,7 @@ def test_kill_ends_every_program(driver: TmuxDriver, folder: Path, stubborn: boo
     panes = [driver.create_pane("a", ["sh", "-c", f"{trap}while :; do sleep 1; done"], cwd=folder) for _ in range(3)]
     time.sleep(0.2)
     driver.kill()
-    wait_for(lambda: all(process_started(p.pid) is None for p in panes), 2)
+    wait_for(lambda: all(process_started(p.pid) is None for p in panes))
     assert not driver.socket.exists()
 
 
