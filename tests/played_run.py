@@ -25,23 +25,23 @@ BEGIN = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
 class Clock:
     """The wall clock and the monotonic one, as the writers ask for them."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, begin: datetime = BEGIN) -> None:
+        self.begin, self.now_s = begin, 0.0
 
     def monotonic(self) -> float:
         return 1000.0 + self.now_s
 
     def time(self) -> float:
-        return BEGIN.timestamp() + self.now_s
+        return self.begin.timestamp() + self.now_s
 
     def now(self, zone: Any = None) -> datetime:
-        return (BEGIN + timedelta(seconds=self.now_s)).astimezone(zone)
+        return (self.begin + timedelta(seconds=self.now_s)).astimezone(zone)
 
 
 @contextmanager
-def set_clock() -> Iterator[Clock]:
+def set_clock(begin: datetime = BEGIN) -> Iterator[Clock]:
     """Have journal and recordings written at the time that the clock shows."""
-    clock, package = Clock(), "orchestrator_lab.journal"
+    clock, package = Clock(begin), "orchestrator_lab.journal"
     with ExitStack() as stack:
         for where in ("writer.time", "writer.datetime", "recording.time"):
             stack.enter_context(mock.patch(f"{package}.{where}", clock))

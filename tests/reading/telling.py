@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from played_run import set_clock
 
 from orchestrator_lab.beginning import create_run
 from orchestrator_lab.journal import JournalWriter
@@ -12,6 +13,10 @@ from orchestrator_lab.journal.recording import CastWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from played_run import Clock
+
+    from orchestrator_lab.journal import Event
 
 NASTY = '<script>alert(1)</script>\n```\n=HYPERLINK("http://x")\n\x1b]0;title\x07\u202eright to left\u2028'
 
@@ -45,11 +50,22 @@ def answer(writer: JournalWriter, message: str, turn: str, agent: str, reply: st
     )  # fmt: skip
 
 
+class _Ticking(JournalWriter):
+    """A journal whose clock goes on by a millisecond with each event."""
+
+    clock: Clock
+
+    def append(self, *args: Any, **facts: Any) -> Event:
+        self.clock.now_s += 0.001
+        return super().append(*args, **facts)
+
+
 def tell(folder: Path) -> Path:
-    """Write the run."""
+    """Write the run, on a clock that is set: between any two events lies a millisecond, however busy the machine is."""
     path = create_run(folder, config={}, name="duo", experiment="e", params={"n": 1}, tags=["t"], seed=3)
     (path / "panes").mkdir(mode=0o700)
-    with JournalWriter(path / "journal.jsonl", run_id=path.name) as writer:
+    with set_clock(datetime.now(UTC)) as clock, _Ticking(path / "journal.jsonl", run_id=path.name) as writer:
+        writer.clock = clock
         writer.append("run.started", name="duo", mode="live")
         casts = {}
         for number, (name, kind) in enumerate((("boss", "claude"), ("worker", "chat"))):
@@ -62,7 +78,7 @@ def tell(folder: Path) -> Path:
             writer.append("recording.started", agent=name, path=str(cast.path), started_at=begun)
             cast.write(f"{name} is ready\r\n".encode())
         deliver(writer, "msg_1", "trn_1", "user", "boss", f"Ask the worker. {NASTY}")
-        time.sleep(0.02)
+        clock.now_s += 0.02
         casts["boss"].write("\x1b[31m❯ Ask the worker\x1b[0m\r\n".encode())
         writer.append("agent.state", agent="boss", source="hook", state="busy", previous="idle")
         writer.append(
@@ -73,9 +89,9 @@ def tell(folder: Path) -> Path:
             "dialog.opened", agent="boss", turn_id="trn_1", dialog_id="dlg_1", kind="permission",
             subject="Run ls <b>?", options=["yes", "no"],
         )  # fmt: skip
-        time.sleep(0.02)
+        clock.now_s += 0.02
         casts["boss"].write(b"Run ls?\r\n1. yes\r\n2. no\r\n")
-        time.sleep(0.02)
+        clock.now_s += 0.02
         writer.append(
             "dialog.answered", agent="boss", turn_id="trn_1", dialog_id="dlg_1", answered_by="human", decision="yes"
         )
@@ -86,7 +102,7 @@ def tell(folder: Path) -> Path:
         casts["worker"].write(b"> What is seven times six?\r\n42\r\n")
         answer(writer, "msg_2", "trn_2", "worker", "42")
         deliver(writer, "msg_3", "trn_3", "worker", "boss", "42", kind="reply", in_reply_to="msg_2", hop=2)
-        time.sleep(0.02)
+        clock.now_s += 0.02
         casts["boss"].write("\x1b[2J\x1b[Hfinished ✓\r\n".encode())
         answer(writer, "msg_1", "trn_1", "boss", "It is *42*.\n" + NASTY)
         answer(writer, "msg_3", "trn_3", "boss", "noted")

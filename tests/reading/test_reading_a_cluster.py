@@ -23,7 +23,7 @@ def test_a_real_run(runtime: Path, script_config: Callable[..., dict[str, Any]])
         assert len(run.conversation()) == 4  # what is new is read
         assert messages_df(cluster, annotations=True)["label"].fillna("").tolist() == ["seen live", ""]
     again = open_run(run.path)
-    story = again.story(first, settle_s=2.0)  # a busy machine paints late
+    story = again.story(first, settle_s=600.0)  # a busy machine paints late, and the run ends soon
     assert "message.accepted" in [step.event.event for step in story.steps]
     assert "answered" in story.screens[-1].what
     assert "ada: the first question" in story.screens[-1].screen.text

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,10 +89,8 @@ def test_what_cannot_be_looked_for_is_named(told: Run, what: object, said: str) 
 
 
 def test_an_expression_without_end_is_ended(fresh: Run) -> None:
-    begin = time.monotonic()
     with pytest.raises(ConfigError, match=r"not done after 0\.5 s, so it was ended"):
         fresh.search("(?:[ab\n]+)+!", regex=True, timeout_s=0.5, kind="tool_calls")
-    assert time.monotonic() - begin < 20
 
 
 def test_no_hits_have_the_same_columns(told: Run, tmp_path: Path) -> None:
