@@ -84,10 +84,12 @@ def test_a_character_split_between_reads_is_one_character(path: Path) -> None:
 
 
 def test_every_kind_of_event(path: Path) -> None:
+    begun = time.monotonic()
     with CastWriter(path, cols=80, rows=24, title='ボス "x"') as writer:
         writer.write(b"hello\r\n")
         time.sleep(0.05)
         writer.resize(100, 30)
+        resized_s = time.monotonic() - begun
         writer.mark("naïve \udcff")
         writer.write(b"\xe6")
         writer.exit(137)
@@ -101,7 +103,7 @@ def test_every_kind_of_event(path: Path) -> None:
         ("o", "\udce6"),
         ("x", "137"),
     ]
-    assert 0.05 <= recording.events[1].time_s < 1
+    assert 0.05 <= recording.events[1].time_s <= resized_s + 0.001
     assert recording.duration_s == recording.events[-1].time_s
     check_v3(to_cast(path, path.with_suffix(".plain")).read_text())
 
@@ -111,9 +113,10 @@ def test_times_do_not_drift(path: Path) -> None:
         for _ in range(300):
             writer.write(b".")
             time.sleep(0.0013)
-        offset = writer.offset_s
+        before = writer.offset_s
         writer.write(b"end")
-    assert read_cast(path).duration_s == pytest.approx(offset, abs=0.02)
+        after = writer.offset_s
+    assert before - 0.02 <= read_cast(path).duration_s <= after + 0.02
 
 
 def test_any_zstd_tool_reads_it(path: Path) -> None:
@@ -167,16 +170,20 @@ def test_a_torn_end_is_left_out_and_cut_off_by_the_next_writer(path: Path, cut: 
 
 def test_time_goes_on_in_a_continued_recording(path: Path) -> None:
     with CastWriter(path, cols=80, rows=24) as writer:
+        told = time.monotonic()
         writer.write(b"a")
         began = writer.started_at
     time.sleep(0.3)
     with CastWriter(path, cols=80, rows=24) as writer:
-        assert writer.gap_s == pytest.approx(0.3, abs=0.15)
+        # However long this machine took besides.
+        assert 0.29 <= writer.gap_s <= time.monotonic() - told + 0.01
         assert writer.started_at == began
         writer.write(b"b")
-        assert writer.offset_s == pytest.approx(time.time() - began, abs=0.1)
+        paused = time.monotonic() - told
+        earlier, offset, later = time.time() - began, writer.offset_s, time.time() - began
+        assert earlier - 0.1 <= offset <= later + 0.1
     events = {event.data: event.time_s for event in read_cast(path).events}
-    assert events["b"] - events["a"] == pytest.approx(0.3, abs=0.15)
+    assert 0.29 <= events["b"] - events["a"] <= paused + 0.01
     assert "recording resumed" in events
 
 
@@ -193,7 +200,10 @@ def test_a_writer_killed_in_the_middle_leaves_a_readable_file(path: Path) -> Non
         child = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
-        time.sleep(0.1)
+        size, deadline = path.stat().st_size, time.monotonic() + 30
+        while path.stat().st_size < size + 5000:  # some dozens of pieces
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         child.kill()
         child.communicate()
         assert set(read_cast(path).output()) == {ord("x")}

@@ -127,16 +127,16 @@ def test_numbers_and_clock_go_on_after_a_restart(path: Path) -> None:
 
 
 def test_clock_goes_on_by_the_wall_after_a_reboot(path: Path) -> None:
+    started = time.monotonic()
     with JournalWriter(path, run_id="run_x") as writer:
         writer.append("note")
     clock = path.with_name("journal.clock")
     clock.write_text(json.dumps({**json.loads(clock.read_text()), "boot_id": "another"}))
     time.sleep(0.02)
-    with JournalWriter(path, run_id="run_x") as writer:
-        assert 0.02 <= writer.append("note").monotonic_s < 5
-    clock.write_text("damaged")
-    with JournalWriter(path, run_id="run_x") as writer:
-        assert 0.02 <= writer.append("note").monotonic_s < 5
+    for _ in range(2):
+        with JournalWriter(path, run_id="run_x") as writer:
+            assert 0.02 <= writer.append("note").monotonic_s < time.monotonic() - started + 1
+        clock.write_text("damaged")
 
 
 def test_every_cut_of_the_last_line_is_repaired(path: Path) -> None:
