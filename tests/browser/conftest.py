@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 #: Milliseconds for what a page, a kernel and a cluster do together on a loaded machine.
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000
 
 
 def chromium_path() -> str:
@@ -39,18 +39,11 @@ def chromium_path() -> str:
     pytest.fail("there is no Chromium: apt-get install chromium, or name it in ORCHESTRATOR_LAB_TEST_CHROMIUM")
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 class JupyterServer:
     """JupyterLab and Notebook 7 behind one address."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.token, self.port = folder, secrets.token_hex(16), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder, self.token, self.url = folder, secrets.token_hex(16), ""
         self.root = folder / "notebooks"
         self.root.mkdir()
         environ = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER")}
@@ -65,8 +58,8 @@ class JupyterServer:
         self._log = (folder / "server.log").open("wb")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={self.port}"),
-                *("--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
+                *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"),
+                f"--IdentityProvider.token={self.token}",
                 *(f"--ServerApp.root_dir={self.root}", "--LabApp.expose_app_in_browser=True"),
                 *("--JupyterNotebookApp.expose_app_in_browser=True", "--LabApp.news_url=None"),
                 "--MultiKernelManager.default_kernel_name=python3",
@@ -79,11 +72,15 @@ class JupyterServer:
         )
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 60
+        """Wait until it says on which port it is, one that it found free itself, and answers there."""
+        deadline = time.monotonic() + 120
         while True:
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                self.api("/api/status")
-                return
+            said = re.search(r"(http://127\.0\.0\.1:\d+)/lab\?token=", (self.folder / "server.log").read_text())
+            if said:
+                self.url = said[1]
+                with contextlib.suppress(OSError, urllib.error.URLError):
+                    self.api("/api/status")
+                    return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"JupyterLab did not start:\n{(self.folder / 'server.log').read_text()[-3000:]}")
             time.sleep(0.05)
@@ -137,8 +134,9 @@ def jupyter(module_runtime: Path) -> Iterator[JupyterServer]:  # noqa: ARG001 - 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A headless Chromium; module by module, since its loop would be in the way of asyncio's in other tests."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium_path(),
@@ -263,6 +261,14 @@ class NotebookPage:
         """Return the cursor's column and line, and whether application cursor keys are on."""
         found: tuple[int, int, bool] = tuple(self.page.evaluate(_CURSOR, agent))
         return found
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until a cell has made a file."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not path.exists():
+            if time.monotonic() > deadline:
+                pytest.fail(f"no cell made {path.name}")
+            self.page.wait_for_timeout(50)
 
     def until(self, agent: str, text: str) -> None:
         """Wait until a pane shows a text."""

@@ -61,7 +61,7 @@ def test_a_message_sent_in_the_page_reaches_the_agent_and_panes_show_what_tmux_s
     tab(page, "panes")
     until(lambda: same(bench, page, "ada"))
     until(lambda: same(bench, page, "bob"))
-    assert any("ada: grüße <b>日本</b>" in row for row in shown(page, "ada"))
+    until(lambda: any("ada: grüße <b>日本</b>" in row for row in shown(page, "ada")))
     queued = bench.events("message.queued")[0]
     assert queued["source"] == "human"
     tab(page, "messages")
@@ -95,8 +95,9 @@ def test_a_permission_dialog_answered_in_the_page_reaches_the_agent(bench: Bench
 
 def test_alerts_are_acknowledged_and_cleared(bench: Bench, page: Page) -> None:
     tab(page, "alerts")
-    bench.ask()
     alert = page.locator(".alert", has_text="asker asks a person")
+    expect(alert).to_have_count(0)  # that of the last question is resolved
+    bench.ask()
     expect(alert).to_be_visible()
     alert.get_by_role("button", name="Acknowledge").click()
     expect(alert).to_contain_text("acknowledged")
@@ -137,6 +138,7 @@ def test_keys_arrive_in_order_when_a_request_is_slow(bench: Bench, page: Page) -
 
     page.route("**/agents/bob/keys", hold)
     page.keyboard.type(_TYPED)
+    until(lambda: page.wait_for_timeout(50) or asked)
     page.wait_for_timeout(300)
     assert len(asked) == 1, "requests overtake the one before"
     asked[0].continue_()
@@ -165,7 +167,7 @@ def test_after_a_key_that_failed_the_rest_is_dropped_and_the_pane_let_go(bench: 
 
 def test_timeline_metrics_and_logs_tell_the_run(bench: Bench, page: Page) -> None:
     tab(page, "timeline")
-    assert page.locator("rect.state-waiting").count() >= 2
+    until(lambda: page.locator("rect.state-waiting").count() >= 2)
     page.get_by_text("As a table").click()
     expect(page.get_by_role("row", name=re.compile("^asker.*waiting"))).to_be_visible()
     tab(page, "metrics")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 from orchestrator_lab import Cluster
 
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(170)]
 
 CELLS = [
-    "import asyncio, time",
+    "import asyncio, os, time",
     "from orchestrator_lab import Cluster; from orchestrator_lab.widgets.controls import ClusterControls",
     "cluster = Cluster.attach('steered'); ClusterControls(cluster)",
-    "while len(cluster.run.messages) < 4: await asyncio.sleep(0.1)",
-    "time.sleep(4)",
+    "open('awaiting', 'w').close()\nwhile len(cluster.run.messages) < 4: await asyncio.sleep(0.1)",
+    "while not os.path.exists('end'): time.sleep(0.05)",
 ]
 
 
@@ -40,12 +41,14 @@ def test_in_an_awaiting_and_in_a_synchronous_cell(cluster: Cluster, open_noteboo
 
     # A cell awaits: what is typed and clicked reaches the agents at once, by keyboard too.
     notebook.run_cell(3, wait=False)
-    page.wait_for_timeout(500)
+    notebook.wait_for(notebook.jupyter.root / "awaiting")
     controls.get_by_role("textbox").fill("from the browser")
     controls.get_by_role("button", name="Ask").press("Enter")
     controls.get_by_text("bob: bob: from the browser").wait_for()
-    status = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
-    assert page.evaluate(status) == "busy"
+    # What it handles beside the cell makes it "idle" for a moment.
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'busy'"
+    )
     controls.get_by_role("textbox").fill("and once more")
     controls.get_by_role("button", name="Ask").click()
     controls.get_by_text("bob: bob: and once more").wait_for()
@@ -57,7 +60,8 @@ def test_in_an_awaiting_and_in_a_synchronous_cell(cluster: Cluster, open_noteboo
     # A synchronous one: view only, and it says why; afterwards they work again.
     notebook.run_cell(4, wait=False)
     controls.get_by_text("View only until this cell ends").wait_for()
-    assert controls.get_by_role("button", name="Ask").is_disabled()
+    expect(controls.get_by_role("button", name="Ask")).to_be_disabled()
+    (notebook.jupyter.root / "end").touch()
     controls.get_by_text("View only until this cell ends").wait_for(state="detached")
     controls.get_by_role("textbox").fill("again")
     controls.get_by_role("button", name="Ask").click()

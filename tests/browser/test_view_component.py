@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(150)]
 
 SCRIPT = """async ([code, css]) => {
     document.head.appendChild(document.createElement('style')).textContent = css;

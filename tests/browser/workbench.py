@@ -35,10 +35,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests" / "fake_agent" / "fake_agent.py"
 #: Rows of a terminal, joined as a program wrote them; the DOM renderer keeps one element a row.
 ROWS = "rows => [...rows].map(row => row.textContent.replace(/\\u00a0/g, ' ').trimEnd())"
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=30_000)
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -68,13 +68,13 @@ class Bench:
             pipe.write(json.dumps(action) + "\n")
 
     def records(self, event: str) -> list[dict[str, Any]]:
-        """Return what the fake agent logged."""
-        lines = (self.root / "asker.log").read_text(encoding="utf-8").split("\n")[:-1]
+        """Return what the fake agent logged; the last line may be half written."""
+        lines = (self.root / "asker.log").read_bytes().split(b"\n")[:-1]
         return [one for one in map(json.loads, lines) if one["event"] == event]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Return events of the journal."""
-        lines = (self.cluster.run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        """Return events of the journal; its last line may be half written."""
+        lines = (self.cluster.run_dir / "journal.jsonl").read_bytes().split(b"\n")[:-1]
         return [one for one in map(json.loads, lines) if one["event"] == name]
 
     def screen(self, agent: str) -> list[str]:
@@ -91,7 +91,7 @@ class Bench:
         page.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
         outside: list[str] = []
         page.on("request", lambda asked: outside.append(asked.url) if _foreign(asked.url, self.url) else None)
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(30_000)
         try:
             page.goto(f"{self.url}/{path}{'&' if '?' in path else '?'}token={self.token}")
             yield page
@@ -206,7 +206,7 @@ def _address(process: subprocess.Popen[bytes]) -> str:
     """Return where the server says that it is; go on reading what it says."""
     assert process.stderr is not None
     said = b""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     with selectors.DefaultSelector() as selector:
         selector.register(process.stderr, selectors.EVENT_READ)
         while not (found := re.search(rb"(http://(?:localhost|127\.0\.0\.1):\d+)/lab\?token=", said)):
