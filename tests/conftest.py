@@ -43,6 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROOT] = root
     os.environ[_MARK] = str(root)
     os.environ["TMPDIR"] = tempfile.tempdir = str(root)
+    # What stands in a home is nobody's business here: a login shell waited a minute there for a lock that another one,
+    # killed with its agent, had left. Downloads are shared all the same.
+    os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    home = root / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text("[user]\n\tname = Test\n\temail = test@example.org\n", encoding="utf-8")
+    os.environ["HOME"] = str(home)
     # A run started inside an agent's pane, or with the user's own clusters, must not meet them.
     for name in [key for key in os.environ if key.startswith("ORCHESTRATOR_") and key not in _KEPT]:
         del os.environ[name]
