@@ -8,13 +8,12 @@ the recording (see :mod:`~orchestrator_lab.supervisor.score`), so that the table
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import shutil
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator_lab.agents.base import Accepted, Limited, Program, TurnEnded
+from orchestrator_lab.agents.base import Program
 from orchestrator_lab.agents.replay import ReplayAdapter
 from orchestrator_lab.config import USER
 from orchestrator_lab.errors import ConfigError, JournalError, ReplayDiverged
@@ -24,6 +23,7 @@ from orchestrator_lab.journal.recording import read_cast
 from orchestrator_lab.supervisor.conductor import Conductor, Who
 from orchestrator_lab.supervisor.reels import reels, verbatim
 from orchestrator_lab.supervisor.replaying import REPLAYED, Replaying
+from orchestrator_lab.supervisor.reports import Reports, diff_of
 from orchestrator_lab.supervisor.score import Score
 from orchestrator_lab.supervisor.scored import ScoredJournal
 from orchestrator_lab.tmux import sanitize
@@ -77,6 +77,7 @@ class TerminalReplaying(Replaying):
         _check(events)
         self._score = Score(events, how.get("speed"))
         self._conductor = Conductor(self._score, self._gave_up, self._plays, self._rests)
+        self._reports = Reports(supervisor, self._differs, lambda: self.stopped is not None)
         #: What a client calls a message or a conversation, and its recorded id.
         self._aliases: dict[str, str] = {}
         #: Agents whose players wait for the next text.
@@ -362,93 +363,20 @@ class TerminalReplaying(Replaying):
         was = str(then.attributes.get("content"))
         if was != content:
             sentence = f"what {sender} writes to {recipient} is not what is recorded (message {then.message_id})"
-            self._differs(recipient, "message", sentence, _diff(was, content), message_id=str(then.message_id))
+            self._differs(recipient, "message", sentence, diff_of(was, content), message_id=str(then.message_id))
 
     # what players tell --------------------------------------------------------------------------
 
     def told_by(self, runner: AgentRunner, told: Recorded) -> None:
         """Take in what only the recording tells."""
-        facts = dict(told.facts)
-        match told.what:
-            case "said":
-                self._cluster.routing.send_from_agent(
-                    runner,
-                    str(facts.get("to")),
-                    str(facts.get("text")),
-                    in_reply_to=facts.get("in_reply_to"),
-                    kind="broadcast" if facts.get("kind") == "broadcast" else "direct",
-                    conversation_id=facts.get("conversation_id"),
-                )
-            case "again":
-                self._again(runner.name, told.source, facts)
-            case "model":
-                runner.saw_model(str(facts.get("model")))
-            case "options":
-                runner.dialogs.shows(tuple(facts.get("options") or ()))
-            case "shown":
-                self._shown(runner, str(facts.get("fact")), facts.get("text"))
-            case "settled":
-                self._settled(told.source, facts)
-            case "other_text":
-                was, got = str(facts.get("text")), self._cluster.mask(str(facts.get("got")))
-                if was != got:
-                    sentence = f"what was typed into the pane of {runner.name} is not what is recorded"
-                    self._differs(runner.name, "input", sentence, _diff(was, got), message_id=facts.get("message_id"))
-            case "rests":
-                self._cluster.ledger.poke()
-            case "surplus":
-                self._surplus(runner, str(facts.get("got")))
-
-    def _again(
-        self,
-        agent: str | None,
-        source: str | None,
-        told: Mapping[str, Any],
-    ) -> None:
-        """Journal what nothing that happens leads to, word by word."""
-        self._cluster.journal.append(
-            str(told["event"]),
-            agent=agent,
-            turn_id=told["turn_id"],
-            source=source,
-            level=str(told["level"]),
-            **told["facts"],
-        )
+        self._reports.take(runner, told)
 
     async def _read_again(self, place: int, event: Event) -> None:
         """Journal what the lab read of a turn when its program was ended."""
         await self._conductor.turn(place, "lab")
         if place > self._conductor.cursor:
             return  # the replay has ended before
-        self._again(event.agent, event.source, verbatim(event))
-
-    @staticmethod
-    def _shown(runner: AgentRunner, fact: str, text: str | None) -> None:
-        """Take in a fact that the screen told then."""
-        if fact == "limited":
-            runner.limited = None if text is None else Limited("hook")
-        elif fact in {"shown", "doubt", "hidden"}:
-            setattr(runner, fact, text)
-
-    def _settled(self, source: str, facts: Mapping[str, Any]) -> None:
-        """Give a message the end that it had where nothing that happens leads to it: time ran out, a pane was gone."""
-        message = self._cluster.ledger.find(str(facts.get("message_id")))
-        if message is not None:
-            self._cluster.ledger.advance(
-                message,
-                str(facts.get("status")),
-                source=source,
-                error_type=facts.get("error_type"),
-                error_message=facts.get("error_message"),
-            )
-
-    def _surplus(self, runner: AgentRunner, text: str) -> None:
-        sentence = f"{runner.name} is written to once more than is recorded: nothing answers"
-        self._differs(runner.name, "surplus", sentence, _diff("", text))
-        if self.stopped is None:
-            runner.apply(
-                [Accepted("hook", text), TurnEnded("hook", None, "error", error_message="nothing more is recorded")]
-            )
+        self._reports.again(event.agent, event.source, verbatim(event))
 
     async def answer(self, runner: AgentRunner, dialog_id: str, label: str) -> bool:
         """Type the chosen option: the player waits for it, and shows what the program showed."""
@@ -549,8 +477,3 @@ def _check(events: list[Event]) -> None:
 
 def _ended(what: str) -> ReplayDiverged:
     return stopped(f"{what} was ended; start it again, a replay goes on from its beginning only", "")
-
-
-def _diff(was: str, now: str) -> str:
-    lines = difflib.unified_diff(was.splitlines(), now.splitlines(), "recorded", "now", lineterm="")
-    return "\n".join(lines)
