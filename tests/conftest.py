@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # What stands in a home is nobody's business here: a login shell waited a minute there for a lock that another one,
     # killed with its agent, had left. Downloads are shared all the same.
     os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    home = root / "home"
+    home = root / "nobodys"
     home.mkdir()
     (home / ".gitconfig").write_text("[user]\n\tname = Test\n\temail = test@example.org\n", encoding="utf-8")
     os.environ["HOME"] = str(home)

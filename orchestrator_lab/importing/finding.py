@@ -48,6 +48,9 @@ class _Found:
     #: The record that begins the conversation: what was forked from it begins with a copy.
     first_uuid: str | None = None
     rooted: bool = False
+    #: The last time that stands before that record and not in the conversation; where it is later, this is a copy.
+    beside_at_s: float = 0.0
+    copied_at_s: float = 0.0
     parent_id: str | None = None
     side: bool = False
     parts: list[Path] = field(default_factory=list)
@@ -154,12 +157,15 @@ def _see(path: Path, record: dict[str, Any], found: _Found | None) -> _Found | N
             found = _Found(path, "claude", path.stem)
         else:
             return None
-    times = (found.first_at_s, epoch(record.get("timestamp")))
-    found.first_at_s = min(filter(None, times), default=0.0)
+    at_s = epoch(record.get("timestamp"))
+    found.first_at_s = min(filter(None, (found.first_at_s, at_s)), default=0.0)
+    if "uuid" not in record:  # of what is done beside the conversation
+        found.beside_at_s = max(found.beside_at_s, at_s)
     # A busy Claude Code may write the first answer before its prompt.
     rooted = not isinstance(record.get("parentUuid"), str)
     if found.kind == "claude" and (found.first_uuid is None or rooted) and isinstance(record.get("uuid"), str):
         found.first_uuid, found.rooted = record["uuid"], rooted
+        found.copied_at_s = found.beside_at_s if found.beside_at_s > at_s > 0.0 else 0.0
         if record.get("isSidechain") and path.stem.startswith("agent-"):
             found.side, found.parent_id = True, session if isinstance(session, str) else None
         forked = record.get("forkedFrom")
@@ -200,7 +206,11 @@ def _with_parts(found: list[_Found], named: set[Path]) -> list[_Found]:
 def _related(sessions: list[_Found], prices: Mapping[str, ModelPrice] | None) -> list[Conversation]:
     """Make the conversations, each knowing those whose records it may hold copies of."""
     by_id = {one.session_id: one for one in sessions}
-    ordered = sorted(sessions, key=lambda one: (one.first_at_s, _depth(one, by_id), _changed(one.path), one.path.name))
+    # The one that is older goes on as well, maybe after its copy was made: when a file was changed is the last to tell.
+    ordered = sorted(
+        sessions,
+        key=lambda one: (one.first_at_s, _depth(one, by_id), one.copied_at_s, _changed(one.path), one.path.name),
+    )
     told: dict[str, list[_Found]] = {}
     made = []
     for one in ordered:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from import_records import Session, tool, two_turns, written
+from import_records import Session, at, tool, two_turns, written
 
 from orchestrator_lab.errors import ConfigError, RunNotFound
 from orchestrator_lab.frames import agents_df, events_df, messages_df, runs_df, tool_calls_df, turns_df
@@ -224,6 +224,20 @@ def test_a_fork_is_told_without_what_it_copied(tmp_path: Path, names_its_parent:
     assert not turns_df(tmp_path)["turn_id"].duplicated().any()
     # The fork alone is a whole conversation.
     assert messages_df(tmp_path / "s-2.jsonl").shape[0] == 3
+
+
+def test_a_fork_is_known_also_when_what_it_copied_was_written_to_later(tmp_path: Path) -> None:
+    """As by `claude -p --resume ID --fork-session`, which queues its prompt before it copies."""
+    fork = Session("s-0", prefix="v")  # its name comes first, too
+    fork.records.append({"type": "queue-operation", "operation": "enqueue", "sessionId": "s-0", "timestamp": at(20)})
+    fork.records += [{**one, "sessionId": "s-0"} for one in two_turns().records]
+    fork.prompt(21, "another way", "p3")
+    fork.said(22, "d", "Yes.", input_tokens=5, output_tokens=5, stop="end_turn")
+    os.utime(fork.write(tmp_path), (1, 1))
+    two_turns().write(tmp_path)
+    runs = runs_df(tmp_path).set_index("run_id")
+    assert runs["input_tokens"].to_dict() == {"s-1": 61, "s-0": 5}
+    assert runs["parent_run_id"].to_dict()["s-0"] == "s-1"
 
 
 def test_lines_twice_torn_broken_and_huge(tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ class Stand:
         self.journal = JournalWriter(path, run_id="run_x")
         self.runners: dict[str, Any] = {}
         self.ledger = SimpleNamespace(poke=lambda: None)
-        self.replaying = SimpleNamespace(stopped=None)
+        self.replaying = SimpleNamespace(stopped=None, guard_id=lambda *_: None)
         self.alerts = Alerts(self)  # type: ignore[arg-type]
         self.guards = Guards(self)  # type: ignore[arg-type]
 
