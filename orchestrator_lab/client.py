@@ -83,8 +83,6 @@ class Client:
         self.name = name
         #: Seconds after which a call that names no timeout is given up; None waits for ever.
         self.patience_s: float | None = None
-        #: Whether what is done waits for its turn in a replay, however long that takes.
-        self.patient = False
         self._idle: list[Wire] = []
         self._stream: _Connection | None = None
         self._hung_up = False
@@ -139,8 +137,7 @@ class Client:
                 wake(self.name)
                 time.sleep(0.02)
         try:
-            target = _target(path, self._params({}), None)
-            status, raw, _ = wire.exchange("POST", target, json.dumps(body).encode(), timeout_s, audit_headers())
+            status, raw, _ = wire.exchange("POST", quote(path), json.dumps(body).encode(), timeout_s, audit_headers())
         except (OSError, http.client.HTTPException) as error:
             raise SupervisorLost(
                 f"the supervisor of cluster {self.name!r} gave no answer ({error}): whether it was done is not known"
@@ -149,12 +146,9 @@ class Client:
             wire.close()
         return _answer(status, raw)
 
-    def delete(self, path: str) -> dict[str, Any]:
+    def delete(self, path: str, **params: Any) -> dict[str, Any]:  # noqa: ANN401
         """Take something away."""
-        return self._call("DELETE", path, None, {}, None)
-
-    def _params(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {**params, "patient": 1} if self.patient else params
+        return self._call("DELETE", path, None, params, None)
 
     def _call(
         self, method: str, path: str, timeout_s: float | None, params: dict[str, Any], body: dict[str, Any] | None
@@ -165,7 +159,7 @@ class Client:
             left = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - begun))
             wait = self.patience_s if left is None else left + _MARGIN_S
             try:
-                return _answer(*self._exchange(method, _target(path, self._params(params), left), body, wait))
+                return _answer(*self._exchange(method, _target(path, params, left), body, wait))
             except ExchangeTimeout:
                 raise  # what the supervisor says of it
             except TimeoutError as error:

@@ -23,6 +23,8 @@ from orchestrator_lab.runtime import private_dir, runtime_dir, write_private
 from orchestrator_lab.tables import JOURNAL, RunTables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator_lab.config import ClusterConfig
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.run import Run
@@ -39,6 +41,8 @@ _LARGEST = 1000
 _REPLAYED = "replayed"
 #: What stands in a run's record in place of a secret.
 _MASK = "***"
+#: Files and folders of an agent's that nothing is looked up in on the terminal.
+_NOT_PLAYED = ("work_dir", "create_work_dir", "instructions_file", "screens")
 
 
 def choose_mode(mode: str | None, run: str | os.PathLike[str] | Run | None) -> str:
@@ -180,6 +184,8 @@ class Recorded:
             place_folders(data, self.path, folder)
         for agent in agents:
             # The run has a copy of what each agent was told.
+            if self.level == "terminal":
+                agent.pop("screens", None)  # no screen is read by them
             kept = present(self.path / "instructions" / f"{agent['name']}.md")
             if agent.pop("instructions_file", None) and kept.is_file():
                 agent["instructions_file"] = str(kept.absolute())
@@ -196,7 +202,8 @@ class Recorded:
         here = runtime_dir()
         agents = []
         for agent in config.agents:
-            update: dict[str, Any] = {"work_dir": None, "create_work_dir": False, **self._size(agent.name)}
+            update: dict[str, Any] = {"work_dir": None, "create_work_dir": False}
+            update |= _size(self._added.get(agent.name, {}))
             if "mcp" in type(agent).model_fields:
                 update["mcp"] = False
             agents.append(agent.model_copy(update=update))
@@ -210,33 +217,43 @@ class Recorded:
             }
         )
 
-    def _size(self, name: str) -> dict[str, int]:
-        """Return the size that an agent's pane had at first."""
-        facts = self._added.get(name, {})
-        sizes = {key: facts.get(key) for key in ("cols", "rows")}
-        return {key: size for key, size in sizes.items() if isinstance(size, int) and 1 <= size <= _LARGEST}
-
     @cached_property
-    def _added(self) -> dict[str | None, dict[str, Any]]:
-        told = events_with(RunTables(self.path), [b'"agent.added"'])
-        return {one.agent: one.attributes for one in told if one.event == "agent.added"}
+    def _added(self) -> dict[str, dict[str, Any]]:
+        """What is told of each agent as it was added first."""
+        found: dict[str, dict[str, Any]] = {}
+        for one in events_with(RunTables(self.path), [b'"agent.added"']):
+            if one.event == "agent.added":
+                found.setdefault(str(one.agent), one.attributes)
+        return found
 
-    def joined(self, name: str) -> dict[str, Any]:
-        """Return the configuration of an agent that joined in the middle, as it is replayed on the terminal."""
+    def joined(self, added: Event) -> dict[str, Any]:
+        """Return the configuration of an agent that joined in the middle, as it is replayed on the terminal.
+
+        Parameters
+        ----------
+        added : Event
+            Its ``agent.added``.
+
+        Raises
+        ------
+        ConfigError
+            When the run does not say what it was.
+        """
+        name, facts = str(added.agent), added.attributes
         place = present(self.path / "sessions" / f"{name}.json")
         try:
-            agent: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))["config"]
+            agent = _kept_config(place, name, facts.get("kind"))
             _fit(agent, Path.cwd())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{place} cannot be read ({error}), which says what agent {name!r} was that joined in the middle: "
                 "start the replay with start --run, and add it yourself"
             ) from error
-        for key in ("work_dir", "create_work_dir", "instructions_file"):
+        for key in _NOT_PLAYED:
             agent.pop(key, None)
         if "mcp" in agent:
             agent["mcp"] = False
-        return {**agent, **self._size(name)}
+        return {**agent, "role": facts.get("role"), **_size(facts)}
 
     def give(self, run_dir: Path) -> None:
         """Copy what was recorded into the run that replays it."""
@@ -326,6 +343,24 @@ def _is_there(run: str | os.PathLike[str] | Run) -> bool:
     except RunNotFound:
         return False
     return True
+
+
+def _kept_config(place: Path, name: str, kind: object) -> dict[str, Any]:
+    """Return what a run has kept of an agent's configuration, or raise what JSON and a missing key would."""
+    from orchestrator_lab.config import AGENT_NAME
+
+    if not AGENT_NAME.fullmatch(name):  # the journal of somebody else's run might name a file anywhere
+        raise ValueError(f"{name!r} is no name")
+    agent = json.loads(place.read_text(encoding="utf-8"))["config"]
+    if (agent["name"], agent["kind"]) != (name, kind):
+        raise ValueError(f"it tells of a {agent['kind']} agent {agent['name']!r}")
+    return dict(agent)
+
+
+def _size(added: Mapping[str, Any]) -> dict[str, int]:
+    """Return the size that an agent's pane had."""
+    sizes = {key: added.get(key) for key in ("cols", "rows")}
+    return {key: size for key, size in sizes.items() if isinstance(size, int) and 1 <= size <= _LARGEST}
 
 
 def _fit(part: dict[str, Any], folder: Path) -> None:

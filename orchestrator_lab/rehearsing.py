@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import time
-from collections.abc import Callable  # noqa: TC003 - a field of a NamedTuple
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator_lab.apart import apart
 from orchestrator_lab.cluster import Cluster
-from orchestrator_lab.config import add_agent
-from orchestrator_lab.errors import (
-    AgentFailed,
-    AgentNotFound,
-    ClusterNotFound,
-    ClusterStopped,
-    GuardNotFound,
-    SupervisorLost,
-)
+from orchestrator_lab.config import ClusterConfig, add_agent
+from orchestrator_lab.errors import OrchestratorLabError, ReplayDiverged
 from orchestrator_lab.journal.causes import causes
 from orchestrator_lab.modes import recorded_run
 from orchestrator_lab.run import open_run
+from orchestrator_lab.schema import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor, Future
     from pathlib import Path
 
-    from orchestrator_lab.journal.causes import Cause
+    from orchestrator_lab.client import Client
     from orchestrator_lab.journal.event import Event
     from orchestrator_lab.modes import Recorded
     from orchestrator_lab.run import Run
 
 __all__ = ["TABLES", "Act", "Rehearsal", "acts", "rehearse", "same_table"]
 
+logger = logging.getLogger(__name__)
+
 #: Reasons of ends that concern all agents at once, by the event that says so.
 _AT_ONCE = {"cluster.stopped": "stop", "cluster.restarted": "restart"}
+
+
+#: What is under way at once at most: each holds a thread here and a connection there.
+_AT_A_TIME = 32
 
 
 class Act(NamedTuple):
@@ -47,15 +46,29 @@ class Act(NamedTuple):
     ----------
     words : str
         What, for people.
-    again : callable
-        Does it to a cluster that replays.
+    method, path : str
+        What a cluster's supervisor is asked for.
+    body : dict
+        With what.
+    seq : int
+        Number of the recorded event that it is.
     lasts : bool
         Whether it is over only when something else has happened, and others do something meanwhile.
     """
 
     words: str
-    again: Callable[[Cluster], object]
-    lasts: bool = False
+    method: str
+    path: str
+    body: dict[str, Any]
+    seq: int
+    lasts: bool = True
+
+    def again(self, client: Client) -> None:
+        """Do it, when its turn has come in the replay."""
+        if self.method == "DELETE":
+            client.delete(self.path, again=self.seq)
+        else:
+            client.post(self.path, self.body, timeout_s=None, again=self.seq)
 
 
 def acts(source: Recorded, events: list[Event]) -> Iterator[Act]:
@@ -79,7 +92,7 @@ def acts(source: Recorded, events: list[Event]) -> Iterator[Act]:
         if one.event == "message.queued" and one.attributes.get("step") == 0
     }
     by = causes(events)
-    done = _at_once(events, by)
+    done = _at_once(events)
     for place, (event, cause) in enumerate(zip(events, by, strict=True)):
         facts, agent = event.attributes, str(event.agent)
         if place in done:
@@ -87,58 +100,98 @@ def acts(source: Recorded, events: list[Event]) -> Iterator[Act]:
         elif cause != "user":
             continue
         elif event.event == "message.queued":
-            yield Act(f"write to {agent}", _sending(event))
+            yield Act(f"write to {agent}", "POST", "/messages", _message(event), event.seq, lasts=False)
         elif event.event == "conversation.started":
             opening = openings.get(facts.get("conversation_id"))
             if opening is not None:
-                yield Act(f"let {' and '.join(facts['agents'])} talk", _conversing(event, opening))
+                talk = {"agents": facts["agents"], "opening": opening.attributes["content"], "rounds": facts["rounds"]}
+                words = f"let {' and '.join(facts['agents'])} talk"
+                body = {**talk, "conversation_id": new_id("cnv_")}
+                yield Act(words, "POST", "/conversations", body, event.seq, lasts=False)
         elif event.event == "dialog.answering":
-            yield Act(f"answer {agent}", _answering(agent, str(facts.get("dialog_id")), str(facts.get("option"))), True)
+            answer = {key: str(facts.get(key)) for key in ("dialog_id", "option")}
+            yield Act(f"answer {agent}", "POST", f"/agents/{agent}/dialog", answer, event.seq)
         elif event.event == "note":
-            yield Act(f"interrupt {agent}", _calling(agent, "interrupt"), True)
+            yield Act(f"interrupt {agent}", "POST", f"/agents/{agent}/interrupt", {}, event.seq)
         elif event.event == "agent.added":
             names = _joined(events, place)
             done.update({one: [] for one in names})
-            agents = [source.joined(name) for name in names.values()]
-            yield Act(f"add {' and '.join(names.values())}", _adding(agents), True)
+            agents = _settled([source.joined(events[one]) for one in names])
+            words = f"add {' and '.join(str(one['name']) for one in agents)}"
+            yield Act(words, "POST", "/agents", {"agents": agents}, event.seq)
         elif event.event == "guard.lifted":
-            yield Act(f"lift a guard ({facts.get('rule')})", _lifting(event))
-        elif event.event == "agent.started":
-            yield Act(f"restart {agent}", _calling(agent, "restart"), True)
-        elif event.event == "agent.removed":
-            yield Act(f"remove {agent}", _calling(agent, "remove"), True)
-        elif facts.get("reason") in {"stop", "restart", "remove"}:
-            yield Act(f"{facts['reason']} {agent}", _calling(agent, str(facts["reason"])), True)
+            lifted = {key: facts.get(key) for key in ("guard_id", "by", "limit", "allowance")}
+            yield Act(f"lift a guard ({facts.get('rule')})", "POST", "/guards/lift", lifted, event.seq, lasts=False)
+        elif event.event == "agent.removed" or facts.get("reason") == "remove":
+            yield Act(f"remove {agent}", "DELETE", f"/agents/{agent}", {}, event.seq)
+        elif event.event == "agent.started" or facts.get("reason") in {"stop", "restart"}:
+            what = str(facts["reason"]) if event.event == "agent.stopping" else "restart"
+            yield Act(f"{what} {agent}", "POST", f"/agents/{agent}/{what}", {}, event.seq)
 
 
-def _at_once(events: list[Event], by: list[Cause]) -> dict[int, list[Act]]:
-    """Return what was done to all agents at once, by the place of its first event; nothing at those of its others."""
+def _message(event: Event) -> dict[str, Any]:
+    facts = event.attributes
+    return {
+        "to": [str(event.agent)],
+        "text": str(facts.get("content")),
+        "message_ids": [new_id("msg_")],
+        "when": str(facts.get("when") or "idle"),
+        "in_reply_to": facts.get("in_reply_to"),
+        "expires_s": facts.get("expires_s"),
+        "source": "human" if event.source == "human" else "program",
+        "broadcast": facts.get("kind") == "broadcast",
+    }
+
+
+def _at_once(events: list[Event]) -> dict[int, list[Act]]:
+    """Return what was done to all agents at once, by the place of its first event; nothing at those of its others.
+
+    Each agent that runs is told to end before the first one does.
+    """
     found: dict[int, list[Act]] = {}
+    running: set[str] = set()
+    block: dict[str, int] = {}
+    why = running_then = None
     for place, event in enumerate(events):
-        reason = _AT_ONCE.get(event.event)
-        if reason is None:
-            continue
-        mine = [place]
-        for before in range(place - 1, -1, -1):
-            one = events[before]
-            if one.event == "agent.stopping" and one.attributes.get("reason") == reason:
-                mine.append(before)
-            elif by[before] == "user" or (one.event == "agent.exited" and len(mine) > 1):
-                break  # all that are ended at once are told of before the first one ends
-        found.update({one: [] for one in mine})
-        found[min(mine)] = [Act(f"{reason} all agents", _ending_all(reason), True)]
+        agent, reason = str(event.agent), event.attributes.get("reason")
+        if event.event == "agent.stopping":
+            if reason != why or not running_then or not running_then <= running or agent in block:
+                block, why, running_then = {}, reason, frozenset(running)
+            block[agent] = place
+        elif event.event == "agent.started":
+            running.add(agent)
+            running_then = None
+        elif event.event == "agent.exited":
+            running.discard(agent)
+        elif (what := _AT_ONCE.get(event.event)) is not None:
+            mine = [place]
+            if what == why and running_then and running_then <= block.keys():
+                mine += block.values()
+            found.update({one: [] for one in mine})
+            first = min(mine)
+            found[first] = [Act(f"{what} all agents", "POST", f"/{what}", {}, events[first].seq)]
+            running_then = None
     return found
 
 
-def _joined(events: list[Event], place: int) -> dict[int, str]:
-    """Return the places and names of the agents that joined together: the first one starts when all are named."""
-    found: dict[int, str] = {}
+def _joined(events: list[Event], place: int) -> list[int]:
+    """Return the places of the agents that joined together: the first one starts when all are named."""
+    found: dict[str, int] = {}
     for later in range(place, len(events)):
+        agent = str(events[later].agent)
         if events[later].event == "agent.added":
-            found[later] = str(events[later].agent)
-        elif events[later].event == "agent.started" and events[later].agent in found.values():
+            found[agent] = later
+        elif events[later].event == "agent.started" and agent in found:
             break
-    return found
+    return list(found.values())
+
+
+def _settled(agents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return agents as they are started, checked like a file."""
+    config = ClusterConfig.model_construct(name="", agents=[], notes=[])
+    for agent in agents:
+        config = add_agent(config, agent)
+    return [one.model_dump(mode="json", by_alias=True) for one in config.agents]
 
 
 #: Tables that a replay on the terminal derives anew, and which are to be the same.
@@ -215,17 +268,16 @@ def rehearse(
     found = list(acts(source, events))
     with (
         apart(),
-        ThreadPoolExecutor(max(1, sum(act.lasts for act in found)), "acts") as beside,
+        ThreadPoolExecutor(_AT_A_TIME, "acts") as beside,
         Cluster.start(mode=mode, run=source.path, level="terminal", speed=speed) as cluster,
     ):
+        _play(found, cluster, beside, on_act)
         # It ends where it ended then, and not before all has happened.
-        cluster.client.patient = True
-        try:
-            _play(found, cluster, beside, on_act)
-        except BaseException:
-            cluster.client.patient = False
-            raise
+        cluster.client.post("/shutdown", {"status": "completed"}, timeout_s=None, again=_end_of(events))
     recorded, again = open_run(source.path), open_run(cluster.run_dir)
+    ended = again.runs.iloc[0]
+    if mode == "replay_strict" and str(ended.error_type) == ReplayDiverged.__name__:
+        raise ReplayDiverged(str(ended.error_message))
     return Rehearsal(
         recorded,
         again,
@@ -237,28 +289,36 @@ def rehearse(
 
 
 def _play(found: list[Act], cluster: Cluster, beside: Executor, on_act: Callable[[str], None] | None) -> None:
-    """Do everything again in its order, each when its turn has come, and end the cluster."""
-    lasting: list[Future[None]] = []
+    """Do everything again in its order, each when its turn has come."""
+    lasting: set[Future[None]] = set()
     for act in found:
         if on_act is not None:
             on_act(act.words)
         if act.lasts:
-            lasting.append(beside.submit(_do, act, cluster))
+            lasting.add(beside.submit(_do, act, cluster.client))
         else:
-            _do(act, cluster)
-        for one in lasting:
-            if one.done():
-                one.result()
-    cluster.shutdown()
-    for one in lasting:
-        with contextlib.suppress(ClusterNotFound, SupervisorLost):  # the end came upon it, as it did then
+            _do(act, cluster.client)
+        over, lasting = wait(lasting, timeout=None if len(lasting) >= _AT_A_TIME else 0, return_when=FIRST_COMPLETED)
+        for one in over:
             one.result()
 
 
-def _do(act: Act, cluster: Cluster) -> None:
+def _do(act: Act, client: Client) -> None:
     """Do something again; what did not succeed then does not succeed now, and the tables tell of what does not."""
-    with contextlib.suppress(AgentFailed, AgentNotFound, ClusterStopped, GuardNotFound):
-        act.again(cluster)
+    try:
+        act.again(client)
+    except ReplayDiverged:
+        raise
+    except OrchestratorLabError as error:
+        logger.info("%s: %s", act.words, error.message)
+
+
+def _end_of(events: list[Event]) -> int:
+    """Return the number of the event with which somebody ended the run."""
+    for one in events:
+        if one.event == "run.ended" or (one.event == "agent.stopping" and one.attributes.get("reason") == "shutdown"):
+            return one.seq
+    return events[-1].seq
 
 
 def same_table(recorded: Run, again: Run, name: str) -> bool:
@@ -273,62 +333,3 @@ def same_table(recorded: Run, again: Run, name: str) -> bool:
     """
     mine, theirs = (getattr(one, name).drop(columns="run_id") for one in (recorded, again))
     return bool(mine.equals(theirs))
-
-
-def _sending(event: Event) -> Callable[[Cluster], object]:
-    facts = event.attributes
-
-    def send(cluster: Cluster) -> object:
-        return cluster.send(
-            [str(event.agent)],
-            str(facts.get("content")),
-            when=str(facts.get("when") or "idle"),
-            in_reply_to=facts.get("in_reply_to"),
-            expires=facts.get("expires_s"),
-            source="human" if event.source == "human" else "program",
-            broadcast=facts.get("kind") == "broadcast",
-        )
-
-    return send
-
-
-def _conversing(event: Event, opening: Event) -> Callable[[Cluster], object]:
-    facts = event.attributes
-    return lambda cluster: cluster.converse(facts["agents"], opening.attributes["content"], rounds=facts["rounds"])
-
-
-def _answering(agent: str, dialog_id: str, option: str) -> Callable[[Cluster], object]:
-    def answer(cluster: Cluster) -> object:
-        path = f"/agents/{agent}/dialog"
-        return cluster.client.post(path, {"dialog_id": dialog_id, "option": option}, timeout_s=None)
-
-    return answer
-
-
-def _lifting(event: Event) -> Callable[[Cluster], object]:
-    facts = {key: event.attributes.get(key) for key in ("by", "limit", "allowance")}
-    guard_id = str(event.attributes.get("guard_id"))
-    return lambda cluster: cluster.lift(guard_id, **facts)  # type: ignore[arg-type]
-
-
-def _ending_all(reason: str) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.restart() if reason == "restart" else cluster.stop()
-
-
-def _adding(agents: list[dict[str, Any]]) -> Callable[[Cluster], object]:
-    def add(cluster: Cluster) -> object:
-        others = [one for one in cluster.config.agents if one.name not in {agent["name"] for agent in agents}]
-        config = cluster.config.model_copy(update={"agents": others})
-        for agent in agents:
-            config = add_agent(config, agent)
-        new = [one.model_dump(mode="json", by_alias=True) for one in config.agents[len(others) :]]
-        return cluster.client.post("/agents", {"agents": new})
-
-    return add
-
-
-def _calling(agent: str, what: str) -> Callable[[Cluster], object]:
-    """Return what is done to an agent: it need not be there before its turn."""
-    if what == "remove":
-        return lambda cluster: cluster.client.delete(f"/agents/{agent}")
-    return lambda cluster: cluster.client.post(f"/agents/{agent}/{what}", {}, timeout_s=None)

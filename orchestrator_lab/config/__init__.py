@@ -27,6 +27,7 @@ from orchestrator_lab.config._load import (
     load_config,
 )
 from orchestrator_lab.config._models import (
+    AGENT_NAME,
     KINDS,
     RESERVED_NAMES,
     Agent,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AGENT_NAME",
     "FILE_NAMES",
     "KINDS",
     "RESERVED_NAMES",

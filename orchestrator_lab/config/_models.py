@@ -36,6 +36,7 @@ from orchestrator_lab.config._topology import Topology
 from orchestrator_lab.errors import AgentNotFound
 
 __all__ = [
+    "AGENT_NAME",
     "KINDS",
     "NESTED",
     "RESERVED_NAMES",
@@ -54,14 +55,15 @@ __all__ = [
 #: Names that mean something else in a message's sender or recipient.
 RESERVED_NAMES = frozenset({"user", "all", "*"})
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+#: What an agent may be called.
+AGENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What the lab itself sets or removes in a pane.
 _OWN_VARIABLES = re.compile(r"TMUX(?:_.*)?|ORCHESTRATOR_LAB_.*")
 
 
 def _check_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not AGENT_NAME.fullmatch(value):
         raise ValueError(
             f"{value[:60]!r} is not a name; use a letter, then up to 31 letters, digits, '-' "
             f"or '_' "

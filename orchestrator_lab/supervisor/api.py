@@ -144,7 +144,7 @@ class Api:
             raise ConfigError("a message needs 'to': an agent's name, or a list of names")
         # All or none: a name that does not exist must not leave the others with a message.
         for name in names:
-            await self._supervisor.replaying.joined(str(name), patient=_patient(request))
+            await self._supervisor.replaying.joined(str(name), patient=_again(request) is not None)
             self._supervisor.runner(str(name))
         source = "human" if body.get("source") == "human" else "program"
         kind = "broadcast" if body.get("broadcast") else "direct"
@@ -160,9 +160,7 @@ class Api:
         conversation = None
         sent: list[Message] = []
         for name, identity in zip(names, ids, strict=True):
-            await self._supervisor.replaying.before_message(
-                str(name), body["text"], identity, patient=_patient(request)
-            )
+            await self._supervisor.replaying.before_message(str(name), body["text"], identity, again=_again(request))
             message = self._supervisor.routing.send(
                 sender="user",
                 recipient=str(name),
@@ -229,7 +227,7 @@ class Api:
             raise ConfigError("'opening' is what the first agent is told, a string")
         if isinstance(rounds, bool) or not isinstance(rounds, int):
             raise ConfigError(f"'rounds' is a whole number, got {rounds!r}")
-        await self._supervisor.replaying.before("conversation.started", agents=agents, patient=_patient(request))
+        await self._supervisor.replaying.before("conversation.started", agents=agents, again=_again(request))
         conversation = self._supervisor.conversations.start(
             agents,
             opening,
@@ -257,13 +255,13 @@ class Api:
         if not isinstance(ids, list) or len(ids) != len(agents) or not all(isinstance(one, str | None) for one in ids):
             raise ConfigError("'agent_ids' is a list with one id for each of 'agents'")
         if agents:
-            await self._supervisor.replaying.before("agent.added", agents[0].name, patient=_patient(request))
+            await self._supervisor.replaying.before("agent.added", agents[0].name, again=_again(request))
         runners = await self._supervisor.lifecycle.add(agents, ids)
         return JSONResponse({"agents": [runner.describe() for runner in runners]})
 
     async def _remove(self, request: Request) -> Response:
         name = request.path_params["name"]
-        await self._supervisor.replaying.before("agent.stopping", name, reason="remove", patient=_patient(request))
+        await self._supervisor.replaying.before("agent.stopping", name, reason="remove", again=_again(request))
         await self._supervisor.lifecycle.remove(name)
         return JSONResponse(self._supervisor.status())
 
@@ -299,14 +297,14 @@ class Api:
 
     async def _answer(self, request: Request) -> Response:
         """Answer a dialog, by its id: an answer to one that is gone must not meet the next."""
-        await self._supervisor.replaying.joined(request.path_params["name"], patient=_patient(request))
+        await self._supervisor.replaying.joined(request.path_params["name"], patient=_again(request) is not None)
         runner = self._supervisor.runner(request.path_params["name"])
         body = await _body(request)
         dialog_id, option = body.get("dialog_id"), body.get("option")
         if not isinstance(dialog_id, str) or isinstance(option, bool) or not isinstance(option, str | int):
             raise ConfigError("an answer needs 'dialog_id', and 'option': a label, allow, deny, or a number from 1")
         await self._supervisor.replaying.before(
-            "dialog.answering", runner.name, dialog_id=dialog_id, patient=_patient(request)
+            "dialog.answering", runner.name, dialog_id=dialog_id, again=_again(request)
         )
         answer_id = body.get("answer_id")
         label = await runner.dialogs.answer(
@@ -316,19 +314,19 @@ class Api:
 
     async def _interrupt(self, request: Request) -> Response:
         name = request.path_params["name"]
-        await self._supervisor.replaying.before("note", name, text="interrupted", patient=_patient(request))
+        await self._supervisor.replaying.before("note", name, text="interrupted", again=_again(request))
         await self._supervisor.lifecycle.interrupt(name)
         return JSONResponse(self._supervisor.runner(name).describe())
 
     async def _restart(self, request: Request) -> Response:
         name = request.path_params.get("name")
-        await self._supervisor.replaying.before("agent.stopping", name, reason="restart", patient=_patient(request))
+        await self._supervisor.replaying.before("agent.stopping", name, reason="restart", again=_again(request))
         await self._supervisor.lifecycle.restart([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
     async def _stop(self, request: Request) -> Response:
         name = request.path_params.get("name")
-        await self._supervisor.replaying.before("agent.stopping", name, reason="stop", patient=_patient(request))
+        await self._supervisor.replaying.before("agent.stopping", name, reason="stop", again=_again(request))
         await self._supervisor.lifecycle.stop([name] if name else None)
         return JSONResponse(self._supervisor.status())
 
@@ -345,7 +343,7 @@ class Api:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ConfigError(f"{key!r} is a number, got {value!r}")
         which: dict[str, Any] = {} if guard_id is None else {"guard_id": guard_id}
-        await self._supervisor.replaying.before("guard.lifted", patient=_patient(request), **which)
+        await self._supervisor.replaying.before("guard.lifted", again=_again(request), **which)
         lifted = self._supervisor.guards.lift(guard_id, by=by, **figures)
         await self._supervisor.journal.asynced()
         return JSONResponse({"lifted": lifted})
@@ -355,7 +353,7 @@ class Api:
         status = body.get("status", "completed")
         if status not in {"completed", "failed", "cancelled"}:
             raise ConfigError(f"status={status!r} is not known; use completed, failed or cancelled")
-        await self._supervisor.replaying.before("agent.stopping", reason="shutdown", patient=_patient(request))
+        await self._supervisor.replaying.before("agent.stopping", reason="shutdown", again=_again(request))
         await self._supervisor.lifecycle.shutdown(status)
         return JSONResponse({"run_dir": str(self._supervisor.run_dir)})
 
@@ -459,9 +457,10 @@ def _number(request: Request, name: str, default: float) -> float:
         raise ConfigError(f"'{name}' is a number, got {text!r}") from error
 
 
-def _patient(request: Request) -> bool:
-    """Tell whether a replay is waited for that is slower than whoever does this."""
-    return request.query_params.get("patient") == "1"
+def _again(request: Request) -> int | None:
+    """Return the number of the recorded event that is brought about again, by somebody who waits for its turn."""
+    text = request.query_params.get("again")
+    return int(_number(request, "again", 0)) if text else None
 
 
 def _seconds(request: Request) -> float | None:

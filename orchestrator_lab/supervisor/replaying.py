@@ -247,10 +247,10 @@ class Replaying:
         event: str,
         agent: str | None = None,
         *,
-        patient: bool = False,
+        again: int | None = None,
         **facts: Any,  # noqa: ANN401 - any JSON value
     ) -> None:
-        """Wait for the turn of what somebody outside does."""
+        """Wait for the turn of what somebody outside does; `again` is the number of that event, where it is known."""
 
     async def before_start(self, _runner: AgentRunner) -> None:
         """Wait for the turn of a start that nobody asked for."""
@@ -261,7 +261,9 @@ class Replaying:
     async def joined(self, agent: str, *, patient: bool = False) -> None:
         """Wait for an agent that joins in the middle."""
 
-    async def before_message(self, recipient: str, text: str, message_id: str | None, *, patient: bool = False) -> None:
+    async def before_message(
+        self, recipient: str, text: str, message_id: str | None, *, again: int | None = None
+    ) -> None:
         """Wait for the turn of a message from outside."""
 
     def timeout_of(self, _dialog_id: str, _over: Callable[[], None]) -> bool:

@@ -41,6 +41,7 @@ class Score:
         self.causes = causes(self.events, lambda text: sanitize(text)[0])
         self.speed = speed
         self._open: dict[tuple[str, ...], deque[int]] = defaultdict(deque)
+        self._keys: dict[str, set[tuple[str, ...]]] = defaultdict(set)
         #: Messages that were not sent again yet, by sender and recipient; turns and dialogs by agent.
         self._messages: dict[tuple[str, str], list[Event]] = defaultdict(list)
         self._turns: dict[str, list[Event]] = defaultdict(list)
@@ -49,7 +50,9 @@ class Score:
         self._conversations: list[Event] = []
         self._known = frozenset(str(one.message_id) for one in self.events if one.event == "message.queued")
         for index, event in enumerate(self.events):
-            self._open[_key(event.event, event.agent, event.message_id, event.turn_id, event.attributes)].append(index)
+            key = _key(event.event, event.agent, event.message_id, event.turn_id, event.attributes)
+            self._open[key].append(index)
+            self._keys[event.event].add(key)
             facts = event.attributes
             if event.event == "message.queued":
                 self._messages[str(facts.get("sender")), str(facts.get("recipient"))].append(event)
@@ -145,6 +148,16 @@ class Score:
         left = self._messages[sender, recipient]
         return next((one for one in left if one.attributes.get("content") == content), left[0] if left else None)
 
+    def at(self, seq: int) -> int | None:
+        """Return the place of the event with a number."""
+        place = seq - self.events[0].seq
+        return place if 0 <= place < len(self.events) and self.events[place].seq == seq else None
+
+    def next_state(self, agent: str) -> str | None:
+        """Return the state that an agent had next, None when it had no other."""
+        places = self._open.get(("agent.state", agent))
+        return self.events[places[0]].attributes.get("state") if places else None
+
     def holds(self, message_id: str) -> bool:
         """Tell whether a message is in the recording."""
         return message_id in self._known
@@ -193,9 +206,8 @@ class Score:
         """Return the place of the first such event that did not come yet, None when there is none."""
         found = [
             place
-            for key, places in self._open.items()
-            if key[0] == event
-            for place in places
+            for key in self._keys[event]
+            for place in self._open[key]
             if (agent is None or self.events[place].agent == agent)
             and cause in {None, self.causes[place]}
             and all(self.events[place].attributes.get(name) == value for name, value in attributes.items())
@@ -204,7 +216,8 @@ class Score:
 
     def begin(self, place: int | None) -> int | None:
         """Return the place at which what leads to an event begins: a program's start begins with its recording."""
-        while place and self._records(place - 1, self.events[place].agent):
+        starts = place is not None and self.events[place].event == "agent.started"
+        while starts and place and self._records(place - 1, self.events[place].agent):
             place -= 1
         return place
 

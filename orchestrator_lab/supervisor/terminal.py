@@ -11,6 +11,7 @@ import asyncio
 import json
 import shutil
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from orchestrator_lab.agents.base import Program
@@ -80,6 +81,11 @@ class TerminalReplaying(Replaying):
         self._reports = Reports(supervisor, self._differs, lambda: self.stopped is not None)
         #: What a client calls a message or a conversation, and its recorded id.
         self._aliases: dict[str, str] = {}
+        #: Where each agent was added, the last time.
+        self._since: dict[str, int] = {}
+        #: Agents that somebody ends as they did then, and whether somebody ends it all sooner.
+        self._asked: set[str] = set()
+        self._hurry = asyncio.Event()
         #: Agents whose players wait for the next text.
         self._resting: set[str] = set()
         journal = supervisor.run_dir / "journal.jsonl"
@@ -111,18 +117,21 @@ class TerminalReplaying(Replaying):
 
     def adapter(self, config: AgentConfig) -> Adapter:
         """Return the adapter that plays an agent's recording."""
-        added = self._first("agent.added", config.name)
-        if added is None:
+        place = self._score.first("agent.added", config.name)
+        if place is None:
             names = ", ".join(sorted({str(one.agent) for one in self._score.events if one.event == "agent.added"}))
             raise ConfigError(
                 f"agent {config.name!r} is not in the run that is replayed, which has: {names}; leave it out, or run "
                 "the real programs against the recorded model (level: model)",
                 agent=config.name,
             )
-        facts = added.attributes
+        # One that was taken out and added again has a life of its own.
+        self._since[config.name] = place
+        earlier = sum(one.event == "agent.started" and one.agent == config.name for one in self._score.events[:place])
+        facts = self._score.events[place].attributes
         program = Program((), str(facts.get("program")), facts.get("program_version"), facts.get("provider"))
         lines = [[one.head, *one.steps] for one in reels(self._score, config.name, self._cast(config.name))]
-        return ReplayAdapter(str(facts.get("kind")), program, lines)
+        return ReplayAdapter(str(facts.get("kind")), program, lines[earlier:])
 
     def check(self, runner: AgentRunner) -> None:
         """Accept any agent: no model is asked."""
@@ -149,8 +158,8 @@ class TerminalReplaying(Replaying):
 
     def turn_over(self, runner: AgentRunner) -> bool:
         """Tell whether a program was done with a turn before it ended itself: it was seen at rest then."""
-        place = self._score.first("agent.state", runner.name)
-        return place is None or self._score.events[place].attributes.get("state") != "exited"
+        state = self._score.next_state(runner.name)
+        return state != "exited"
 
     def may_claim(self, message: Message) -> bool:
         """Tell whether all has happened that came before a message was written."""
@@ -248,7 +257,7 @@ class TerminalReplaying(Replaying):
         event: str,
         agent: str | None = None,
         *,
-        patient: bool = False,
+        again: int | None = None,
         **facts: Any,  # noqa: ANN401 - any JSON value
     ) -> None:
         """Wait until all is done that was done before somebody outside did this."""
@@ -257,19 +266,29 @@ class TerminalReplaying(Replaying):
             return
         if not ending:
             self.refuse()
-        places = [self._score.first(event, agent, **facts)]
-        # Of one that has ended something else tells.
-        if other := _OF_ENDED.get(str(facts.get("reason"))):
-            places.append(self._score.begin(self._score.first(other, agent, cause="user")))
-        if agent is None and (other := _OF_ALL.get(str(facts.get("reason")))):
-            places.append(self._score.first(other))
-        place = min((one for one in places if one is not None), default=None)
+        elif facts.get("reason") == "shutdown" and again is None:
+            self._hurry.set()
+        place = self._score.at(again) if again is not None else self._place_of(event, agent, facts)
+        place = self._score.begin(place)
         if self.stopped is None and ending:
-            await self._come_to(len(self._score) if place is None else place, "user", patient=patient)
+            await self._come_to(len(self._score) if place is None else place, "user", patient=again is not None)
+            if place is not None and place <= self._conductor.cursor:
+                self._asked.update(self._cluster.runners if agent is None else [agent])
         elif self.stopped is None and place is not None:
-            await self._conductor.turn(place, "user", patient=patient)
+            await self._conductor.turn(place, "user", patient=again is not None)
         if not ending:
             self.refuse()
+
+    def _place_of(self, event: str, agent: str | None, facts: dict[str, Any]) -> int | None:
+        """Return the place of the next recorded event that somebody outside may mean."""
+        reason = str(facts.get("reason"))
+        places = [self._score.first(event, agent, **facts)]
+        # Of one that has ended something else tells.
+        if other := _OF_ENDED.get(reason):
+            places.append(self._score.first(other, agent, cause="user"))
+        if agent is None and (other := _OF_ALL.get(reason)):
+            places.append(self._score.first(other))
+        return min((one for one in places if one is not None), default=None)
 
     async def joined(self, agent: str, *, patient: bool = False) -> None:
         """Wait for an agent that joins in the middle, and is written to by somebody who did not wait for it."""
@@ -283,37 +302,43 @@ class TerminalReplaying(Replaying):
         await self._conductor.turn(len(self._score) if place is None else place, "lab")
 
     async def at_exit(self, runner: AgentRunner) -> None:
-        """Wait until a player has done what its program did after somebody had asked it to end."""
+        """Wait until a player has done what its program did after somebody had asked it to end, as they do now."""
         place = self._score.first("agent.exited", runner.name)
-        left_out = self._conductor.ended and self._end is None
-        if place is not None and self.stopped is None and not left_out:
-            await self._come_to(place, "lab")
+        asked = self._end is not None if self._conductor.ended else runner.name in self._asked
+        self._asked.discard(runner.name)
+        if place is not None and self.stopped is None and asked:
+            await self._come_to(place, "lab", hurry=None if self._conductor.ended else self._hurry)
 
-    async def _come_to(self, place: int, who: Who, *, patient: bool = False) -> None:
-        """Let the replay come to where somebody ended it; for as long as anything happens, or until it is there."""
+    async def _come_to(
+        self, place: int, who: Who, *, patient: bool = False, hurry: asyncio.Event | None = None
+    ) -> None:
+        """Let the replay come to a place, for as long as anything happens and nobody is in a hurry."""
         turn = asyncio.ensure_future(self._conductor.turn(place, who, patient=patient))
+        hurried = None if hurry is None else asyncio.ensure_future(hurry.wait())
         still_s = _STANDS_STILL_S
         if who == "lab" and self._score.speed:  # at a pace nothing may happen for a while
             still_s += max(0.0, self._score.events[place].monotonic_s - self._cluster.journal.now_s) / self._score.speed
-        while not turn.done():
+        before = -1
+        while not turn.done() and before != self._conductor.cursor and not (hurried is not None and hurried.done()):
             before = self._conductor.cursor
-            await asyncio.wait([turn], timeout=None if patient else still_s)
-            if not turn.done() and self._conductor.cursor == before:
-                turn.cancel()
-                return
+            either = [turn] if hurried is None else [turn, hurried]
+            await asyncio.wait(either, timeout=None if patient else still_s, return_when=asyncio.FIRST_COMPLETED)
+        for one in (turn, hurried):
+            if one is not None:
+                one.cancel()
 
-    async def before_message(self, recipient: str, text: str, message_id: str | None, *, patient: bool = False) -> None:
+    async def before_message(
+        self, recipient: str, text: str, message_id: str | None, *, again: int | None = None
+    ) -> None:
         """Wait for the turn of a message from outside, and tell when it is another than then."""
         self.refuse()
         if message_id is not None and message_id in self._aliases:
             return
         content = self._cluster.mask(sanitize(text)[0])
         then = self._score.peek_message(USER, recipient, content)
-        if then is None:
-            if not self._conductor.over:
-                await self._conductor.turn(len(self._score), "user", patient=patient)
-        else:
-            await self._conductor.turn(self._score.place(then), "user", patient=patient)
+        place = self._score.at(again) if again is not None else None if then is None else self._score.place(then)
+        if place is not None or not self._conductor.over:
+            await self._conductor.turn(len(self._score) if place is None else place, "user", patient=again is not None)
         self._compare(USER, recipient, content, then)
         self.refuse()
 
@@ -442,7 +467,9 @@ class TerminalReplaying(Replaying):
             self._stop(stopped(sentence, diff, agent=agent, kind=kind, message_id=message_id))
 
     def _first(self, name: str, agent: str) -> Event | None:
-        return next((one for one in self._score.events if one.event == name and one.agent == agent), None)
+        """Return an agent's first event of a name, since it was added last."""
+        since = islice(self._score.events, self._since.get(agent, 0), None)
+        return next((one for one in since if one.event == name and one.agent == agent), None)
 
     def _cast(self, agent: str) -> list[CastEvent]:
         path = self._folder / "panes" / f"{agent}.cast.zst"

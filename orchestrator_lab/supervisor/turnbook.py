@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -314,7 +315,8 @@ class TurnBook:
 
     async def _until_over(self, turn: Turn) -> None:
         """Hold the next message back until a turn is closed: until then its text would go into that turn."""
-        deadline = time.monotonic() + _CLOSE_S
+        # In a replay it is over when it was then.
+        deadline = math.inf if self._runner.supervisor.replaying.terminal else time.monotonic() + _CLOSE_S
         while self._runner.running and not self._over(turn) and time.monotonic() < deadline:  # noqa: ASYNC110 - a file
             await asyncio.sleep(_CLOSE_LOOK_S)
         self._runner.closing = None
