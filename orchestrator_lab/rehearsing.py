@@ -87,7 +87,7 @@ def acts(source: Recorded, events: list[Event]) -> Iterator[Act]:
         In their order.
     """
     openings = {
-        one.attributes.get("conversation_id"): one
+        one.attributes.get("conversation_id"): one.attributes["content"]
         for one in events
         if one.event == "message.queued" and one.attributes.get("step") == 0
     }
@@ -102,12 +102,12 @@ def acts(source: Recorded, events: list[Event]) -> Iterator[Act]:
         elif event.event == "message.queued":
             yield Act(f"write to {agent}", "POST", "/messages", _message(event), event.seq, lasts=False)
         elif event.event == "conversation.started":
-            opening = openings.get(facts.get("conversation_id"))
-            if opening is not None:
-                talk = {"agents": facts["agents"], "opening": opening.attributes["content"], "rounds": facts["rounds"]}
-                words = f"let {' and '.join(facts['agents'])} talk"
-                body = {**talk, "conversation_id": new_id("cnv_")}
-                yield Act(words, "POST", "/conversations", body, event.seq, lasts=False)
+            # Of one that could not begin nothing tells how it would have.
+            opening = openings.get(facts.get("conversation_id"), "(not recorded)")
+            talk = {"agents": facts["agents"], "opening": opening, "rounds": facts["rounds"]}
+            words = f"let {' and '.join(facts['agents'])} talk"
+            body = {**talk, "conversation_id": new_id("cnv_")}
+            yield Act(words, "POST", "/conversations", body, event.seq, lasts=False)
         elif event.event == "dialog.answering":
             answer = {key: str(facts.get(key)) for key in ("dialog_id", "option")}
             yield Act(f"answer {agent}", "POST", f"/agents/{agent}/dialog", answer, event.seq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator_lab import Cluster, open_run
-from orchestrator_lab.errors import ConfigError
+from orchestrator_lab.errors import ClusterStopped, ConfigError
 from orchestrator_lab.modes import recorded_run
 from orchestrator_lab.rehearsing import acts, rehearse
 
@@ -72,6 +73,13 @@ def comings_and_goings(cluster: Cluster) -> None:
     cluster.remove("eve")
     killed(cluster, "fay")
     cluster.remove("fay")
+    cluster.add({"name": "eve", "kind": "chat", "rows": 33}).ask("welcome back", timeout=30)
+    for _ in range(2):
+        cluster["eve"].interrupt()
+    for what in ("stop", "restart", "stop"):
+        getattr(cluster["ada"], what)()
+    with pytest.raises(ClusterStopped):
+        cluster.converse(["ada", "bob"], "nobody is there")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +112,14 @@ def test_what_was_done_from_outside(recorded: Run) -> None:
         "write to bob",
         "remove eve",
         "remove fay",
+        "add eve",
+        "write to eve",
+        "interrupt eve",
+        "interrupt eve",
+        "stop ada",
+        "restart ada",
+        "stop ada",
+        "let ada and bob talk",
     ]
 
 
@@ -175,3 +191,11 @@ def test_an_agent_that_joined_and_is_not_told_of(recorded: Run, tmp_path: Path) 
         ConfigError, match=r"sessions/eve.json cannot be read .* what agent 'eve' was that joined in the"
     ):
         rehearse(other)
+
+
+def test_a_journal_names_no_file_elsewhere(recorded: Run, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text('{"config": {"name": "eve", "kind": "chat"}}')
+    added = next(one for one in recorded.events() if one.event == "agent.added" and one.agent == "eve")
+    for name in ("../../secret", str(tmp_path / "secret")):
+        with pytest.raises(ConfigError, match="is no name"):
+            recorded_run(recorded).joined(dataclasses.replace(added, agent=name))
