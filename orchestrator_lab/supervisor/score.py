@@ -236,4 +236,6 @@ def _key(
         return event, str(turn_id)
     if family in _BY_ATTRIBUTE:
         return event, str(agent), str(attributes.get(_BY_ATTRIBUTE[family]))
+    if event == "note":  # one that did not come again is no other one
+        return event, str(agent), str(attributes.get("text"))
     return event, str(agent)

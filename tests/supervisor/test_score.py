@@ -269,3 +269,11 @@ def test_who_started_and_removed_an_agent() -> None:
     assert starts == ["lab", "user", "lab", "lab", "lab", "lab"]
     assert [made[0], made[14]] == ["lab", "user"], "one of the first, one that joined"
     assert [made[13], made[17]] == ["lab", "user"], "one that was ended for it, one that had ended"
+
+
+def test_a_note_is_known_by_what_it_says() -> None:
+    """That a pane was closed may not be noted again; an interrupt is none of it."""
+    score = Score(events(of("note", text="pane_closed"), of("note", text="interrupted", source="human")))
+    assert score.find("note", "ada", None, None, {"text": "interrupted"}) == 1
+    assert score.find("note", "ada", None, None, {"text": "pane_closed"}) == 0
+    assert score.find("note", "ada", None, None, {"text": "interrupted"}) is None
