@@ -183,9 +183,9 @@ class Recorded:
         if self.level == "model":
             place_folders(data, self.path, folder)
         for agent in agents:
-            # The run has a copy of what each agent was told.
             if self.level == "terminal":
                 agent.pop("screens", None)  # no screen is read by them
+            # The run has a copy of what each agent was told.
             kept = present(self.path / "instructions" / f"{agent['name']}.md")
             if agent.pop("instructions_file", None) and kept.is_file():
                 agent["instructions_file"] = str(kept.absolute())

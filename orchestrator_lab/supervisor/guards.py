@@ -242,8 +242,7 @@ class Guards:
         ConfigError
             When the new limit is reached already, or it is not clear which one it is for.
         """
-        self._unsettled = True  # a limit of time may be reached, whose timer did not come to it yet
-        self._look()
+        self._time_is_up()  # it may be, and its timer did not come to it yet
         told = {one["guard_id"]: one for one in self.listed()}
         if guard_id is not None and guard_id not in told:
             if guard_id in self._lifted:

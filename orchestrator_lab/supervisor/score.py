@@ -195,10 +195,8 @@ class Score:
 
     def place(self, event: Event) -> int:
         """Return the place of a recorded event."""
-        low = event.seq - self.events[0].seq
-        if low < len(self.events) and self.events[low] is event:
-            return low
-        return self.events.index(event)
+        found = self.at(event.seq)
+        return found if found is not None and self.events[found] is event else self.events.index(event)
 
     def first(
         self, event: str, agent: str | None = None, *, cause: Cause | None = None, **attributes: object

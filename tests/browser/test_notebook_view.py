@@ -284,21 +284,20 @@ def test_a_hundred_megabytes_leave_page_and_kernel_responsive(cluster: Cluster, 
     page = notebook.page
     tell(cluster, "one", "flood 100000000\r")
     write(cluster, "one", "\x1b[0m\x1b[2J\x1b[H\x1b[?25hthe end of the flood")
-    frames, cell = [], 0.0
+    slowest, cell = 0.0, 0.0
     deadline = time.monotonic() + 270  # tmux itself takes a minute or two where it has half a core
     while "the end of the flood" not in notebook.shows("one"):
         assert time.monotonic() < deadline, notebook.shows("one")[-500:]
         begun = time.monotonic()
         page.evaluate("() => new Promise(done => requestAnimationFrame(() => done(1)))")
-        frames.append(time.monotonic() - begun)
+        slowest = max(slowest, time.monotonic() - begun)
         if not cell:
             begun = time.monotonic()
             notebook.run_cell(3)
             cell = time.monotonic() - begun
         page.wait_for_timeout(100)
-    # This machine itself may stand still once or twice.
-    assert len([one for one in frames if one > 3.0]) <= 2, frames
-    assert cell < 30.0
+    assert slowest < 3.0
+    assert cell < 10.0
     same(cluster, notebook, "one")
     heap = page.evaluate("() => performance.memory.usedJSHeapSize")
     assert heap < 400e6

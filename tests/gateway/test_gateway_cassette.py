@@ -620,15 +620,16 @@ def test_an_agent_without_a_cassette_is_refused(tmp_path: Path) -> None:
         player.open("bob", THERE)
 
 
+def full(*_: Any) -> int:
+    raise OSError(28, "No space left on device")
+
+
 async def test_a_full_disk_ends_the_recording_not_the_agents(
     tmp_path: Path, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with recording(tmp_path, "ada") as running:
         await say(running, client, "one")
         await until(lambda: bool(read(tmp_path, "ada")))
-
-        def full(*_: Any) -> int:
-            raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("orchestrator_lab.cassette_writer.os.write", full)
         assert (await say(running, client, "two")).status_code == 200
@@ -647,9 +648,6 @@ async def test_an_answer_whose_request_was_lost_with_a_full_disk_is_not_written_
     async with recording(tmp_path, "ada") as running:
         await say(running, client, "one")
         await until(lambda: bool(read(tmp_path, "ada")))
-
-        def full(*_: Any) -> int:
-            raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
             patched.setattr("orchestrator_lab.cassette_writer.os.write", full)
